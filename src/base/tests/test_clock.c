@@ -1,0 +1,48 @@
+#include "base/clock.h"
+
+#include <errno.h>
+
+#include "base/str.h"
+#include "base/tests/test.h"
+
+static void text_round_trips(void **state)
+{
+        (void)state;
+        static const int64_t moments[] = { 0, 1, 1767323045000000006, -1, -1500000000 };
+        for (size_t i = 0; i < ELEMENTS(moments); i++) {
+                char text[CLOCK_TEXT_SIZE];
+                int64_t back = 0;
+                clock_format(moments[i], text);
+                assert_int_equal(clock_parse(text, &back), 0);
+                assert_true(back == moments[i]);
+        }
+        char text[CLOCK_TEXT_SIZE];
+        clock_format(1767323045000000006, text);
+        assert_string_equal(text, "2026-01-02T03:04:05.000000006Z");
+}
+
+static void offsets_and_fractions_are_read(void **state)
+{
+        (void)state;
+        int64_t a = 0, b = 0;
+        assert_int_equal(clock_parse("2026-01-02T03:04:05Z", &a), 0);
+        assert_int_equal(clock_parse("2026-01-02T05:04:05.25+02:00", &b), 0);
+        assert_true(b - a == NS_PER_S / 4);
+        static const char *const malformed[] = { "",
+                                                 "2026-01-02",
+                                                 "2026-01-02T03:04:05",
+                                                 "2026-01-02T03:04:05.Z",
+                                                 "2026-01-02T03:04:05+2",
+                                                 "2026-01-02T03:04:05Zx" };
+        for (size_t i = 0; i < ELEMENTS(malformed); i++)
+                assert_int_equal(clock_parse(malformed[i], &a), -EINVAL);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(text_round_trips),
+                cmocka_unit_test(offsets_and_fractions_are_read),
+        };
+        return cmocka_run_group_tests_name("base-clock", tests, NULL, NULL);
+}
