@@ -1,0 +1,52 @@
+#!/usr/bin/python3
+"""Claim: `isle-runtime run` of busybox `true` takes at most 5 ms and at most 0.6 x crun."""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import frame
+import peers
+
+peers.enter_private_cgroups()
+
+ROUNDS = int(os.environ.get("ROUNDS", "50"))
+
+
+def bundle(home):
+    frame.install("busybox-static", "runc", "crun")
+    home = pathlib.Path(home)
+    for name in ("bin", "proc", "sys", "dev", "etc", "tmp"):
+        (home / "rootfs" / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", home / "rootfs/bin/busybox")
+    (home / "rootfs/bin/true").symlink_to("busybox")
+    frame.run_quietly(["runc", "spec", "-b", home])
+    config = json.loads((home / "config.json").read_text())
+    config["process"]["args"] = ["true"]
+    config["process"]["terminal"] = False
+    config["root"]["readonly"] = False
+    config["process"].pop("rlimits", None)  # raising them needs CAP_SYS_RESOURCE
+    (home / "config.json").write_text(json.dumps(config))
+    return home
+
+
+def main():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
+        where = bundle(home)
+        runtimes = {"isle-runtime": frame.built("isle-runtime"), "crun": "crun", "runc": "runc"}
+        figures = frame.interleave({
+            label: frame.timed([program, "--root", f"{home}/state-{label}", "run", "-b", where,
+                                f"bench-{label}"])
+            for label, program in runtimes.items()
+        }, ROUNDS, warmup=3)
+    return frame.report(
+        "runtime-start", "runtime run of the default spec, busybox true (wall time)", figures,
+        goals=[("isle-runtime <= 0.6 x crun",
+                lambda m: m["isle-runtime"] <= 0.6 * m["crun"])])
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
