@@ -59,7 +59,7 @@ static inline void auto_dir_cleanup(DIR **dir)
 /* Yields the pointer and leaves NULL behind. */
 #define take_ptr(p)                                                                                \
         ({                                                                                         \
-                __auto_type *take_slot_ = &(p);                                                    \
+                __typeof__(p) *take_slot_ = &(p);                                                  \
                 __auto_type take_value_ = *take_slot_;                                             \
                 *take_slot_ = NULL;                                                                \
                 take_value_;                                                                       \
