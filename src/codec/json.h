@@ -35,6 +35,7 @@
 #pragma once
 
 #include <json-c/json_object.h>
+#include <json-c/linkhash.h> /* json_object_object_foreach */
 #include <stdbool.h>
 #include <stddef.h>
 
