@@ -23,7 +23,7 @@ ROOMS = {
     "sched": ["base"],
     "engine": ["base", "loop", "sys", "codec", "oci", "http", "store", "image", "control",
                "sched", "monitor/protocol.h"],
-    "api": ["base", "codec", "http", "engine"],
+    "api": ["base", "loop", "codec", "oci", "http", "image", "engine"],
     "cli": ["base", "http", "codec"],
     # Each program may include what its own libraries offer.
     "bin": ["base", "loop", "sys", "codec", "oci", "http", "store", "image", "runtime", "cpu",
