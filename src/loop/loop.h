@@ -28,7 +28,8 @@ int loop_create(struct loop **ret, struct err *err);
 /* Functions still queued by loop_post() and loop_defer() are dropped unrun. */
 void loop_destroy(struct loop *loop);
 
-/* Dispatches until loop_exit(); returns its code. May be called again. */
+/* Dispatches until loop_exit(), which may have come before; returns its code. May be
+ * called again. */
 int loop_run(struct loop *loop);
 void loop_exit(struct loop *loop, int code);
 
