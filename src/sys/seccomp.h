@@ -72,5 +72,5 @@ int seccomp_flag_parse(const char *name, unsigned *ret_flag);
 
 /* Loads the program into the calling thread. With `notifies` *ret_listener is
  * the notification descriptor, otherwise it is untouched. No allocation. */
-int seccomp_load(const struct seccomp_program *program, unsigned flags, int *ret_listener,
-                 struct err *err);
+int seccomp_install(const struct seccomp_program *program, unsigned flags, int *ret_listener,
+                    struct err *err);
