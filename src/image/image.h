@@ -88,7 +88,7 @@ struct image {
         char **repo_tags;                  /* familiar: "busybox:latest" */
         char **repo_digests;               /* familiar: "busybox@sha256:…" */
         char **references_canonical;       /* both, canonical: "docker.io/library/busybox:latest" */
-        struct oci_image spec;             /* the decoded configuration */
+        struct oci_image_config spec;      /* the decoded configuration */
         char *spec_text;                   /* and its text */
         int64_t created_ns;                /* 0: unknown */
         int64_t pulled_ns;                 /* when it came into this store */
