@@ -8,10 +8,11 @@
  * Decompression tells the format from its first bytes (COMPRESSION_AUTO), reads
  * gzip files of several members and zstd streams of several frames (skippable
  * ones too), and verifies checksums. Damaged data is -EBADMSG, an incomplete
- * stream is -EBADMSG at _finish. Memory is bounded whatever the input says:
- * about 128 KiB, and for zstd a window of at most 128 MiB is refused beyond
- * (ZSTD_WINDOW_LOG_MAX, what docker and podman write stays under 8 MiB).
- * How much may come out is the sink's business: a quota is counted there.
+ * stream is -EBADMSG at _finish, bytes after the last gzip member that begin no
+ * other are damage. Memory is bounded whatever the input says: 0.3 MiB, and for
+ * zstd its window, of which more than 128 MiB is refused (what docker, podman
+ * and buildkit write stays under 8 MiB). How much may come out is the sink's
+ * business: a quota is counted there.
  *
  * One stream belongs to one thread at a time. After an error only _destroy may
  * be called.
