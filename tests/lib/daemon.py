@@ -128,7 +128,7 @@ class Daemon:
     def signal(self, signo):
         self.process.send_signal(signo)
 
-    def stop(self, signo=signal.SIGTERM, timeout=15):
+    def stop(self, signo=15, timeout=15):
         """Ends the daemon, not its containers. Returns the exit status."""
         if not self.process:
             return None
