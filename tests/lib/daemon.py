@@ -148,7 +148,7 @@ class Daemon:
     def kill(self):
         return self.stop(signal.SIGKILL)
 
-    def restart(self, signo=signal.SIGTERM):
+    def restart(self, signo=15):
         self.stop(signo)
         self.start()
 
