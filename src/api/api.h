@@ -16,6 +16,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -54,7 +55,11 @@ struct api {
 
 /* Everything given must outlive the api. */
 int api_create(const struct api *parts, struct api **ret, struct err *err);
-/* After its server is destroyed. NULL is fine. */
+/* After its server is destroyed: lets the transfers see that their clients are gone,
+ * and end. False where some did not within two seconds; then the api, and what it was
+ * given, must stay until the process ends. */
+bool api_drain(struct api *api);
+/* Drained. NULL is fine. */
 void api_destroy(struct api *api);
 
 /* The table for http_server_create(), whose `arg` is the api. */

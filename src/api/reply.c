@@ -104,8 +104,6 @@ static void call_closed(void *arg)
 {
         struct call *call = arg;
         call->request = NULL;
-        if (call->gone)
-                call->gone(call);
 }
 
 struct call *call_create(struct api *api, struct http_request *request)

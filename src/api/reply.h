@@ -43,8 +43,6 @@ bool api_body_decode(struct http_request *request, const struct json_shape *shap
 struct call {
         struct api *api;
         struct http_request *request;
-        void (*gone)(struct call *call); /* the client went; may be NULL */
-        void *data;                      /* the route's */
 };
 
 struct call *call_create(struct api *api, struct http_request *request);
