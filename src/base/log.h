@@ -20,7 +20,7 @@ struct log_settings {
         const char *program; /* put in front in text style; NULL for none */
 };
 
-void log_configure(const struct log_settings *settings);
+void log_configure(const struct log_settings *wanted);
 bool log_wants(enum log_level level);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
