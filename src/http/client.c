@@ -366,6 +366,31 @@ const char *http_exchange_header(const struct http_exchange *exchange, const cha
         return exchange->got_head ? wire_field(&exchange->head, name) : NULL;
 }
 
+/* Decodes chunks from the input into the caller's memory. Returns the bytes, or -EBADMSG. */
+static ssize_t take_chunks(struct http_exchange *exchange, char *data, size_t size)
+{
+        struct buf *in = &exchange->in;
+        size_t taken = 0, offset = 0;
+        ssize_t used = 0;
+        while (taken < size && offset < in->size && !exchange->chunks.done && used >= 0) {
+                const char *run_data;
+                /* The decoder is shown no more than what fits, so that all it yields
+                 * can be handed on. */
+                size_t run = in->size - offset < size - taken ? in->size - offset : size - taken;
+                used = wire_chunks_feed(&exchange->chunks, in->data + offset, run, &run_data, &run);
+                if (used < 0)
+                        break;
+                if (run > 0)
+                        memcpy(data + taken, run_data, run);
+                taken += run;
+                offset += (size_t)used;
+        }
+        buf_consume(in, offset);
+        exchange->at_end = exchange->chunks.done;
+        /* What was good is handed on first; the error comes back with the next call. */
+        return taken > 0 ? (ssize_t)taken : used < 0 ? used : 0;
+}
+
 /* Takes up to `size` body bytes out of what was received. Returns how many, 0 where
  * more must be received first (or at_end is set), or -errno. */
 static ssize_t take_buffered(struct http_exchange *exchange, void *data, size_t size)
@@ -373,19 +398,8 @@ static ssize_t take_buffered(struct http_exchange *exchange, void *data, size_t 
         struct buf *in = &exchange->in;
         size_t run = in->size < size ? in->size : size;
 
-        if (exchange->head.framing == WIRE_CHUNKED) {
-                const char *run_data;
-                /* The decoder is given no more than what fits, so it can always be
-                 * handed on at once. */
-                ssize_t used = wire_chunks_feed(&exchange->chunks, in->data, run, &run_data, &run);
-                if (used < 0)
-                        return used;
-                if (run > 0)
-                        memcpy(data, run_data, run);
-                buf_consume(in, (size_t)used);
-                exchange->at_end = exchange->chunks.done;
-                return (ssize_t)run;
-        }
+        if (exchange->head.framing == WIRE_CHUNKED)
+                return take_chunks(exchange, data, size);
         if (exchange->head.framing == WIRE_LENGTH) {
                 if (run > exchange->remaining)
                         run = (size_t)exchange->remaining;

@@ -66,12 +66,15 @@ struct http_route {
         const void *data; /* the table owner's; see http_request_route() */
 };
 
-/* `routes` and `arg` must outlive the server. */
+/* `routes` and `arg` must outlive the server. SIGPIPE is ignored from then on. */
 int http_server_create(struct loop *loop, const struct http_route *routes, size_t length, void *arg,
                        struct http_server **ret, struct err *err);
 /* Serves a listening Unix or TCP socket, which is taken over (also on failure). */
 int http_server_listen(struct http_server *server, int fd, struct err *err);
-/* Closes all listeners and connections; on-close callbacks are called. */
+/* Serves a socket that is connected already, which is taken over (also on failure). */
+int http_server_adopt(struct http_server *server, int fd, struct err *err);
+/* Not from inside a callback. Closes all listeners and connections; on-close callbacks are called.
+ */
 void http_server_destroy(struct http_server *server);
 
 /* --- the request; strings live as long as it --- */
@@ -142,11 +145,13 @@ void http_reply_fd(struct http_request *request, int status, const char *content
 
 /* Sends the head; the body follows in chunks. */
 void http_stream_begin(struct http_request *request, int status, const char *content_type);
-/* Copies and queues. Returns the bytes now queued for this client: a producer
- * stops at some limit of its own and goes on when told by on_drain. Once the
- * client is gone the data is dropped and 0 returned. */
+/* Copies and queues; small writes are sent together in the loop's next round. Returns
+ * the bytes now queued for this client: a producer stops at some limit of its own (say
+ * 256 KiB) and goes on when told by on_drain; one that does not is cut off at 64 MiB.
+ * Once the client is gone the data is dropped and 0 returned. */
 size_t http_stream_write(struct http_request *request, const void *data, size_t size);
-/* Calls `drained` every time the queue runs empty after having held something. */
+/* Calls `drained`, never from inside a write, every time the queue has run empty after
+ * http_stream_begin() or a write. */
 void http_stream_on_drain(struct http_request *request, void (*drained)(void *arg), void *arg);
 void http_stream_end(struct http_request *request);
 /* Cuts the connection instead of ending the stream properly. */
