@@ -1,4 +1,6 @@
-/* Tar streams: ustar, pax and GNU, on libarchive.
+/* Tar streams: ustar, pax and GNU. The reader is libarchive's, held to limits;
+ * the writer is ours (libarchive's writes fractions of a second only along with
+ * device and inode numbers, which would make equal trees give different bytes).
  *
  * The reader pulls blocks from a callback and yields entries, their data and
  * nothing else: it touches no file system, and the writer none either. Only
@@ -8,17 +10,18 @@
  *                 while ((r = tar_reader_data(reader, &data, &size, &offset, err)) > 0)
  *                         ...
  *
- * Names are bytes as they stand in the archive. They are NOT made safe: "..",
- * leading slashes and links that point anywhere come through, and the caller
- * resolves them beneath a root (openat2 with RESOLVE_IN_ROOT). What is refused
- * here: names that are empty, hold no end, or are longer than the limits;
- * negative sizes, owners and device numbers; times out of range; more entries,
- * attributes or bytes than the limits; headers with a wrong checksum; a stream
- * cut before its end (one without the closing zero blocks is accepted, as tar(1)
- * does, because old images have such layers).
+ * Names are bytes as they stand in the archive, whatever the locale. They are
+ * NOT made safe: "..", leading slashes and links that point anywhere come
+ * through, and the caller resolves them beneath a root (openat2 with
+ * RESOLVE_IN_ROOT). What is refused here: empty names and names beyond the
+ * limit; sizes, owners, device numbers and times out of range; data outside of
+ * its file; more entries, attributes or bytes than the limits; headers with a
+ * wrong checksum; a stream cut before its end (one without the closing zero
+ * blocks is accepted, as tar(1) does, because old images have such layers; an
+ * empty stream is an empty archive).
  *
  * A reader or writer belongs to one thread at a time. After an error only
- * _destroy may be called.
+ * _destroy may be called. The story of an error says which entry.
  */
 #pragma once
 
@@ -36,12 +39,6 @@ struct tar_xattr {
         size_t size_bytes;
 };
 
-/* Where a sparse file has data; all else is a hole. */
-struct tar_extent {
-        uint64_t offset;
-        uint64_t size_bytes;
-};
-
 struct tar_entry {
         const char *path; /* without trailing slashes */
         const char *link; /* target of a symbolic link; for a hard link, the path of the entry that
@@ -55,20 +52,17 @@ struct tar_entry {
         unsigned dev_major, dev_minor; /* of device nodes */
         const struct tar_xattr *xattrs;
         size_t xattrs_length;
-        const struct tar_extent *sparse; /* NULL for a file without holes */
-        size_t sparse_length;
 };
 
 /* 0 means the default. */
 struct tar_limits {
-        uint64_t entries;           /* default 4,000,000 */
-        uint64_t data_bytes;        /* sum of the sizes of all files; default 1 TiB */
-        size_t path_bytes;          /* default 4096, NUL included */
-        size_t xattrs;              /* in one entry; default 64 */
-        size_t xattr_bytes;         /* one value; default 65536 */
-        size_t sparse_extents;      /* in one entry; default 65536 */
-        uint64_t header_read_bytes; /* stream bytes between two entries that are neither data nor
-                                     * padding of the former; default 2 MiB */
+        uint64_t entries;    /* default 4,000,000 */
+        uint64_t data_bytes; /* sum of the sizes of all files; default 1 TiB */
+        size_t path_bytes;   /* default 4096, NUL included */
+        size_t xattrs;       /* in one entry; default 64 */
+        size_t xattr_bytes;  /* one value; default 65536 */
+        size_t header_bytes; /* of one entry, with its long names, attributes and map of holes;
+                              * default 2 MiB */
 };
 
 struct tar_reader;
@@ -99,11 +93,11 @@ struct tar_writer;
 /* Takes all of `data`, or returns -errno. */
 typedef int tar_write(void *arg, const void *data, size_t size, struct err *err);
 
-/* Writes pax where a header needs it (long names, large numbers, fractions of a second,
- * attributes) and plain ustar where not. The same entries give the same bytes. */
+/* Writes pax records where a header needs them (long or non-ASCII names, large numbers, fractions
+ * of a second, attributes) and plain ustar where not. The same entries give the same bytes. */
 int tar_writer_create(tar_write *write, void *arg, struct tar_writer **ret, struct err *err);
 /* Begins an entry; exactly size_bytes of data must follow where it is a regular file (none for a
- * hard link). `sparse` is ignored: holes are written as zeros. */
+ * hard link). */
 int tar_writer_entry(struct tar_writer *writer, const struct tar_entry *entry, struct err *err);
 int tar_writer_data(struct tar_writer *writer, const void *data, size_t size, struct err *err);
 /* Ends the archive. */
