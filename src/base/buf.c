@@ -36,6 +36,7 @@ void *buf_reserve(struct buf *buf, size_t size)
                         capacity = capacity > SIZE_MAX / 2 ? need : capacity * 2;
                 buf->data = xrealloc(buf->data, capacity, 1);
                 buf->capacity = capacity;
+                buf->data[buf->size] = '\0'; /* also where nothing is committed */
         }
         return buf->data + buf->size;
 }
