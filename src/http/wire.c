@@ -40,8 +40,10 @@ size_t wire_head_size(const char *bytes, size_t size, size_t *scanned)
         /* The mark may straddle what was searched before. */
         size_t from = *scanned > 3 ? *scanned - 3 : 0;
         const char *mark = size > from ? memmem(bytes + from, size - from, "\r\n\r\n", 4) : NULL;
+        if (mark)
+                return (size_t)(mark - bytes) + 4;
         *scanned = size;
-        return mark ? (size_t)(mark - bytes) + 4 : 0;
+        return 0;
 }
 
 const char *wire_field(const struct wire_head *head, const char *name)
