@@ -7,6 +7,7 @@
 #include <isa-l/igzip_lib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <zlib.h>
 #include <zstd.h>
 
 #include "base/str.h"
@@ -14,6 +15,23 @@
 
 #define OUTPUT_SIZE         (128U << 10)
 #define ZSTD_WINDOW_LOG_MAX 27
+
+/* RFC 1952, 2.3: the parts of a member's header, in order. */
+enum gzip_part {
+        GZIP_FIXED,        /* 10 bytes */
+        GZIP_EXTRA_LENGTH, /* 2 */
+        GZIP_EXTRA,
+        GZIP_NAME,     /* until NUL */
+        GZIP_COMMENT,  /* until NUL */
+        GZIP_CHECKSUM, /* 2 */
+        GZIP_DATA,     /* the header is complete */
+};
+
+#define GZIP_FLAG_CHECKSUM 0x02
+#define GZIP_FLAG_EXTRA    0x04
+#define GZIP_FLAG_NAME     0x08
+#define GZIP_FLAG_COMMENT  0x10
+#define GZIP_FLAG_RESERVED 0xe0
 
 /* One format. `write` consumes all of its input. */
 struct format {
@@ -33,6 +51,11 @@ struct decompressor {
         uint8_t magic[COMPRESSION_MAGIC_SIZE]; /* held back while the format is not known */
         size_t magic_size;
         struct inflate_state *gzip;
+        enum gzip_part gzip_part;
+        unsigned gzip_count; /* bytes of that part seen, or of the extra field still to come */
+        uint8_t gzip_flags;
+        uint8_t gzip_low; /* first byte of a number of two */
+        uLong gzip_checksum;
         bool gzip_between; /* a member has ended and no other has begun */
         ZSTD_DCtx *zstd;
         bool zstd_between; /* likewise, of frames */
@@ -88,55 +111,151 @@ static void none_stop(struct decompressor *d)
 
 /* gzip */
 
+static void gzip_begin_member(struct decompressor *d)
+{
+        d->gzip_between = false;
+        d->gzip_part = GZIP_FIXED;
+        d->gzip_count = 0;
+        d->gzip_checksum = crc32(0, NULL, 0);
+}
+
 static int gzip_start(struct decompressor *d, struct err *err)
 {
         (void)err;
         d->output = xmalloc(OUTPUT_SIZE);
         d->gzip = xcalloc(1, sizeof(*d->gzip));
         isal_inflate_init(d->gzip);
-        d->gzip->crc_flag = ISAL_GZIP;
+        gzip_begin_member(d);
         return 0;
 }
 
-static int gzip_error(int code, struct err *err)
+static int gzip_damaged(const char *what, struct err *err)
 {
-        const char *what = "invalid data";
-        if (code == ISAL_INCORRECT_CHECKSUM)
-                what = "wrong checksum or length";
-        else if (code == ISAL_INVALID_WRAPPER)
-                what = "invalid header";
-        else if (code == ISAL_UNSUPPORTED_METHOD)
-                what = "unknown compression method";
         return err_plain(err, EBADMSG, "gzip: %s", what);
 }
 
-/* Goes on while there is input, or output that did not fit: only then does the
- * decoder hold nothing back but the start of a symbol. */
-static int gzip_write(struct decompressor *d, const uint8_t *data, size_t size, struct err *err)
+static void gzip_enter(struct decompressor *d, enum gzip_part part)
+{
+        static const uint8_t flags[] = {
+                [GZIP_EXTRA_LENGTH] = GZIP_FLAG_EXTRA, [GZIP_EXTRA] = GZIP_FLAG_EXTRA,
+                [GZIP_NAME] = GZIP_FLAG_NAME,          [GZIP_COMMENT] = GZIP_FLAG_COMMENT,
+                [GZIP_CHECKSUM] = GZIP_FLAG_CHECKSUM,
+        };
+        while (part < GZIP_DATA && !(d->gzip_flags & flags[part]))
+                part++;
+        if (part == GZIP_EXTRA && d->gzip_count == 0) /* an extra field of length 0 */
+                return gzip_enter(d, GZIP_NAME);
+        if (part != GZIP_EXTRA)
+                d->gzip_count = 0;
+        d->gzip_part = part;
+        if (part != GZIP_DATA)
+                return;
+        isal_inflate_reset(d->gzip);
+        d->gzip->crc_flag = ISAL_GZIP_NO_HDR_VER;
+}
+
+static const char *gzip_fixed_byte(struct decompressor *d, uint8_t byte)
+{
+        static const uint8_t magic[] = { 0x1f, 0x8b };
+        unsigned at = d->gzip_count++;
+
+        if (at < 2 && byte != magic[at])
+                return "invalid header";
+        if (at == 2 && byte != Z_DEFLATED)
+                return "unknown compression method";
+        if (at == 3 && (byte & GZIP_FLAG_RESERVED))
+                return "invalid header";
+        if (at == 3)
+                d->gzip_flags = byte;
+        if (at == 9)
+                gzip_enter(d, GZIP_EXTRA_LENGTH);
+        return NULL;
+}
+
+/* One byte of a member's header; what is wrong with it, or NULL. */
+static const char *gzip_header_byte(struct decompressor *d, uint8_t byte)
+{
+        if (d->gzip_part != GZIP_CHECKSUM)
+                d->gzip_checksum = crc32(d->gzip_checksum, &byte, 1);
+        switch (d->gzip_part) {
+        case GZIP_FIXED:
+                return gzip_fixed_byte(d, byte);
+        case GZIP_EXTRA_LENGTH:
+                if (d->gzip_count++ == 0) {
+                        d->gzip_low = byte;
+                } else {
+                        d->gzip_count = d->gzip_low | (unsigned)byte << 8;
+                        gzip_enter(d, GZIP_EXTRA);
+                }
+                return NULL;
+        case GZIP_EXTRA:
+                if (--d->gzip_count == 0)
+                        gzip_enter(d, GZIP_NAME);
+                return NULL;
+        case GZIP_NAME:
+        case GZIP_COMMENT:
+                if (byte == 0)
+                        gzip_enter(d, d->gzip_part + 1);
+                return NULL;
+        case GZIP_CHECKSUM:
+                if (d->gzip_count++ == 0) {
+                        d->gzip_low = byte;
+                        return NULL;
+                }
+                if ((d->gzip_low | byte << 8) != (int)(d->gzip_checksum & 0xffff))
+                        return "wrong checksum of the header";
+                gzip_enter(d, GZIP_DATA);
+                return NULL;
+        case GZIP_DATA:
+                break;
+        }
+        abort();
+}
+
+/* Inflates until the member ends or the input does. Goes on while there is input,
+ * or output that did not fit: only then does the decoder hold back nothing but
+ * the start of a symbol or of the trailer. */
+static int gzip_inflate(struct decompressor *d, const uint8_t **at, const uint8_t *end,
+                        struct err *err)
 {
         struct inflate_state *gzip = d->gzip;
-        gzip->next_in = (uint8_t *)data;
-        gzip->avail_in = (uint32_t)size;
+        gzip->next_in = (uint8_t *)*at;
+        gzip->avail_in = (uint32_t)(end - *at);
         do {
-                if (d->gzip_between) {
-                        if (gzip->avail_in == 0)
-                                break;
-                        isal_inflate_reset(gzip);
-                        gzip->crc_flag = ISAL_GZIP;
-                        d->gzip_between = false;
-                }
                 gzip->next_out = d->output;
                 gzip->avail_out = OUTPUT_SIZE;
                 int code = isal_inflate(gzip);
+                if (code == ISAL_INCORRECT_CHECKSUM)
+                        return gzip_damaged("wrong checksum or length", err);
                 if (code < ISAL_DECOMP_OK || code == ISAL_NEED_DICT)
-                        return gzip_error(code, err);
-                if (gzip->next_in < data || gzip->next_in > data + size)
-                        return gzip_error(ISAL_INVALID_BLOCK, err);
+                        return gzip_damaged("invalid data", err);
+                if (gzip->next_in < *at || gzip->next_in > end)
+                        return gzip_damaged("decoder is out of step", err);
                 int r = emit(d, OUTPUT_SIZE - gzip->avail_out, err);
                 if (r < 0)
                         return r;
                 d->gzip_between = gzip->block_state == ISAL_BLOCK_FINISH;
-        } while (gzip->avail_in > 0 || gzip->avail_out == 0);
+        } while (!d->gzip_between && (gzip->avail_in > 0 || gzip->avail_out == 0));
+        *at = gzip->next_in;
+        return 0;
+}
+
+static int gzip_write(struct decompressor *d, const uint8_t *data, size_t size, struct err *err)
+{
+        const uint8_t *end = data + size;
+        while (data < end) {
+                if (d->gzip_between)
+                        gzip_begin_member(d);
+                if (d->gzip_part < GZIP_DATA) {
+                        const char *problem = gzip_header_byte(d, *data++);
+                        if (problem)
+                                return gzip_damaged(problem, err);
+                        continue;
+                }
+                int r = gzip_inflate(d, &data, end, err);
+                if (r < 0)
+                        return r;
+        }
         return 0;
 }
 
