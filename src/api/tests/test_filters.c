@@ -1,10 +1,6 @@
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "base/tests/test.h"
 
-#include <cmocka.h>
+#include <errno.h>
 
 #include "api/filters.h"
 #include "base/auto.h"
