@@ -185,7 +185,8 @@ static int take_numbers(struct tar_reader *reader, struct archive_entry *from, s
                 return damaged(reader, "time is out of range");
         to->uid = (uid_t)uid;
         to->gid = (gid_t)gid;
-        to->mtime_ns = (int64_t)seconds * NS_PER_S + fraction;
+        /* libarchive reads "-1.5" as -1 and 0.5. */
+        to->mtime_ns = (int64_t)seconds * NS_PER_S + (seconds < 0 ? -fraction : fraction);
         if (S_ISREG(to->mode) && !to->hard_link)
                 to->size_bytes = (uint64_t)size;
         if (S_ISBLK(to->mode) || S_ISCHR(to->mode)) {
@@ -203,15 +204,15 @@ static int take_xattrs(struct tar_reader *reader, struct archive_entry *from, st
 {
         const char *name;
         const void *value;
-        size_t size, i = 0;
+        size_t size, length = (size_t)archive_entry_xattr_count(from), i = length;
 
-        if (archive_entry_xattr_count(from) > (int)reader->limits.xattrs)
+        if (length > reader->limits.xattrs)
                 return err_plain(reader->err, E2BIG,
                                  "tar: entry %llu '%.200s': more than %zu extended attributes",
                                  (unsigned long long)reader->entries, reader->path,
                                  reader->limits.xattrs);
         archive_entry_xattr_reset(from);
-        while (archive_entry_xattr_next(from, &name, &value, &size) == ARCHIVE_OK && name) {
+        while (i > 0 && archive_entry_xattr_next(from, &name, &value, &size) == ARCHIVE_OK) {
                 if (str_empty(name) || strlen(name) > XATTR_NAME_LENGTH_MAX)
                         return damaged(reader, "extended attribute has a bad name");
                 if (size > reader->limits.xattr_bytes)
@@ -220,10 +221,10 @@ static int take_xattrs(struct tar_reader *reader, struct archive_entry *from, st
                                          "than %zu bytes",
                                          (unsigned long long)reader->entries, reader->path,
                                          reader->limits.xattr_bytes);
-                reader->xattrs[i++] = (struct tar_xattr){ name, value, size };
+                reader->xattrs[--i] = (struct tar_xattr){ name, value, size }; /* newest first */
         }
-        to->xattrs = reader->xattrs;
-        to->xattrs_length = i;
+        to->xattrs = reader->xattrs + i;
+        to->xattrs_length = length - i;
         return 0;
 }
 
@@ -287,8 +288,8 @@ static int next(struct tar_reader *reader, struct tar_entry *ret)
         reader->header_left = reader->limits.header_bytes;
         r = archive_read_next_header(reader->archive, &entry);
         reader->in_header = false;
-        if (r == ARCHIVE_EOF)
-                return 0;
+        if (r == ARCHIVE_EOF) /* also where libarchive takes a failed read for the end */
+                return reader->read_result;
         reader->entries++;
         if (r != ARCHIVE_OK && !(r == ARCHIVE_WARN && is_harmless(reader->archive))) {
                 free(reader->path);
@@ -322,7 +323,7 @@ int tar_reader_data(struct tar_reader *reader, const void **ret, size_t *ret_siz
         while (size == 0) {
                 int r = archive_read_data_block(reader->archive, &data, &size, &offset);
                 if (r == ARCHIVE_EOF)
-                        return 0;
+                        return reader->read_result;
                 if (r != ARCHIVE_OK)
                         return failed(reader);
         }
