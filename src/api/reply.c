@@ -31,7 +31,8 @@ void api_fail(struct http_request *request, int r, const struct err *err)
                 http_reply_error(request, status, "%s", err_text(err));
 }
 
-static void failv(struct http_request *request, int status, const char *format, va_list ap)
+__attribute__((format(printf, 3, 0))) static void failv(struct http_request *request, int status,
+                                                        const char *format, va_list ap)
 {
         auto_free char *text = xvasprintf(format, ap);
         http_reply_error(request, status, "%s", text);
