@@ -24,7 +24,8 @@
 #define STORE_KEY_LIMIT_BYTES   512u
 #define STORE_VALUE_LIMIT_BYTES (1536u << 10)
 #define STORE_OPS_LIMIT         128u
-#define STORE_HISTORY_LENGTH    1024u /* events kept in memory for late watchers */
+#define STORE_HISTORY_LENGTH    1024u      /* events kept in memory for late watchers… */
+#define STORE_HISTORY_BYTES     (1u << 20) /* …and their size */
 
 struct loop;
 struct store;
