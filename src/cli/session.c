@@ -237,7 +237,7 @@ static int turn(struct pump *pump, const struct pollfd *fds, struct err *err)
                 if (pump->down[which].size && (fd < 0 || polled->revents || pump->regular[which]))
                         r = write_down(pump, which, err);
         }
-        if (!pump->input_open && pump->up.size == 0 && !pump->session->keep_input)
+        if (!pump->input_open && pump->up.size == 0 && pump->session->input_fd >= 0)
                 shut_up(pump);
         return r;
 }
@@ -273,8 +273,6 @@ int session_run(struct session *session, enum session_end *ret, struct err *err)
         };
         fcntl(session->fd, F_SETFL, fcntl(session->fd, F_GETFL) | O_NONBLOCK);
         report_size(session);
-        if (!pump.input_open && !session->keep_input)
-                shut_up(&pump);
         int r = take_down(&pump, buf_text(&session->early), session->early.size, err);
         if (r == 0)
                 r = loop(&pump, err);

@@ -24,8 +24,7 @@ struct session {
         int fd;                  /* the connection, borrowed; is made non-blocking */
         struct buf early;        /* what had arrived already, borrowed */
         bool terminal;           /* the remote side has one */
-        int input_fd;            /* -1: none; shutting down our side at once */
-        bool keep_input;         /* with input_fd -1: leave our side open instead */
+        int input_fd;            /* -1: none; our side then just stays open */
         int output_fd, error_fd; /* -1: thrown away */
         struct detach detach;    /* looked for when input_fd is a terminal */
         bool forward;
