@@ -1,5 +1,6 @@
 #include <archive.h>
 #include <archive_entry.h>
+#include <assert.h>
 #include <locale.h>
 #include <sys/stat.h>
 
@@ -28,6 +29,7 @@ struct tar_reader {
 
         const char *block; /* from `read`, not yet given to libarchive */
         size_t block_left;
+        bool primed; /* see prime() */
         bool in_header;
         size_t header_left; /* bytes that may still be read for this header */
         int read_result;    /* what `read` returned when it failed, or our own refusal; else 0 */
@@ -40,12 +42,28 @@ struct tar_reader {
         uint64_t size_bytes, done; /* of the current entry's data */
 };
 
+/* A symbolic link that is put in front of every stream and then passed over.
+ * libarchive 3.6 loses the target of the first link of an archive where only a
+ * pax record has it, because its string for targets is not allocated yet. It also
+ * settles the format, so that an empty stream needs no care. */
+static const struct primer {
+        char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100];
+        char magic[8], rest[247];
+} primer = { "x", "0000000", "0000000",     "0000000", "00000000000", "00000000000", "006302\0 ",
+             '2', "y",       "ustar\00000", "" };
+static_assert(sizeof(primer) == 512, "a header is a block");
+
 /* libarchive asks for more. The stream is cut into slices, so that the bytes
  * that a header takes are counted closely enough. */
 static la_ssize_t feed(struct archive *archive, void *arg, const void **ret)
 {
         struct tar_reader *reader = arg;
 
+        if (!reader->primed) {
+                reader->primed = true;
+                *ret = &primer;
+                return sizeof(primer);
+        }
         if (reader->block_left == 0) {
                 const void *block = NULL;
                 ssize_t size = reader->read(reader->arg, &block, reader->err);
@@ -116,15 +134,16 @@ int tar_reader_create(tar_read *read, void *arg, const struct tar_limits *limits
         if (!reader->archive || !reader->locale)
                 return err_set(err, ENOMEM, "tar");
         archive_read_support_format_tar(reader->archive);
-        archive_read_support_format_empty(reader->archive);
         *ret = take_ptr(reader);
         return 0;
 }
 
-/* Reading begins with the first entry, so that `read` is not called before. */
-static int open_archive(struct tar_reader *reader)
+/* Opens the archive and passes over the primer. */
+static int prime(struct tar_reader *reader)
 {
-        if (archive_read_open(reader->archive, reader, NULL, feed, NULL) != ARCHIVE_OK)
+        struct archive_entry *entry;
+        if (archive_read_open(reader->archive, reader, NULL, feed, NULL) != ARCHIVE_OK ||
+            archive_read_next_header(reader->archive, &entry) != ARCHIVE_OK)
                 return failed(reader);
         return 0;
 }
@@ -274,16 +293,11 @@ static int next(struct tar_reader *reader, struct tar_entry *ret)
         struct archive_entry *entry = NULL;
         int r;
 
-        if (reader->entries == 0) {
-                reader->in_header = true;
-                reader->header_left = reader->limits.header_bytes;
-                r = open_archive(reader);
-                if (r < 0)
-                        return r;
-        } else {
-                if (archive_read_data_skip(reader->archive) < ARCHIVE_OK)
-                        return failed(reader);
-        }
+        r = reader->primed ? 0 : prime(reader);
+        if (r < 0)
+                return r;
+        if (archive_read_data_skip(reader->archive) < ARCHIVE_OK)
+                return failed(reader);
         reader->in_header = true;
         reader->header_left = reader->limits.header_bytes;
         r = archive_read_next_header(reader->archive, &entry);

@@ -137,7 +137,15 @@ static bool put_path(struct ustar_header *header, const char *path)
         return false;
 }
 
-/* The end of the path, as far as it fits, for tools that do not know pax. */
+/* What fits, for tools that do not know pax; libarchive also wants some target here
+ * before it believes the one of a pax record. */
+static void put_short_link(struct ustar_header *header, const char *link)
+{
+        for (size_t n = 0; *link && n < sizeof(header->link); link++)
+                header->link[n++] = (unsigned char)*link < 0x80 ? *link : '_';
+}
+
+/* The end of the path, as far as it fits, likewise. */
 static void put_short_path(struct ustar_header *header, const char *directory, const char *path)
 {
         const char *base = strrchr(path, '/');
@@ -222,10 +230,11 @@ static int fill(const struct tar_entry *entry, struct ustar_header *header, stru
                 put_short_path(header, "", path);
                 add_text(records, "path", path);
         }
-        if (entry->link && strlen(entry->link) <= sizeof(header->link) && is_ascii(entry->link))
-                memcpy(header->link, entry->link, strlen(entry->link));
-        else if (entry->link)
-                add_text(records, "linkpath", entry->link);
+        if (entry->link) {
+                put_short_link(header, entry->link);
+                if (strlen(entry->link) > sizeof(header->link) || !is_ascii(entry->link))
+                        add_text(records, "linkpath", entry->link);
+        }
         if (header->type == '0' && entry->size_bytes > OCTAL_11_MAX)
                 add_number(records, "size", entry->size_bytes);
         else if (header->type == '0')

@@ -536,6 +536,22 @@ static void sparse_files_keep_their_holes(void **state)
         }
 }
 
+/* As Go writes a link whose name is not ASCII: nothing in the header itself. */
+static void a_link_may_be_in_a_pax_record_only(void **state)
+{
+        (void)state;
+        static const char types[] = "12";
+        for (size_t i = 0; types[i]; i++) {
+                auto_buf tar = { 0 }, text = { 0 };
+                struct err err = { 0 };
+                add_pax(&tar, "linkpath", "\xe6\x97\xa5", 3);
+                add_raw(&tar, &(struct raw){ .name = "x", .type = types[i] });
+                if (describe(&tar, 512, NULL, &text, &err) < 0)
+                        fail_msg("%s", err.text);
+                assert_non_null(strstr(buf_text(&text), "\xe6\x97\xa5"));
+        }
+}
+
 static void data_outside_of_its_file_is_refused(void **state)
 {
         (void)state;
@@ -581,6 +597,7 @@ int main(void)
                 cmocka_unit_test(a_failing_source_is_reported_as_it_failed),
                 cmocka_unit_test(drain_reads_to_the_end),
                 cmocka_unit_test(sparse_files_keep_their_holes),
+                cmocka_unit_test(a_link_may_be_in_a_pax_record_only),
                 cmocka_unit_test(data_outside_of_its_file_is_refused),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
