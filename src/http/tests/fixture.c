@@ -1,6 +1,7 @@
 #include "base/tests/test.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -188,6 +189,15 @@ static void stream(struct http_request *request, void *arg)
         http_stream_on_drain(request, producer_go, producer);
 }
 
+static void start_thread(struct fixture *fixture, void *(*thread_main)(void *arg), void *arg)
+{
+        pthread_t thread;
+        atomic_fetch_add(&fixture->threads, 1);
+        if (pthread_create(&thread, NULL, thread_main, arg) != 0)
+                abort();
+        pthread_detach(thread);
+}
+
 struct writer {
         struct fixture *fixture;
         int fd;
@@ -210,7 +220,9 @@ static void *writer_main(void *arg)
                 atomic_store(&writer->fixture->writer_wrote, position);
         }
         close(writer->fd);
+        struct fixture *fixture = writer->fixture;
         free(writer);
+        atomic_fetch_sub(&fixture->threads, 1);
         return NULL;
 }
 
@@ -224,10 +236,7 @@ static void pipe_reply(struct http_request *request, void *arg)
                 abort();
         struct writer *writer = new0(struct writer);
         *writer = (struct writer){ arg, fds[1], size };
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, writer_main, writer) != 0)
-                abort();
-        pthread_detach(thread);
+        start_thread(arg, writer_main, writer);
         http_reply_fd(request, 200, "application/x-tar", fds[0]);
 }
 
@@ -272,11 +281,19 @@ static int through_another_process(int fd)
         return fd;
 }
 
+struct shouter {
+        struct fixture *fixture;
+        int fd;
+};
+
 /* Echoes in capitals until the client's end, then says bye. */
 static void *shout_main(void *arg)
 {
-        auto_fd fd = (int)(intptr_t)arg;
+        struct shouter *shouter = arg;
+        struct fixture *fixture = shouter->fixture;
+        int fd = shouter->fd;
         char data[256];
+        free(shouter);
         fcntl(fd, F_SETFL, 0);
         for (ssize_t got; (got = read(fd, data, sizeof(data))) > 0;) {
                 for (ssize_t i = 0; i < got; i++)
@@ -284,6 +301,8 @@ static void *shout_main(void *arg)
                 io_write_full(fd, data, (size_t)got);
         }
         io_write_full(fd, "bye", 3);
+        close(fd);
+        atomic_fetch_sub(&fixture->threads, 1);
         return NULL;
 }
 
@@ -296,11 +315,9 @@ static void attached(void *arg, int fd, const void *early, size_t early_size)
         }
         if (early_size > 0 && write(fd, early, early_size) != (ssize_t)early_size)
                 abort();
-        pthread_t thread;
-        void *passed = (void *)(intptr_t)through_another_process(fd);
-        if (pthread_create(&thread, NULL, shout_main, passed) != 0)
-                abort();
-        pthread_detach(thread);
+        struct shouter *shouter = new0(struct shouter);
+        *shouter = (struct shouter){ fixture, through_another_process(fd) };
+        start_thread(fixture, shout_main, shouter);
 }
 
 static void attach(struct http_request *request, void *arg)
@@ -341,6 +358,21 @@ static void stop(void *arg)
         loop_exit(arg, 0);
 }
 
+/* A TCP listener on some port. */
+static int listen_tcp(struct fixture *fixture, struct err *err)
+{
+        struct sockaddr_in address;
+        socklen_t size = sizeof(address);
+        int fd;
+        int r = http_listen("tcp://127.0.0.1:0", (gid_t)-1, &fd, err);
+        if (r < 0)
+                return r;
+        getsockname(fd, (struct sockaddr *)&address, &size);
+        snprintf(fixture->tcp_url, sizeof(fixture->tcp_url), "tcp://127.0.0.1:%u",
+                 ntohs(address.sin_port));
+        return http_server_listen(fixture->server, fd, err);
+}
+
 int fixture_setup(void **state)
 {
         struct fixture *fixture = new0(struct fixture);
@@ -356,7 +388,7 @@ int fixture_setup(void **state)
             http_server_create(fixture->loop, routes, ELEMENTS(routes), fixture, &fixture->server,
                                &err) < 0 ||
             http_listen_unix(fixture->path, 0600, (gid_t)-1, &fd, &err) < 0 ||
-            http_server_listen(fixture->server, fd, &err) < 0 ||
+            http_server_listen(fixture->server, fd, &err) < 0 || listen_tcp(fixture, &err) < 0 ||
             http_client_create(fixture->url, &fixture->client, &err) < 0) {
                 print_error("%s\n", err_text(&err));
                 return -1;
@@ -372,6 +404,8 @@ int fixture_teardown(void **state)
         loop_post(fixture->loop, stop, fixture->loop);
         pthread_join(server_thread, NULL);
         http_server_destroy(fixture->server);
+        while (atomic_load(&fixture->threads) > 0)
+                nanosleep(&(struct timespec){ .tv_nsec = NS_PER_MS }, NULL);
         loop_destroy(fixture->loop);
         int leftover = atomic_load(&fixture->begun) - atomic_load(&fixture->closed);
         int r = file_remove_tree(AT_FDCWD, fixture->directory, NULL);

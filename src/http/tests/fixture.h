@@ -13,7 +13,8 @@
 
 struct fixture {
         char directory[64];
-        char path[96], url[112]; /* of the socket */
+        char path[96], url[112]; /* of the Unix socket */
+        char tcp_url[64];
         struct loop *loop;
         struct http_server *server;
         struct http_client *client;
@@ -23,6 +24,8 @@ struct fixture {
         atomic_size_t queued_max;   /* GET /stream */
         atomic_int body_complete;   /* POST /progress: -1 not known yet */
         atomic_size_t writer_wrote; /* GET /pipe: bytes the producer got rid of */
+
+        atomic_int threads; /* started by routes, still running */
 };
 
 int fixture_setup(void **state);

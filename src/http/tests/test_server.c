@@ -286,19 +286,9 @@ static void tcp_is_served_too(void **state)
 {
         struct fixture *fixture = *state;
         struct err err = { 0 };
-        int fd;
-        assert_int_equal(http_listen("tcp://127.0.0.1:0", (gid_t)-1, &fd, &err), 0);
-        struct sockaddr_storage address;
-        socklen_t size = sizeof(address);
-        getsockname(fd, (struct sockaddr *)&address, &size);
-        /* Registration belongs to the loop's thread; nobody else touches it just now. */
-        assert_int_equal(http_server_listen(fixture->server, fd, &err), 0);
-        unsigned port = 0;
-        memcpy(&port, (char *)&address + 2, 2);
-        auto_free char *url = xasprintf("tcp://127.0.0.1:%u", __builtin_bswap16((uint16_t)port));
         struct http_client *client;
         struct http_response response;
-        assert_int_equal(http_client_create(url, &client, &err), 0);
+        assert_int_equal(http_client_create(fixture->tcp_url, &client, &err), 0);
         assert_int_equal(http_call(client, "GET", "/describe", NULL, NULL, 0, &response, &err), 0);
         assert_string_equal(response.body, "GET /describe v0 name=- all=0");
         http_response_finish(&response);
