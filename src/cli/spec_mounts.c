@@ -3,38 +3,14 @@
 #include <json-c/json_object.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/str.h"
 #include "cli/field.h"
-#include "cli/options.h"
+#include "cli/path.h"
 #include "cli/spec.h"
 #include "codec/json.h"
-
-/* An absolute path without ".", ".." and double slashes, by text alone. Heap. */
-static char *absolute_path(const char *path)
-{
-        auto_free char *cwd = getcwd(NULL, 0);
-        auto_free char *whole = path[0] == '/' ? xstrdup(path)
-                                               : xasprintf("%s/%s", cwd ? cwd : "", path);
-        auto_buf clean = { 0 };
-        for (const char *at = whole; *at;) {
-                at += strspn(at, "/");
-                size_t length = strcspn(at, "/");
-                if (length == 2 && memcmp(at, "..", 2) == 0) {
-                        while (clean.size && clean.data[--clean.size] != '/')
-                                ;
-                        if (clean.data)
-                                clean.data[clean.size] = '\0';
-                } else if (length && !(length == 1 && *at == '.')) {
-                        buf_printf(&clean, "/%.*s", (int)length, at);
-                }
-                at += length;
-        }
-        return clean.size ? buf_take(&clean) : xstrdup("/");
-}
 
 int spec_volume(const char *text, char **ret_bind, struct err *err)
 {
@@ -48,7 +24,7 @@ int spec_volume(const char *text, char **ret_bind, struct err *err)
         if (!colon)
                 return 0;
         auto_free char *source = xstrndup(text, (size_t)(colon - text));
-        auto_free char *whole = source[0] == '.' ? absolute_path(source) : xstrdup(source);
+        auto_free char *whole = source[0] == '.' ? path_absolute(source) : xstrdup(source);
         *ret_bind = xasprintf("%s%s", whole, colon);
         return 0;
 }
@@ -202,7 +178,7 @@ int spec_mount(const char *text, struct json_object **ret, struct err *err)
                 return err_plain(err, EINVAL, "cannot mix '%s-*' options with mount type '%s'",
                                  seen, type);
         if (streq(type, "bind") && source[0] == '.') {
-                auto_free char *whole = absolute_path(source);
+                auto_free char *whole = path_absolute(source);
                 field_set_text(mount, "Source", whole);
         }
         *ret = take_ptr(mount);
