@@ -100,11 +100,11 @@ struct cpu_state {
         uint64_t tsc_offset; /* guest TSC = host TSC + offset */
         uint64_t mtrr_def_type, mtrr_fixed[CPU_MTRR_FIXED];
         uint64_t mtrr_base[CPU_MTRR_VARIABLE], mtrr_mask[CPU_MTRR_VARIABLE];
-        uint32_t activity;         /* enum cpu_activity */
-        uint8_t interrupt_shadow;  /* after STI or MOV SS: one instruction */
-        uint8_t nmi_blocked;       /* until IRET */
-        uint8_t nmi_pending;       /* latched, not yet delivered */
-        uint8_t fpu_last_was_ours; /* reserved, 0 */
+        uint32_t activity;        /* enum cpu_activity */
+        uint8_t interrupt_shadow; /* after STI or MOV SS: one instruction */
+        uint8_t nmi_blocked;      /* until IRET */
+        uint8_t nmi_pending;      /* latched, not yet delivered */
+        uint8_t reserved[21];     /* 0; keeps the size a multiple of 32 */
 };
 
 /* A range of guest physical memory backed by host memory; page aligned. */

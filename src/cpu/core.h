@@ -1,0 +1,526 @@
+/* The inside of a vCPU: what the files of this room share.
+ *
+ * Theory of operation. cpu_run() (run.c) looks for the *block* at rip: a run of
+ * decoded instructions inside one guest page that ends with a branch or with
+ * an instruction that may change how the next is fetched. Every instruction of
+ * a block is a `struct step`: the decoder's facts, pre-computed offsets of its
+ * registers inside struct cpu, and the function that performs it (bind.c). The
+ * loop adds the length to rip and calls the function, step after step.
+ *
+ * A function that cannot complete calls cpu_raise(), which does not return: it
+ * jumps back to cpu_run() with rip rewound to the instruction, so a function
+ * must not have changed anything the guest can see by then. Memory operands
+ * go through the software TLB (mmu.c): linear page -> host address, three
+ * tags for read, write and fetch, one table per privilege context.
+ *
+ * Decoded code is guarded by a generation number per guest physical page
+ * (struct cpu_memory): decoding sets its lowest bit and removes writable
+ * TLB entries of the page, so that the next store takes the slow path, which
+ * moves the number on. A block whose number differs is decoded again.
+ *
+ * Flags are always materialised in state.rflags: arithmetic is done by the host's
+ * own instruction and its flags are fetched by LAHF/SETO, which costs less
+ * than remembering operands and gives the host's values for undefined ones too.
+ */
+#pragma once
+
+#include "cpu/cpu.h"
+#include "cpu/decode.h"
+
+#include <setjmp.h>
+#include <stdatomic.h>
+
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define PAGE_SIZE_BYTES 4096u
+#define PAGE_MASK       0xfffull
+
+#define CR0_PE 0x1u
+#define CR0_MP 0x2u
+#define CR0_EM 0x4u
+#define CR0_TS 0x8u
+#define CR0_ET 0x10u
+#define CR0_NE 0x20u
+#define CR0_WP 0x10000u
+#define CR0_AM 0x40000u
+#define CR0_NW 0x20000000u
+#define CR0_CD 0x40000000u
+#define CR0_PG 0x80000000u
+
+#define CR4_VME        0x1u
+#define CR4_PVI        0x2u
+#define CR4_TSD        0x4u
+#define CR4_DE         0x8u
+#define CR4_PSE        0x10u
+#define CR4_PAE        0x20u
+#define CR4_MCE        0x40u
+#define CR4_PGE        0x80u
+#define CR4_PCE        0x100u
+#define CR4_OSFXSR     0x200u
+#define CR4_OSXMMEXCPT 0x400u
+#define CR4_UMIP       0x800u
+#define CR4_FSGSBASE   0x10000u
+#define CR4_PCIDE      0x20000u
+#define CR4_OSXSAVE    0x40000u
+#define CR4_SMEP       0x100000u
+#define CR4_SMAP       0x200000u
+#define CR4_ALLOWED                                                                                \
+        (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |         \
+         CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+
+#define EFER_SCE     0x1u
+#define EFER_LME     0x100u
+#define EFER_LMA     0x400u
+#define EFER_NXE     0x800u
+#define EFER_ALLOWED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+
+#define RF_FIXED 0x2u
+#define RF_IOPL  0x3000u
+#define RF_NT    0x4000u
+#define RF_RF    0x10000u
+#define RF_VM    0x20000u
+#define RF_AC    0x40000u
+#define RF_VIF   0x80000u
+#define RF_VIP   0x100000u
+#define RF_ID    0x200000u
+
+#define ATTR_S        0x10u
+#define ATTR_DPL(a)   ((a) >> 5 & 3)
+#define ATTR_P        0x80u
+#define ATTR_L        0x2000u
+#define ATTR_DB       0x4000u
+#define ATTR_G        0x8000u
+#define ATTR_UNUSABLE 0x10000u
+
+enum vector {
+        VEC_DE = 0,
+        VEC_DB = 1,
+        VEC_NMI = 2,
+        VEC_BP = 3,
+        VEC_OF = 4,
+        VEC_BR = 5,
+        VEC_UD = 6,
+        VEC_NM = 7,
+        VEC_DF = 8,
+        VEC_TS = 10,
+        VEC_NP = 11,
+        VEC_SS = 12,
+        VEC_GP = 13,
+        VEC_PF = 14,
+        VEC_MF = 16,
+        VEC_AC = 17,
+        VEC_XM = 19
+};
+
+/* Bits of the pending word. */
+#define PEND_IRQ         0x1u
+#define PEND_NMI         0x2u
+#define PEND_INIT        0x4u
+#define PEND_SIPI        0x8u
+#define PEND_KICK        0x10u
+#define PEND_SIPI_VECTOR 24 /* shift */
+
+/* Privilege contexts of data accesses, one TLB table each. */
+enum mem_context {
+        CTX_KERNEL,    /* CPL 0-2; SMAP enforced */
+        CTX_USER,      /* CPL 3 */
+        CTX_KERNEL_AC, /* CPL 0-2 with EFLAGS.AC under SMAP */
+        CTX_CHECKED,   /* never filled: every access is looked at (watchpoints, #AC) */
+        CTX_COUNT
+};
+
+enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+
+#define TLB_ENTRIES 1024u
+#define TLB_NOTHING UINT64_MAX
+
+struct tlb_entry {
+        uint64_t read, write, fetch; /* linear page, TLB_NOTHING when not allowed */
+        uintptr_t addend;            /* host address = linear + addend */
+        uint64_t gpa;                /* guest physical page | 1 when global */
+};
+
+#define CPU_CPUID_LEAVES 14
+
+struct step;
+typedef void step_fn(struct cpu *cpu, const struct step *step);
+
+struct step {
+        step_fn *run;
+        void (*thunk)(struct cpu *cpu, void *memory);
+        uint16_t dst, src;     /* register operands, offsets in struct cpu */
+        uint16_t base, index;  /* address registers, offsets in struct cpu */
+        uint64_t address_mask; /* by address size */
+        uint8_t blocked;       /* enum unit it needs */
+        uint8_t count_in_cl;   /* shifts */
+        uint8_t size;          /* bytes of the operation */
+        struct insn i;
+};
+
+/* Units that CR0, CR4 and XCR0 can take away. */
+enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
+
+#define BLOCK_STEPS 32u
+
+struct block {
+        uint64_t gpa;
+        const uint32_t *generation_at;
+        struct step *steps;
+        struct block *next; /* same hash */
+        uint32_t generation;
+        uint16_t length; /* steps */
+        uint8_t mode;    /* code_mode() */
+        bool dead;
+};
+
+#define BLOCK_POOL   16384u
+#define STEP_POOL    65536u
+#define BLOCK_HASH   8192u
+#define JUMP_ENTRIES 4096u
+
+struct jump_entry {
+        uint64_t linear, key;
+        struct block *block;
+};
+
+#define THUNK_HASH       16384u
+#define THUNK_POOL_BYTES (1u << 20)
+
+struct thunk_entry {
+        uint8_t key[16]; /* the re-encoded instruction */
+        uint32_t at;     /* offset in the pool, 0 free */
+        uint32_t sets;   /* read and written registers, part of the key */
+};
+
+/* Host code that runs one guest instruction on guest registers; mapped twice,
+ * written through one mapping, executed through the other. */
+struct thunk_pool {
+        uint8_t *writable;
+        const uint8_t *executable;
+        uint32_t used;
+        struct thunk_entry entries[THUNK_HASH];
+        unsigned length;
+};
+
+struct fault {
+        int vector;
+        uint32_t error;
+        bool has_error;
+};
+
+struct cpu {
+        struct cpu_state s; /* must be first: offsets in thunks */
+        uint64_t zero;      /* what an absent address register reads */
+
+        /* derived from the state by cpu_mode_changed() */
+        struct tlb_entry *tlb; /* of the current context */
+        uint64_t seg_base[8];  /* effective; 0 for ES CS SS DS in 64-bit mode */
+        bool long_mode;        /* EFER.LMA */
+        bool code64;           /* LMA and CS.L */
+        bool legacy;           /* not code64: segments and masks matter */
+        bool slow;             /* TF, breakpoints: one instruction at a time */
+        uint8_t cpl;
+        uint8_t context;             /* enum mem_context */
+        uint8_t mode;                /* code_mode() */
+        uint8_t blocked[UNIT_COUNT]; /* 0 or the vector to raise */
+        uint64_t jump_key;
+
+        /* what is running */
+        const struct step *step; /* NULL between instructions */
+        const struct step *end;  /* of the current block; moved to stop early */
+        struct block *block;
+        uint64_t block_page; /* guest physical page of the block */
+        sigjmp_buf escape;
+        struct fault fault;
+        int delivering;           /* vector being delivered, -1 none */
+        bool delivering_external; /* EXT bit of error codes */
+        uint64_t debug_hits;      /* DR6 bits found during the instruction */
+        uint64_t exception_dr6;   /* DR6 bits for the #DB being raised */
+        bool code_changed;        /* the block was stopped: REP must look up */
+        bool unmasked_simd;       /* guest MXCSR has unmasked exceptions */
+        bool x87_live;            /* guest x87 state is in the host's registers */
+        bool in_guest;            /* host MXCSR is the guest's */
+        uint32_t host_mxcsr;
+        uint64_t fip, fdp;
+        uint16_t fop;
+
+        const struct cpu_bus *bus;
+        struct cpu_memory *memory;
+        unsigned index;
+        _Atomic uint32_t pending;
+        uint64_t features; /* bit per enum cpu_feature */
+        uint64_t epoch;    /* of jump cache entries */
+        uint64_t breakpoints[16];
+        unsigned breakpoints_length;
+        uint64_t breakpoint_passed; /* linear address resumed from */
+        struct cpu_counters counters;
+        uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
+
+        uint8_t bounce[576] __attribute__((aligned(64)));
+        uint8_t fx[512] __attribute__((aligned(64)));
+        struct tlb_entry tlbs[CTX_COUNT][TLB_ENTRIES];
+        struct jump_entry jumps[JUMP_ENTRIES];
+        struct block *block_hash[BLOCK_HASH];
+        struct block *blocks;
+        struct step *steps;
+        unsigned blocks_used, steps_used;
+        struct block single; /* uncached: page-crossing or stepped instruction */
+        struct step single_step[1];
+        struct thunk_pool thunks;
+};
+
+/* ---- run.c ---- */
+/* Recomputes what is derived from control registers, segments and flags. */
+void cpu_mode_changed(struct cpu *cpu);
+/* Ends the current block after this instruction. */
+static inline void cpu_stop_block(struct cpu *cpu)
+{
+        cpu->code_changed = true;
+        cpu->end = cpu->step + 1;
+}
+void cpu_code_flush(struct cpu *cpu);
+_Noreturn void cpu_unimplemented(struct cpu *cpu);
+
+/* ---- event.c ---- */
+_Noreturn void cpu_raise(struct cpu *cpu, int vector);
+void cpu_deliver_fault(struct cpu *cpu);
+_Noreturn void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
+_Noreturn void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
+enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWARE };
+/* Enters the handler of `vector`. May raise. */
+void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);
+#define cpu_gp(cpu) cpu_raise_error((cpu), VEC_GP, 0)
+
+/* ---- mmu.c ---- */
+void cpu_tlb_flush(struct cpu *cpu, bool global_too);
+void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
+/* Linear to guest physical; raises #PF. */
+uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
+                       enum mem_context context);
+void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
+void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
+/* As supervisor whatever the CPL: descriptor tables, TSS. */
+void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
+void cpu_store_system(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
+/* Checks that [linear, +size) may be written, raises otherwise. */
+void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size);
+/* Fetches up to `size` bytes; returns how many before a page that faults, and
+ * then raises only when nothing could be fetched. */
+uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa);
+uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write);
+void cpu_mark_code(struct cpu *cpu, uint64_t gpa);
+bool cpu_pdptes_valid(struct cpu *cpu);
+/* Segmented address in other than 64-bit code: checks type and limit. */
+uint64_t cpu_linear_legacy(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
+                           bool write);
+
+/* ---- segment.c ---- */
+void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
+void cpu_set_real_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
+int cpu_read_descriptor(struct cpu *cpu, uint16_t selector, uint64_t *ret);
+struct cpu_segment cpu_segment_from(uint64_t descriptor, uint16_t selector);
+void cpu_far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset);
+void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size);
+void cpu_far_return(struct cpu *cpu, unsigned size, unsigned pop_bytes);
+void cpu_interrupt_return(struct cpu *cpu, unsigned size);
+void cpu_set_flags(struct cpu *cpu, uint64_t value, uint64_t mask);
+struct cpu_segment cpu_stack_for_interrupt(struct cpu *cpu, uint16_t selector, unsigned cpl);
+void cpu_load_ldt(struct cpu *cpu, uint16_t selector);
+void cpu_load_tr(struct cpu *cpu, uint16_t selector);
+/* Jump within the code segment: canonical or limit check, then rip. */
+void cpu_jump(struct cpu *cpu, uint64_t target, unsigned opsize);
+void cpu_load_cs64(struct cpu *cpu, uint16_t selector, unsigned dpl, bool l);
+
+/* ---- fpu.c ---- */
+void cpu_fpu_enter(struct cpu *cpu); /* host MXCSR becomes the guest's */
+void cpu_fpu_leave(struct cpu *cpu); /* all FPU state is in cpu->s again */
+void cpu_x87_sync(struct cpu *cpu);
+void cpu_x87_load(struct cpu *cpu);
+void cpu_set_mxcsr(struct cpu *cpu, uint32_t value);
+uint32_t cpu_get_mxcsr(struct cpu *cpu);
+
+/* ---- thunk.c ---- */
+int cpu_thunks_create(struct cpu *cpu, struct err *err);
+void cpu_thunks_destroy(struct cpu *cpu);
+/* NULL when the pool is full: flush all code and start again. */
+void (*cpu_thunk_get(struct cpu *cpu, const struct insn *insn))(struct cpu *, void *);
+void cpu_thunks_flush(struct cpu *cpu);
+
+/* ---- bind.c ---- */
+/* Chooses step->run for the decoded instruction. False: thunk pool is full. */
+bool cpu_bind(struct cpu *cpu, struct step *step);
+
+/* ---- msr.c, cpuid.c ---- */
+void cpu_cpuid_read_host(struct cpu *cpu);
+bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret);
+bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value);
+uint64_t cpu_tsc(struct cpu *cpu);
+
+/* ---- inline accessors ---- */
+static inline void *mem_host(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+        const struct tlb_entry *e = &cpu->tlb[linear >> 12 & (TLB_ENTRIES - 1)];
+        if (likely((write ? e->write : e->read) == (linear & ~PAGE_MASK) &&
+                   (linear & PAGE_MASK) + size <= PAGE_SIZE_BYTES))
+                return (void *)(linear + e->addend);
+        return NULL;
+}
+
+#define DEFINE_ACCESS(bits)                                                                        \
+        typedef uint##bits##_t unaligned##bits __attribute__((aligned(1), may_alias));             \
+        static inline uint##bits##_t load##bits(struct cpu *cpu, uint64_t linear)                  \
+        {                                                                                          \
+                const volatile unaligned##bits *p = mem_host(cpu, linear, bits / 8, false);        \
+                if (likely(p != NULL))                                                             \
+                        return *p;                                                                 \
+                uint##bits##_t value;                                                              \
+                cpu_load_slow(cpu, linear, &value, bits / 8);                                      \
+                return value;                                                                      \
+        }                                                                                          \
+        static inline void store##bits(struct cpu *cpu, uint64_t linear, uint##bits##_t value)     \
+        {                                                                                          \
+                volatile unaligned##bits *p = mem_host(cpu, linear, bits / 8, true);               \
+                if (likely(p != NULL))                                                             \
+                        *p = value;                                                                \
+                else                                                                               \
+                        cpu_store_slow(cpu, linear, &value, bits / 8);                             \
+        }
+DEFINE_ACCESS(8)
+DEFINE_ACCESS(16)
+DEFINE_ACCESS(32)
+DEFINE_ACCESS(64)
+
+static inline uint64_t load_size(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+        return size == 8   ? load64(cpu, linear)
+               : size == 4 ? load32(cpu, linear)
+               : size == 2 ? load16(cpu, linear)
+                           : load8(cpu, linear);
+}
+
+static inline void store_size(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned size)
+{
+        if (size == 8)
+                store64(cpu, linear, value);
+        else if (size == 4)
+                store32(cpu, linear, (uint32_t)value);
+        else if (size == 2)
+                store16(cpu, linear, (uint16_t)value);
+        else
+                store8(cpu, linear, (uint8_t)value);
+}
+
+#define SLOT(cpu, type, offset) (*(type *)(void *)((char *)(cpu) + (offset)))
+
+/* Offset within the segment of the memory operand. */
+static inline uint64_t step_offset(struct cpu *cpu, const struct step *step)
+{
+        return (SLOT(cpu, uint64_t, step->base) +
+                (SLOT(cpu, uint64_t, step->index) << step->i.scale) + (uint64_t)step->i.disp) &
+               step->address_mask;
+}
+
+static inline uint64_t seg_linear(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
+                                  bool write)
+{
+        if (unlikely(cpu->legacy))
+                return cpu_linear_legacy(cpu, seg, offset, size, write);
+        return offset + cpu->seg_base[seg];
+}
+
+static inline uint64_t step_linear(struct cpu *cpu, const struct step *step, unsigned size,
+                                   bool write)
+{
+        return seg_linear(cpu, step->i.seg, step_offset(cpu, step), size, write);
+}
+
+/* A register operand of `size` bytes at `offset`; 32-bit writes clear the rest. */
+static inline uint64_t reg_get(struct cpu *cpu, unsigned offset, unsigned size)
+{
+        return size == 8   ? SLOT(cpu, uint64_t, offset)
+               : size == 4 ? SLOT(cpu, uint32_t, offset)
+               : size == 2 ? SLOT(cpu, uint16_t, offset)
+                           : SLOT(cpu, uint8_t, offset);
+}
+
+static inline void reg_set(struct cpu *cpu, unsigned offset, uint64_t value, unsigned size)
+{
+        if (size == 8)
+                SLOT(cpu, uint64_t, offset) = value;
+        else if (size == 4)
+                SLOT(cpu, uint64_t, offset) = (uint32_t)value;
+        else if (size == 2)
+                SLOT(cpu, uint16_t, offset) = (uint16_t)value;
+        else
+                SLOT(cpu, uint8_t, offset) = (uint8_t)value;
+}
+
+static inline uint64_t stack_mask(const struct cpu *cpu)
+{
+        if (likely(!cpu->legacy))
+                return UINT64_MAX;
+        return cpu->s.seg[CPU_SS].attributes & ATTR_DB ? 0xffffffff : 0xffff;
+}
+
+/* rSP by the stack's width, the rest of the register kept for 16 bits. */
+static inline void set_rsp(struct cpu *cpu, uint64_t value, uint64_t mask)
+{
+        if (mask == 0xffff)
+                cpu->s.gpr[CPU_RSP] = (cpu->s.gpr[CPU_RSP] & ~mask) | (value & mask);
+        else
+                cpu->s.gpr[CPU_RSP] = value & mask;
+}
+
+static inline void push(struct cpu *cpu, uint64_t value, unsigned size)
+{
+        uint64_t mask = stack_mask(cpu);
+        uint64_t sp = (cpu->s.gpr[CPU_RSP] - size) & mask;
+        store_size(cpu, seg_linear(cpu, CPU_SS, sp, size, true), value, size);
+        set_rsp(cpu, sp, mask);
+}
+
+/* Reads the stack `skip` bytes above its top; rSP is not changed. */
+static inline uint64_t stack_read(struct cpu *cpu, unsigned skip, unsigned size)
+{
+        uint64_t sp = (cpu->s.gpr[CPU_RSP] + skip) & stack_mask(cpu);
+        return load_size(cpu, seg_linear(cpu, CPU_SS, sp, size, false), size);
+}
+
+static inline bool canonical(uint64_t address)
+{
+        return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+static inline bool condition_holds(uint64_t flags, unsigned cc)
+{
+        bool r;
+        bool sf_ne_of = (flags >> 7 ^ flags >> 11) & 1;
+        switch (cc >> 1 & 7) {
+        case 0:
+                r = flags & FLAG_OF;
+                break;
+        case 1:
+                r = flags & FLAG_CF;
+                break;
+        case 2:
+                r = flags & FLAG_ZF;
+                break;
+        case 3:
+                r = flags & (FLAG_CF | FLAG_ZF);
+                break;
+        case 4:
+                r = flags & FLAG_SF;
+                break;
+        case 5:
+                r = flags & FLAG_PF;
+                break;
+        case 6:
+                r = sf_ne_of;
+                break;
+        default:
+                r = sf_ne_of || flags & FLAG_ZF;
+                break;
+        }
+        return r != (cc & 1);
+}

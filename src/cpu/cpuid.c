@@ -1,0 +1,169 @@
+/* CPUID: what works, and nothing else. Bits of the host are passed on only for
+ * instructions the host executes for us; the rest is what this room implements.
+ * The host's CPUID traps to its hypervisor in most clouds (microseconds), so
+ * it is read once when the vCPU is created. */
+#include "cpu/core.h"
+
+#include <cpuid.h>
+#include <string.h>
+
+#define BIT(n) (1u << (n))
+
+/* Leaf 1 ECX: host-executed; ours: CX16, PCID, MOVBE, XSAVE. */
+#define L1_ECX_HOST                                                                                \
+        (BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(19) | BIT(20) | BIT(23) | BIT(25) | BIT(28) |    \
+         BIT(29) | BIT(30))
+#define L1_ECX_OURS (BIT(13) | BIT(17) | BIT(22) | BIT(26) | BIT(31))
+/* FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX
+ * FXSR SSE SSE2 */
+#define L1_EDX 0x078bfbfdu
+/* Leaf 7 EBX: BMI1 AVX2 BMI2 RDSEED ADX SHA from the host; ours: FSGSBASE SMEP
+ * ERMS INVPCID SMAP CLFLUSHOPT CLWB. */
+#define L7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
+#define L7_EBX_OURS (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23) | BIT(24))
+#define L7_ECX      (BIT(2) | BIT(22)) /* UMIP RDPID */
+#define L7_EDX      BIT(4)             /* FSRM */
+#define LD1_EAX     (BIT(0) | BIT(1))  /* XSAVEOPT XSAVEC */
+/* LAHF, LZCNT (host), PREFETCHW */
+#define E1_ECX_OURS (BIT(0) | BIT(8))
+#define E1_ECX_HOST BIT(5)
+/* SYSCALL NX 1G RDTSCP LM */
+#define E1_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+
+static const struct {
+        uint32_t leaf, sub;
+} cached_leaves[CPU_CPUID_LEAVES] = {
+        { 0, 0 },          { 1, 0 },          { 7, 0 },          { 4, 0 },
+        { 4, 1 },          { 4, 2 },          { 4, 3 },          { 0x80000000, 0 },
+        { 0x80000001, 0 }, { 0x80000002, 0 }, { 0x80000003, 0 }, { 0x80000004, 0 },
+        { 0x80000005, 0 }, { 0x80000006, 0 },
+};
+
+void cpu_cpuid_read_host(struct cpu *cpu)
+{
+        for (unsigned i = 0; i < CPU_CPUID_LEAVES; i++) {
+                uint32_t *r = cpu->host_cpuid[i];
+                __cpuid_count(cached_leaves[i].leaf, cached_leaves[i].sub, r[0], r[1], r[2], r[3]);
+        }
+        const uint32_t *l1 = cpu->host_cpuid[1], *l7 = cpu->host_cpuid[2];
+        const uint32_t *e1 = cpu->host_cpuid[8];
+        static const struct {
+                uint8_t feature, word, bit; /* word: 0 leaf 1 ECX, 1 leaf 7 EBX, 2 ext ECX */
+        } from_host[] = {
+                { FEATURE_SSE3, 0, 0 },    { FEATURE_PCLMUL, 0, 1 },  { FEATURE_SSSE3, 0, 9 },
+                { FEATURE_FMA, 0, 12 },    { FEATURE_SSE41, 0, 19 },  { FEATURE_SSE42, 0, 20 },
+                { FEATURE_CRC32, 0, 20 },  { FEATURE_POPCNT, 0, 23 }, { FEATURE_AES, 0, 25 },
+                { FEATURE_AVX, 0, 28 },    { FEATURE_F16C, 0, 29 },   { FEATURE_RDRAND, 0, 30 },
+                { FEATURE_BMI1, 1, 3 },    { FEATURE_AVX2, 1, 5 },    { FEATURE_BMI2, 1, 8 },
+                { FEATURE_RDSEED, 1, 18 }, { FEATURE_ADX, 1, 19 },    { FEATURE_SHA, 1, 29 },
+                { FEATURE_LZCNT, 2, 5 },
+        };
+        const uint32_t words[3] = { l1[2], l7[1], e1[2] };
+        cpu->features = ~0ull;
+        for (unsigned i = 0; i < sizeof(from_host) / sizeof(from_host[0]); i++)
+                if (!(words[from_host[i].word] >> from_host[i].bit & 1))
+                        cpu->features &= ~(1ull << from_host[i].feature);
+}
+
+static const uint32_t *cached(const struct cpu *cpu, uint32_t leaf, uint32_t sub)
+{
+        for (unsigned i = 0; i < CPU_CPUID_LEAVES; i++)
+                if (cached_leaves[i].leaf == leaf && cached_leaves[i].sub == sub)
+                        return cpu->host_cpuid[i];
+        return NULL;
+}
+
+static uint32_t xsave_size(const struct cpu *cpu)
+{
+        return cpu->s.xcr0 & 4 ? 832 : 576;
+}
+
+static void leaf_d(const struct cpu *cpu, uint32_t sub, uint32_t r[4])
+{
+        bool avx = cpu->features >> FEATURE_AVX & 1;
+        if (sub == 0) {
+                r[0] = avx ? 7 : 3;
+                r[1] = xsave_size(cpu);
+                r[2] = avx ? 832 : 576;
+        } else if (sub == 1) {
+                r[0] = LD1_EAX;
+                r[1] = xsave_size(cpu);
+        } else if (sub == 2 && avx) {
+                r[0] = 256;
+                r[1] = 576;
+        }
+}
+
+static void basic(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t r[4])
+{
+        const uint32_t *host = cached(cpu, leaf, sub);
+        switch (leaf) {
+        case 0:
+                memcpy(r, host, 16);
+                r[0] = 0xd;
+                break;
+        case 1:
+                r[0] = host[0];
+                r[1] = cpu->index << 24 | 1u << 16 | 8u << 8;
+                r[2] = (host[2] & L1_ECX_HOST) | L1_ECX_OURS;
+                if (cpu->s.cr4 & CR4_OSXSAVE)
+                        r[2] |= BIT(27);
+                r[3] = L1_EDX;
+                break;
+        case 4:
+                if (host)
+                        memcpy(r, host, 16);
+                r[0] &= 0x3fff; /* one core, nothing shared: the machine amends it */
+                break;
+        case 7:
+                if (sub)
+                        break;
+                r[1] = (host[1] & L7_EBX_HOST) | L7_EBX_OURS;
+                r[2] = L7_ECX;
+                r[3] = L7_EDX;
+                break;
+        case 0xb:
+                r[2] = sub;
+                r[3] = cpu->index;
+                break;
+        case 0xd:
+                leaf_d(cpu, sub, r);
+                break;
+        }
+}
+
+static void extended(const struct cpu *cpu, uint32_t leaf, uint32_t r[4])
+{
+        const uint32_t *host = cached(cpu, leaf, 0);
+        switch (leaf) {
+        case 0x80000000:
+                memcpy(r, host, 16);
+                r[0] = 0x80000008;
+                break;
+        case 0x80000001:
+                r[0] = host[0];
+                r[2] = (host[2] & E1_ECX_HOST) | E1_ECX_OURS;
+                r[3] = E1_EDX;
+                if (cpu->host_cpuid[0][2] == 0x444d4163) /* AuthenticAMD repeats leaf 1 */
+                        r[3] |= L1_EDX & 0x0183f3ffu;
+                break;
+        case 0x80000007:
+                r[3] = BIT(8); /* invariant TSC */
+                break;
+        case 0x80000008:
+                r[0] = 46 | 48u << 8;
+                break;
+        default:
+                if (host)
+                        memcpy(r, host, 16);
+        }
+}
+
+void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t regs[4])
+{
+        memset(regs, 0, 16);
+        if (leaf >= 0x80000000 && leaf <= 0x80000008)
+                extended(cpu, leaf, regs);
+        else if (leaf <= 0xd)
+                basic(cpu, leaf, sub, regs);
+}

@@ -1,0 +1,585 @@
+/* Paging, the software TLB, physical memory and the bus. */
+#include "cpu/core.h"
+
+#include <string.h>
+
+#define PTE_P   0x1ull
+#define PTE_W   0x2ull
+#define PTE_U   0x4ull
+#define PTE_A   0x20ull
+#define PTE_D   0x40ull
+#define PTE_PS  0x80ull
+#define PTE_G   0x100ull
+#define PTE_NX  (1ull << 63)
+#define PTE_ADR 0x000ffffffffff000ull
+
+#define PF_P    0x1u
+#define PF_W    0x2u
+#define PF_U    0x4u
+#define PF_RSVD 0x8u
+#define PF_I    0x10u
+
+#define PHYSICAL_BITS 46
+#define PTE_BEYOND    (PTE_ADR & ~((1ull << PHYSICAL_BITS) - 1))
+
+/* ---- guest physical memory ---- */
+
+int cpu_memory_init(struct cpu_memory *memory, struct err *err)
+{
+        uint64_t top = 0;
+        for (unsigned i = 0; i < memory->length; i++) {
+                const struct cpu_slot *slot = &memory->slots[i];
+                if ((slot->gpa | slot->size_bytes | (uintptr_t)slot->host) & PAGE_MASK)
+                        return err_plain(err, EINVAL, "memory slot %u is not page aligned", i);
+                if (slot->gpa + slot->size_bytes > top)
+                        top = slot->gpa + slot->size_bytes;
+        }
+        memory->pages = top >> 12;
+        memory->code_generation = calloc(memory->pages ? memory->pages : 1, sizeof(uint32_t));
+        if (!memory->code_generation)
+                return err_set(err, ENOMEM, "code map of %llu pages",
+                               (unsigned long long)memory->pages);
+        return 0;
+}
+
+void cpu_memory_finish(struct cpu_memory *memory)
+{
+        free(memory->code_generation);
+        memory->code_generation = NULL;
+}
+
+/* The page's decoded code is out of date: moves its generation on, unmarked. */
+static void page_written(struct cpu_memory *memory, uint64_t page)
+{
+        if (page >= memory->pages)
+                return;
+        uint32_t old = __atomic_load_n(&memory->code_generation[page], __ATOMIC_RELAXED);
+        while (old & 1) {
+                if (__atomic_compare_exchange_n(&memory->code_generation[page], &old, old + 1, true,
+                                                __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+                        return;
+        }
+}
+
+void cpu_memory_written(struct cpu_memory *memory, uint64_t gpa, uint64_t size_bytes)
+{
+        if (size_bytes == 0)
+                return;
+        for (uint64_t page = gpa >> 12; page <= (gpa + size_bytes - 1) >> 12; page++)
+                page_written(memory, page);
+}
+
+static const struct cpu_slot *slot_find(const struct cpu_memory *memory, uint64_t gpa)
+{
+        for (unsigned i = 0; i < memory->length; i++)
+                if (gpa - memory->slots[i].gpa < memory->slots[i].size_bytes)
+                        return &memory->slots[i];
+        return NULL;
+}
+
+uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write)
+{
+        const struct cpu_slot *slot = slot_find(cpu->memory, gpa);
+        if (!slot || (write && slot->read_only))
+                return NULL;
+        return slot->host + (gpa - slot->gpa);
+}
+
+static uint64_t bus_read(struct cpu *cpu, uint64_t gpa, unsigned size)
+{
+        if (!cpu->bus->mmio_read)
+                return UINT64_MAX;
+        cpu_fpu_leave(cpu);
+        uint64_t value = cpu->bus->mmio_read(cpu->bus->arg, gpa, size);
+        cpu_fpu_enter(cpu);
+        return value;
+}
+
+static void bus_write(struct cpu *cpu, uint64_t gpa, unsigned size, uint64_t value)
+{
+        if (!cpu->bus->mmio_write)
+                return;
+        cpu_fpu_leave(cpu);
+        cpu->bus->mmio_write(cpu->bus->arg, gpa, size, value);
+        cpu_fpu_enter(cpu);
+}
+
+/* Device registers see accesses of at most 8 bytes, a power of two each. */
+static unsigned bus_piece(uint64_t gpa, unsigned size)
+{
+        unsigned piece = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
+        while (gpa & (piece - 1))
+                piece /= 2;
+        return piece;
+}
+
+/* Within one page. */
+static void physical_read(struct cpu *cpu, uint64_t gpa, uint8_t *bytes, unsigned size)
+{
+        const uint8_t *host = cpu_ram(cpu, gpa, false);
+        if (host) {
+                memcpy(bytes, host, size);
+                return;
+        }
+        while (size) {
+                unsigned piece = bus_piece(gpa, size);
+                uint64_t value = bus_read(cpu, gpa, piece);
+                memcpy(bytes, &value, piece);
+                gpa += piece;
+                bytes += piece;
+                size -= piece;
+        }
+}
+
+static void physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, unsigned size)
+{
+        uint8_t *host = cpu_ram(cpu, gpa, true);
+        if (host) {
+                memcpy(host, bytes, size);
+                page_written(cpu->memory, gpa >> 12);
+                if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
+                        cpu_stop_block(cpu); /* the code being executed changed */
+                return;
+        }
+        while (size) {
+                unsigned piece = bus_piece(gpa, size);
+                uint64_t value = 0;
+                memcpy(&value, bytes, piece);
+                bus_write(cpu, gpa, piece, value);
+                gpa += piece;
+                bytes += piece;
+                size -= piece;
+        }
+}
+
+/* ---- page walk ---- */
+
+struct walk {
+        uint64_t gpa; /* of the byte */
+        bool writable, user, nx, global, dirty;
+        bool present, reserved;
+};
+
+static uint64_t entry_read(struct cpu *cpu, uint64_t gpa, unsigned size)
+{
+        uint64_t value = 0;
+        physical_read(cpu, gpa, (uint8_t *)&value, size);
+        return value;
+}
+
+/* Sets A (and D) as the processor does: atomically, only if not set yet. */
+static void entry_mark(struct cpu *cpu, uint64_t gpa, uint64_t entry, uint64_t bits)
+{
+        if ((entry & bits) == bits)
+                return;
+        uint8_t *host = cpu_ram(cpu, gpa, true);
+        if (!host)
+                return;
+        __atomic_fetch_or((uint32_t *)(void *)host, (uint32_t)bits, __ATOMIC_SEQ_CST);
+        page_written(cpu->memory, gpa >> 12);
+}
+
+/* Bits that must be zero in an entry of the given level in long or PAE mode. */
+static uint64_t reserved_bits(const struct cpu *cpu, unsigned level, uint64_t entry)
+{
+        uint64_t bits = PTE_BEYOND;
+        if (!(cpu->s.efer & EFER_NXE))
+                bits |= PTE_NX;
+        if (!cpu->long_mode)
+                bits |= 0x7ff0000000000000ull;
+        if (level == 4)
+                bits |= PTE_PS;
+        else if (level > 1 && entry & PTE_PS)
+                bits |= level == 3 ? 0x3fffe000ull : 0x1fe000ull;
+        return bits;
+}
+
+/* 4-level or, from level 2 on, PAE. The path of entries is marked accessed only
+ * when the whole walk succeeds, by the caller's second pass with `mark`. */
+static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
+{
+        struct walk w = { .writable = true, .user = true };
+        unsigned level = 4;
+        uint64_t table = cpu->s.cr3 & PTE_ADR;
+        if (!cpu->long_mode) {
+                table = cpu->s.cr3 & 0xffffffe0;
+                uint64_t pdpte = entry_read(cpu, table + (linear >> 30 & 3) * 8, 8);
+                if (!(pdpte & PTE_P))
+                        return w;
+                table = pdpte & PTE_ADR;
+                level = 2;
+        }
+        for (;; level--) {
+                unsigned shift = 3 + 9 * level;
+                uint64_t at = table + (linear >> shift & 511) * 8;
+                uint64_t entry = entry_read(cpu, at, 8);
+                if (!(entry & PTE_P))
+                        return w;
+                if (entry & reserved_bits(cpu, level, entry)) {
+                        w.reserved = true;
+                        return w;
+                }
+                w.writable &= (entry & PTE_W) != 0;
+                w.user &= (entry & PTE_U) != 0;
+                w.nx |= (entry & PTE_NX) != 0;
+                bool leaf = level == 1 || (entry & PTE_PS && level <= 3);
+                if (mark)
+                        entry_mark(cpu, at, entry, leaf ? mark : PTE_A);
+                if (leaf) {
+                        uint64_t mask = (1ull << shift) - 1;
+                        w.gpa = (entry & PTE_ADR & ~mask) | (linear & mask);
+                        w.global = entry & PTE_G;
+                        w.dirty = entry & PTE_D;
+                        w.present = true;
+                        return w;
+                }
+                table = entry & PTE_ADR;
+        }
+}
+
+static struct walk walk_32(struct cpu *cpu, uint64_t linear, uint64_t mark)
+{
+        struct walk w = { .writable = true, .user = true };
+        uint64_t table = cpu->s.cr3 & 0xfffff000;
+        for (unsigned level = 2;; level--) {
+                unsigned shift = level == 2 ? 22 : 12;
+                uint64_t at = table + (linear >> shift & 1023) * 4;
+                uint64_t entry = entry_read(cpu, at, 4);
+                if (!(entry & PTE_P))
+                        return w;
+                bool large = level == 2 && entry & PTE_PS && cpu->s.cr4 & CR4_PSE;
+                if (large && entry & 0x200000) { /* PSE-36 up to 40 bits */
+                        w.reserved = true;
+                        return w;
+                }
+                w.writable &= (entry & PTE_W) != 0;
+                w.user &= (entry & PTE_U) != 0;
+                bool leaf = level == 1 || large;
+                if (mark)
+                        entry_mark(cpu, at, entry, leaf ? mark : PTE_A);
+                if (leaf) {
+                        uint64_t mask = (1ull << shift) - 1;
+                        w.gpa = (entry & 0xfffff000 & ~mask) | (linear & mask);
+                        if (large)
+                                w.gpa |= (entry >> 13 & 0xff) << 32;
+                        w.global = entry & PTE_G;
+                        w.dirty = entry & PTE_D;
+                        w.present = true;
+                        return w;
+                }
+                table = entry & 0xfffff000;
+        }
+}
+
+static struct walk walk(struct cpu *cpu, uint64_t linear, uint64_t mark)
+{
+        cpu->counters.page_walks++;
+        if (!(cpu->s.cr0 & CR0_PG))
+                return (struct walk){ .gpa = linear & 0xffffffff,
+                                      .writable = true,
+                                      .user = true,
+                                      .dirty = true,
+                                      .present = true };
+        if (cpu->s.cr4 & CR4_PAE)
+                return walk_wide(cpu, linear, mark);
+        return walk_32(cpu, linear, mark);
+}
+
+bool cpu_pdptes_valid(struct cpu *cpu)
+{
+        for (unsigned i = 0; i < 4; i++) {
+                uint64_t pdpte = entry_read(cpu, (cpu->s.cr3 & 0xffffffe0) + i * 8, 8);
+                if (pdpte & PTE_P && pdpte & (PTE_BEYOND | 0x7ff00000000001e6ull | PTE_NX))
+                        return false;
+        }
+        return true;
+}
+
+static bool allowed(const struct cpu *cpu, const struct walk *w, enum mem_access access,
+                    enum mem_context context)
+{
+        bool user = context == CTX_USER;
+        if (!(cpu->s.cr0 & CR0_PG))
+                return true;
+        if (access == ACCESS_FETCH) {
+                if (w->nx || (user && !w->user))
+                        return false;
+                return user || !w->user || !(cpu->s.cr4 & CR4_SMEP);
+        }
+        if (user)
+                return w->user && (access == ACCESS_READ || w->writable);
+        if (w->user && cpu->s.cr4 & CR4_SMAP && context == CTX_KERNEL)
+                return false;
+        return access == ACCESS_READ || w->writable || !(cpu->s.cr0 & CR0_WP);
+}
+
+static _Noreturn void page_fault(struct cpu *cpu, uint64_t linear, const struct walk *w,
+                                 enum mem_access access, enum mem_context context)
+{
+        uint32_t error = 0;
+        if (w->present || w->reserved)
+                error |= PF_P;
+        if (w->reserved)
+                error |= PF_RSVD;
+        if (access == ACCESS_WRITE)
+                error |= PF_W;
+        if (context == CTX_USER)
+                error |= PF_U;
+        if (access == ACCESS_FETCH && (cpu->s.efer & EFER_NXE || cpu->s.cr4 & CR4_SMEP))
+                error |= PF_I;
+        cpu->s.cr2 = linear;
+        cpu_raise_error(cpu, VEC_PF, error);
+}
+
+static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
+                     enum mem_context context)
+{
+        struct tlb_entry *e = &cpu->tlbs[context][linear >> 12 & (TLB_ENTRIES - 1)];
+        uint64_t page = linear & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
+        uint8_t *host = cpu_ram(cpu, gpa, false);
+        if (!host)
+                return;
+        bool keep = e->gpa == (gpa | w->global) && (e->read == page || e->fetch == page);
+        if (!keep)
+                *e = (struct tlb_entry){ TLB_NOTHING, TLB_NOTHING, TLB_NOTHING, 0, 0 };
+        e->addend = (uintptr_t)host - page;
+        e->gpa = gpa | w->global;
+        if (allowed(cpu, w, ACCESS_READ, context))
+                e->read = page;
+        if (allowed(cpu, w, ACCESS_FETCH, context))
+                e->fetch = page;
+        bool code = gpa >> 12 < cpu->memory->pages &&
+                    __atomic_load_n(&cpu->memory->code_generation[gpa >> 12], __ATOMIC_ACQUIRE) & 1;
+        if (w->dirty && !code && cpu_ram(cpu, gpa, true) && allowed(cpu, w, ACCESS_WRITE, context))
+                e->write = page;
+}
+
+uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
+                       enum mem_context context)
+{
+        enum mem_context table = context;
+        if (context == CTX_CHECKED)
+                context = cpu->cpl == 3           ? CTX_USER
+                          : cpu->s.rflags & RF_AC ? CTX_KERNEL_AC
+                                                  : CTX_KERNEL;
+        cpu->counters.tlb_misses++;
+        struct walk w = walk(cpu, linear, 0);
+        if (!w.present || !allowed(cpu, &w, access, context))
+                page_fault(cpu, linear, &w, access, context);
+        if (cpu->s.cr0 & CR0_PG) {
+                walk(cpu, linear, access == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A);
+                w.dirty |= access == ACCESS_WRITE;
+        }
+        if (table != CTX_CHECKED)
+                tlb_fill(cpu, linear, &w, context);
+        return w.gpa;
+}
+
+/* ---- TLB maintenance ---- */
+
+void cpu_tlb_flush(struct cpu *cpu, bool global_too)
+{
+        struct tlb_entry *e = &cpu->tlbs[0][0];
+        cpu->counters.tlb_flushes++;
+        for (unsigned i = 0; i < CTX_CHECKED * TLB_ENTRIES; i++)
+                if (global_too || !(e[i].gpa & 1))
+                        e[i].read = e[i].write = e[i].fetch = TLB_NOTHING;
+        cpu->epoch++;
+        cpu_mode_changed(cpu);
+}
+
+void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)
+{
+        for (unsigned c = 0; c < CTX_CHECKED; c++) {
+                struct tlb_entry *e = &cpu->tlbs[c][linear >> 12 & (TLB_ENTRIES - 1)];
+                e->read = e->write = e->fetch = TLB_NOTHING;
+        }
+        cpu->epoch++;
+        cpu_mode_changed(cpu);
+}
+
+/* Code of this page is about to be decoded: stores to it must be seen. */
+void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
+{
+        uint64_t page = gpa >> 12;
+        if (page >= cpu->memory->pages)
+                return;
+        uint32_t old = __atomic_fetch_or(&cpu->memory->code_generation[page], 1, __ATOMIC_SEQ_CST);
+        if (old & 1)
+                return;
+        struct tlb_entry *e = &cpu->tlbs[0][0];
+        for (unsigned i = 0; i < CTX_CHECKED * TLB_ENTRIES; i++)
+                if (e[i].gpa >> 12 == page)
+                        e[i].write = TLB_NOTHING;
+}
+
+/* ---- linear memory, the slow way ---- */
+
+static void check_watchpoints(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+        for (unsigned i = 0; i < 4; i++) {
+                unsigned control = (unsigned)(cpu->s.dr7 >> (16 + 4 * i)) & 15;
+                unsigned type = control & 3;
+                static const uint8_t lengths[4] = { 1, 2, 8, 4 };
+                unsigned length = lengths[control >> 2];
+                if (!(cpu->s.dr7 >> (2 * i) & 3) || !(type == 3 || (type == 1 && write)))
+                        continue;
+                uint64_t first = cpu->s.dr[i] & ~(uint64_t)(length - 1);
+                if (linear < first + length && first < linear + size)
+                        cpu->debug_hits |= 1u << i;
+        }
+}
+
+static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+        if (!cpu->legacy && (!canonical(linear) || !canonical(linear + size - 1))) {
+                const struct step *step = cpu->step;
+                bool stack = step && (step->i.is_mem ? step->i.seg == CPU_SS
+                                                     : step->i.gpr_written >> CPU_RSP & 1);
+                cpu_raise_error(cpu, stack ? VEC_SS : VEC_GP, 0);
+        }
+        if (cpu->context != CTX_CHECKED)
+                return;
+        if (cpu->cpl == 3 && cpu->s.cr0 & CR0_AM && cpu->s.rflags & RF_AC && size <= 8 &&
+            linear & (size - 1))
+                cpu_raise_error(cpu, VEC_AC, 0);
+        check_watchpoints(cpu, linear, size, write);
+}
+
+/* Bytes of [linear, +size) in its first page. */
+static unsigned in_page(uint64_t linear, unsigned size)
+{
+        unsigned room = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
+        return size < room ? size : room;
+}
+
+static uint64_t wrap(const struct cpu *cpu, uint64_t linear)
+{
+        return cpu->long_mode ? linear : linear & 0xffffffff;
+}
+
+static void load_as(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size,
+                    enum mem_context context)
+{
+        unsigned first = in_page(linear, size);
+        uint64_t gpa = cpu_translate(cpu, linear, ACCESS_READ, context);
+        uint64_t gpa2 = 0;
+        if (first < size)
+                gpa2 = cpu_translate(cpu, wrap(cpu, linear + first), ACCESS_READ, context);
+        physical_read(cpu, gpa, bytes, first);
+        if (first < size)
+                physical_read(cpu, gpa2, (uint8_t *)bytes + first, size - first);
+}
+
+static void store_as(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size,
+                     enum mem_context context)
+{
+        unsigned first = in_page(linear, size);
+        uint64_t gpa = cpu_translate(cpu, linear, ACCESS_WRITE, context);
+        uint64_t gpa2 = 0;
+        if (first < size)
+                gpa2 = cpu_translate(cpu, wrap(cpu, linear + first), ACCESS_WRITE, context);
+        physical_write(cpu, gpa, bytes, first);
+        if (first < size)
+                physical_write(cpu, gpa2, (const uint8_t *)bytes + first, size - first);
+}
+
+void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size)
+{
+        check_access(cpu, linear, size, false);
+        load_as(cpu, linear, bytes, size, cpu->context);
+}
+
+void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size)
+{
+        check_access(cpu, linear, size, true);
+        store_as(cpu, linear, bytes, size, cpu->context);
+}
+
+void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size)
+{
+        linear = wrap(cpu, linear);
+        if (cpu->long_mode && !canonical(linear))
+                cpu_gp(cpu);
+        load_as(cpu, linear, bytes, size, CTX_KERNEL);
+}
+
+void cpu_store_system(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size)
+{
+        linear = wrap(cpu, linear);
+        if (cpu->long_mode && !canonical(linear))
+                cpu_gp(cpu);
+        store_as(cpu, linear, bytes, size, CTX_KERNEL);
+}
+
+void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+        if (mem_host(cpu, linear, size, true))
+                return;
+        check_access(cpu, linear, size, true);
+        unsigned first = in_page(linear, size);
+        cpu_translate(cpu, linear, ACCESS_WRITE, cpu->context);
+        if (first < size)
+                cpu_translate(cpu, wrap(cpu, linear + first), ACCESS_WRITE, cpu->context);
+}
+
+/* ---- fetch ---- */
+
+uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
+{
+        enum mem_context context = cpu->cpl == 3 ? CTX_USER : CTX_KERNEL;
+        const struct tlb_entry *e = &cpu->tlbs[context][linear >> 12 & (TLB_ENTRIES - 1)];
+        if (e->fetch == (linear & ~PAGE_MASK)) {
+                *ret_gpa = (e->gpa & ~PAGE_MASK) | (linear & PAGE_MASK);
+                return (uint8_t *)(linear + e->addend);
+        }
+        if (cpu->long_mode && !canonical(linear))
+                cpu_gp(cpu);
+        *ret_gpa = cpu_translate(cpu, linear, ACCESS_FETCH, context);
+        return cpu_ram(cpu, *ret_gpa, false);
+}
+
+/* ---- debugger ---- */
+
+size_t cpu_peek(struct cpu *cpu, uint64_t linear, void *bytes, size_t size)
+{
+        size_t done = 0;
+        while (done < size) {
+                uint64_t at = wrap(cpu, linear + done);
+                struct walk w = walk(cpu, at, 0);
+                const uint8_t *host = w.present ? cpu_ram(cpu, w.gpa, false) : NULL;
+                if (!host)
+                        break;
+                unsigned part = in_page(at, (unsigned)(size - done > 4096 ? 4096 : size - done));
+                memcpy((uint8_t *)bytes + done, host, part);
+                done += part;
+        }
+        return done;
+}
+
+/* ---- segmentation outside 64-bit code ---- */
+
+uint64_t cpu_linear_legacy(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
+                           bool write)
+{
+        const struct cpu_segment *d = &cpu->s.seg[seg];
+        int vector = seg == CPU_SS ? VEC_SS : VEC_GP;
+        uint32_t type = d->attributes & 15;
+        if (cpu->s.cr0 & CR0_PE) {
+                if (d->attributes & ATTR_UNUSABLE)
+                        cpu_gp(cpu);
+                bool code = type & 8, rw = type & 2;
+                if ((write && (code || !rw)) || (!write && code && !rw))
+                        cpu_gp(cpu);
+        }
+        uint32_t low = (uint32_t)offset;
+        uint64_t last = (uint64_t)low + (size ? size - 1 : 0);
+        if ((type & 12) == 4) { /* expand down */
+                uint64_t top = d->attributes & ATTR_DB ? 0xffffffff : 0xffff;
+                if (low <= d->limit || last > top)
+                        cpu_raise_error(cpu, vector, 0);
+        } else if (last > d->limit) {
+                cpu_raise_error(cpu, vector, 0);
+        }
+        return (uint32_t)(d->base + low);
+}

@@ -1,0 +1,575 @@
+/* The vCPU's life: creation, reset, inputs, the block cache and the run loop. */
+#include "cpu/core.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- derived state ---- */
+
+void cpu_mode_changed(struct cpu *cpu)
+{
+        struct cpu_state *s = &cpu->s;
+        cpu->long_mode = s->efer & EFER_LMA;
+        cpu->code64 = cpu->long_mode && s->seg[CPU_CS].attributes & ATTR_L;
+        cpu->legacy = !cpu->code64;
+        cpu->cpl = s->cr0 & CR0_PE ? ATTR_DPL(s->seg[CPU_SS].attributes) : 0;
+        cpu->mode = cpu->code64                           ? DECODE_64
+                    : s->seg[CPU_CS].attributes & ATTR_DB ? DECODE_32
+                                                          : DECODE_16;
+        for (unsigned i = 0; i < CPU_SEGS; i++)
+                cpu->seg_base[i] = cpu->code64 && i < CPU_FS ? 0 : s->seg[i].base;
+        bool watch = false;
+        for (unsigned i = 0; i < 4; i++)
+                watch |= (s->dr7 >> 2 * i & 3) && (s->dr7 >> (16 + 4 * i) & 1);
+        bool ac = s->rflags & RF_AC;
+        if (watch || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
+                cpu->context = CTX_CHECKED;
+        else if (cpu->cpl == 3)
+                cpu->context = CTX_USER;
+        else
+                cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
+        cpu->tlb = cpu->tlbs[cpu->context];
+        cpu->slow = s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff || cpu->breakpoints_length;
+        cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
+
+        uint8_t ts = s->cr0 & CR0_TS ? VEC_NM : 0;
+        bool no_sse = s->cr0 & CR0_EM || !(s->cr4 & CR4_OSFXSR);
+        bool no_avx = !(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6 || !(s->cr0 & CR0_PE);
+        cpu->blocked[UNIT_X87] = s->cr0 & CR0_EM ? VEC_NM : ts;
+        cpu->blocked[UNIT_MMX] = s->cr0 & CR0_EM ? VEC_UD : ts;
+        cpu->blocked[UNIT_SSE] = no_sse ? VEC_UD : ts;
+        cpu->blocked[UNIT_AVX] = no_avx ? VEC_UD : ts;
+}
+
+void cpu_state_changed(struct cpu *cpu)
+{
+        cpu->s.rflags |= RF_FIXED;
+        cpu_tlb_flush(cpu, true);
+        cpu_set_mxcsr(cpu, cpu->s.x87.mxcsr);
+        cpu_mode_changed(cpu);
+}
+
+struct cpu_state *cpu_state(struct cpu *cpu)
+{
+        return &cpu->s;
+}
+
+const struct cpu_counters *cpu_counters(const struct cpu *cpu)
+{
+        return &cpu->counters;
+}
+
+void cpu_unimplemented(struct cpu *cpu)
+{
+        cpu->counters.unimplemented++;
+        if (cpu->step)
+                cpu->counters.unimplemented_opcode = (uint64_t)cpu->step->i.map << 8 |
+                                                     cpu->step->i.code;
+        cpu_gp(cpu);
+}
+
+/* ---- creation and reset ---- */
+
+int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, struct err *err)
+{
+        decode_init();
+        struct cpu *cpu = mmap(NULL, sizeof(*cpu), PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (cpu == MAP_FAILED)
+                return err_set(err, errno, "memory for vCPU %u", index);
+        cpu->bus = bus;
+        cpu->memory = bus->memory;
+        cpu->index = index;
+        cpu->delivering = -1;
+        cpu->breakpoint_passed = UINT64_MAX;
+        cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
+        cpu->steps = malloc(STEP_POOL * sizeof(struct step));
+        int r = cpu_thunks_create(cpu, err);
+        if (r < 0 || !cpu->blocks || !cpu->steps) {
+                cpu_destroy(cpu);
+                return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
+        }
+        cpu_cpuid_read_host(cpu);
+        for (unsigned c = 0; c < CTX_COUNT; c++)
+                for (unsigned i = 0; i < TLB_ENTRIES; i++)
+                        cpu->tlbs[c][i] = (struct tlb_entry){ TLB_NOTHING, TLB_NOTHING, TLB_NOTHING,
+                                                              0, 0 };
+        cpu_reset(cpu, index != 0);
+        *ret = cpu;
+        return 0;
+}
+
+void cpu_destroy(struct cpu *cpu)
+{
+        if (!cpu)
+                return;
+        cpu_thunks_destroy(cpu);
+        free(cpu->blocks);
+        free(cpu->steps);
+        munmap(cpu, sizeof(*cpu));
+}
+
+static void reset_registers(struct cpu *cpu)
+{
+        struct cpu_state *s = &cpu->s;
+        memset(s->gpr, 0, sizeof(s->gpr));
+        uint32_t signature[4];
+        cpu_cpuid(cpu, 1, 0, signature);
+        s->gpr[CPU_RDX] = signature[0];
+        s->rip = 0xfff0;
+        s->rflags = RF_FIXED;
+        for (unsigned i = 0; i < CPU_SEGS; i++)
+                s->seg[i] = (struct cpu_segment){ .limit = 0xffff, .attributes = 0x93 };
+        s->seg[CPU_CS].base = 0xffff0000;
+        s->seg[CPU_CS].selector = 0xf000;
+        s->seg[CPU_CS].attributes = 0x9b;
+        s->ldtr = (struct cpu_segment){ .limit = 0xffff, .attributes = 0x82 };
+        s->tr = (struct cpu_segment){ .limit = 0xffff, .attributes = 0x8b };
+        s->gdtr = s->idtr = (struct cpu_table){ .limit = 0xffff };
+        s->cr0 = CR0_ET | CR0_NW | CR0_CD;
+        s->cr2 = s->cr3 = s->cr4 = s->cr8 = s->efer = 0;
+        memset(s->dr, 0, sizeof(s->dr));
+        s->dr6 = 0xffff0ff0;
+        s->dr7 = 0x400;
+        s->interrupt_shadow = s->nmi_blocked = s->nmi_pending = 0;
+}
+
+void cpu_reset(struct cpu *cpu, bool application_processor)
+{
+        struct cpu_state *s = &cpu->s;
+        memset(s, 0, sizeof(*s));
+        reset_registers(cpu);
+        s->x87.control = 0x40;
+        s->x87.mxcsr = 0x1f80;
+        s->x87.mxcsr_mask = 0xffff;
+        s->xcr0 = 1;
+        s->pat = 0x0007040600070406;
+        s->misc_enable = 1;
+        s->apic_base = 0xfee00800 | (application_processor ? 0 : 0x100);
+        s->tsc_offset = -__builtin_ia32_rdtsc();
+        s->activity = application_processor ? CPU_WAIT_FOR_SIPI : CPU_RUNNING;
+        cpu_state_changed(cpu);
+        cpu_code_flush(cpu);
+}
+
+/* ---- inputs ---- */
+
+void cpu_set_irq(struct cpu *cpu, bool raised)
+{
+        if (raised)
+                atomic_fetch_or(&cpu->pending, PEND_IRQ);
+        else
+                atomic_fetch_and(&cpu->pending, ~PEND_IRQ);
+}
+
+void cpu_raise_nmi(struct cpu *cpu)
+{
+        atomic_fetch_or(&cpu->pending, PEND_NMI);
+}
+
+void cpu_raise_init(struct cpu *cpu)
+{
+        atomic_fetch_or(&cpu->pending, PEND_INIT);
+}
+
+void cpu_raise_sipi(struct cpu *cpu, uint8_t vector)
+{
+        uint32_t old = atomic_load(&cpu->pending), new;
+        do {
+                new = (old & 0x00ffffff) | PEND_SIPI | (uint32_t)vector << PEND_SIPI_VECTOR;
+        } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
+}
+
+void cpu_kick(struct cpu *cpu)
+{
+        atomic_fetch_or(&cpu->pending, PEND_KICK);
+}
+
+bool cpu_has_work(const struct cpu *cpu)
+{
+        uint32_t pending = atomic_load(&((struct cpu *)(uintptr_t)cpu)->pending);
+        return pending & (PEND_IRQ | PEND_NMI | PEND_INIT | PEND_SIPI | PEND_KICK);
+}
+
+static void take_init(struct cpu *cpu)
+{
+        uint64_t cache = cpu->s.cr0 & (CR0_CD | CR0_NW);
+        reset_registers(cpu);
+        cpu->s.cr0 = CR0_ET | cache;
+        cpu->s.activity = cpu->s.apic_base & 0x100 ? CPU_RUNNING : CPU_WAIT_FOR_SIPI;
+        cpu_state_changed(cpu);
+}
+
+static void take_sipi(struct cpu *cpu, uint8_t vector)
+{
+        if (cpu->s.activity != CPU_WAIT_FOR_SIPI)
+                return;
+        cpu_set_real_segment(cpu, CPU_CS, (uint16_t)(vector << 8));
+        cpu->s.rip = 0;
+        cpu->s.activity = CPU_RUNNING;
+        cpu_mode_changed(cpu);
+}
+
+/* Delivers one interrupt where the processor may take it now. */
+static void take_interrupt(struct cpu *cpu)
+{
+        if (cpu->s.interrupt_shadow || cpu->s.activity >= CPU_WAIT_FOR_SIPI)
+                return;
+        if (cpu->s.nmi_pending && !cpu->s.nmi_blocked) {
+                cpu->s.nmi_pending = false;
+                cpu->s.nmi_blocked = true;
+                cpu->s.activity = CPU_RUNNING;
+                cpu->counters.interrupts++;
+                cpu->delivering = VEC_NMI;
+                cpu_interrupt(cpu, VEC_NMI, INTERRUPT_EXTERNAL, NULL);
+                cpu->delivering = -1;
+                return;
+        }
+        if (!(atomic_load(&cpu->pending) & PEND_IRQ) || !(cpu->s.rflags & FLAG_IF) ||
+            !cpu->bus->interrupt_acknowledge)
+                return;
+        cpu_fpu_leave(cpu);
+        int vector = cpu->bus->interrupt_acknowledge(cpu->bus->arg);
+        cpu_fpu_enter(cpu);
+        if (vector < 0)
+                return;
+        cpu->s.activity = CPU_RUNNING;
+        cpu->counters.interrupts++;
+        cpu->delivering = 256 + vector; /* benign, sets EXT */
+        cpu_interrupt(cpu, vector, INTERRUPT_EXTERNAL, NULL);
+        cpu->delivering = -1;
+}
+
+static void take_inputs(struct cpu *cpu)
+{
+        uint32_t pending = atomic_load(&cpu->pending);
+        if (pending & PEND_NMI) {
+                atomic_fetch_and(&cpu->pending, ~PEND_NMI);
+                cpu->s.nmi_pending = true;
+        }
+        if (pending & PEND_INIT) {
+                atomic_fetch_and(&cpu->pending, ~PEND_INIT);
+                take_init(cpu);
+        }
+        if (pending & PEND_SIPI) {
+                atomic_fetch_and(&cpu->pending, ~PEND_SIPI);
+                take_sipi(cpu, (uint8_t)(pending >> PEND_SIPI_VECTOR));
+        }
+        take_interrupt(cpu);
+}
+
+/* ---- block cache ---- */
+
+void cpu_code_flush(struct cpu *cpu)
+{
+        memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
+        cpu->blocks_used = cpu->steps_used = 0;
+        cpu->epoch++;
+        cpu_mode_changed(cpu);
+}
+
+void cpu_flush(struct cpu *cpu)
+{
+        cpu_code_flush(cpu);
+        cpu_thunks_flush(cpu);
+        cpu_tlb_flush(cpu, true);
+}
+
+static void undefined(struct cpu *cpu, const struct step *step)
+{
+        cpu->counters.unimplemented++;
+        cpu->counters.unimplemented_opcode = step->i.imm;
+        cpu_raise(cpu, VEC_UD);
+}
+
+static void too_long(struct cpu *cpu, const struct step *step)
+{
+        (void)step;
+        cpu_gp(cpu);
+}
+
+/* Decodes into *step; false when more bytes are needed. */
+static bool step_decode(struct cpu *cpu, const uint8_t *bytes, size_t size, struct step *step)
+{
+        memset(step, 0, sizeof(*step));
+        int r = decode(bytes, size, (enum decode_mode)cpu->mode, &step->i);
+        if (r == DECODE_SHORT)
+                return false;
+        if (r <= 0) {
+                uint64_t head = 0;
+                memcpy(&head, bytes, size < 8 ? size : 8);
+                memset(&step->i, 0, sizeof(step->i));
+                step->i.class = CLASS_CONTROL;
+                step->i.imm = head;
+                step->run = r == DECODE_LONG ? too_long : undefined;
+                return true;
+        }
+        if (!cpu_bind(cpu, step)) {
+                cpu_code_flush(cpu);
+                cpu_thunks_flush(cpu);
+                if (!cpu_bind(cpu, step))
+                        step->run = undefined;
+        }
+        return true;
+}
+
+static bool ends_block(const struct step *step)
+{
+        const struct insn *i = &step->i;
+        return i->class == CLASS_CONTROL || i->class == CLASS_PRIVILEGED || i->op == OP_POP_SEG ||
+               i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
+}
+
+static uint64_t code_linear(struct cpu *cpu)
+{
+        if (!cpu->legacy)
+                return cpu->s.rip;
+        cpu->s.rip &= 0xffffffff;
+        if (cpu->s.rip > cpu->s.seg[CPU_CS].limit)
+                cpu_gp(cpu);
+        return (cpu->s.seg[CPU_CS].base + cpu->s.rip) & 0xffffffff;
+}
+
+/* An instruction that is not worth keeping: it crosses a page. */
+static struct block *single(struct cpu *cpu, uint64_t linear)
+{
+        uint8_t bytes[INSN_SIZE_LIMIT];
+        uint64_t gpa, gpa2;
+        const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
+        unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
+        first = first < sizeof(bytes) ? first : sizeof(bytes);
+        struct block *b = &cpu->single;
+        *b = (struct block){ .gpa = gpa, .steps = cpu->single_step, .length = 1 };
+        static const uint32_t never = 0;
+        b->generation_at = &never;
+        if (!host) {
+                cpu->counters.unimplemented++; /* code in device memory */
+                cpu_gp(cpu);
+        }
+        memcpy(bytes, host, first);
+        if (step_decode(cpu, bytes, first, cpu->single_step))
+                return b;
+        uint64_t next = linear + first;
+        host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, &gpa2);
+        if (!host)
+                cpu_gp(cpu);
+        memcpy(bytes + first, host, sizeof(bytes) - first);
+        step_decode(cpu, bytes, sizeof(bytes), cpu->single_step);
+        return b;
+}
+
+static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                  const uint8_t *host)
+{
+        static const uint32_t rom = 0;
+        if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
+                cpu_code_flush(cpu);
+        cpu_mark_code(cpu, gpa);
+        uint64_t page = gpa >> 12;
+        const uint32_t *generation_at = page < cpu->memory->pages
+                                                ? &cpu->memory->code_generation[page]
+                                                : &rom;
+        uint32_t generation = __atomic_load_n(generation_at, __ATOMIC_ACQUIRE);
+        unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
+        uint64_t epoch = cpu->epoch;
+        struct step *steps = cpu->steps + cpu->steps_used;
+        while (n < BLOCK_STEPS && at < room) {
+                unsigned size = room - at < INSN_SIZE_LIMIT ? room - at : INSN_SIZE_LIMIT;
+                if (!step_decode(cpu, host + at, size, &steps[n]))
+                        break;
+                if (cpu->epoch != epoch) /* the thunk pool was flushed, and all code */
+                        return block_decode(cpu, linear, gpa, host);
+                at += steps[n].i.length;
+                if (ends_block(&steps[n++]))
+                        break;
+        }
+        if (n == 0)
+                return single(cpu, linear);
+        struct block *b = &cpu->blocks[cpu->blocks_used++];
+        *b = (struct block){ .gpa = gpa,
+                             .generation_at = generation_at,
+                             .steps = steps,
+                             .generation = generation,
+                             .length = (uint16_t)n,
+                             .mode = cpu->mode };
+        cpu->steps_used += n;
+        cpu->counters.blocks_decoded++;
+        return b;
+}
+
+static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
+{
+        uint64_t gpa;
+        const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
+        if (!host)
+                return single(cpu, linear);
+        struct block **head = &cpu->block_hash[(gpa * 0x9e3779b97f4a7c15 >> 40) & (BLOCK_HASH - 1)];
+        for (struct block **link = head; *link; link = &(*link)->next) {
+                struct block *b = *link;
+                if (b->gpa != gpa || b->mode != cpu->mode)
+                        continue;
+                if (b->generation == __atomic_load_n(b->generation_at, __ATOMIC_ACQUIRE))
+                        return b;
+                *link = b->next;
+                cpu->counters.blocks_invalidated++;
+                break;
+        }
+        struct block *b = block_decode(cpu, linear, gpa, host);
+        if (b != &cpu->single) {
+                b->next = *head;
+                *head = b;
+        }
+        return b;
+}
+
+static inline struct block *block_find(struct cpu *cpu)
+{
+        uint64_t linear = code_linear(cpu);
+        struct jump_entry *j = &cpu->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
+        if (likely(j->linear == linear && j->key == cpu->jump_key &&
+                   j->block->generation ==
+                           __atomic_load_n(j->block->generation_at, __ATOMIC_ACQUIRE)))
+                return j->block;
+        struct block *b = block_lookup(cpu, linear);
+        if (b != &cpu->single)
+                *j = (struct jump_entry){ linear, cpu->jump_key, b };
+        return b;
+}
+
+/* ---- running ---- */
+
+static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
+{
+        const struct step *step = b->steps;
+        cpu->block = b;
+        cpu->block_page = b->gpa & ~PAGE_MASK;
+        cpu->code_changed = false;
+        cpu->end = step + limit;
+        do {
+                cpu->step = step;
+                cpu->s.rip += step->i.length;
+                step->run(cpu, step);
+                step++;
+        } while (step != cpu->end);
+        cpu->step = NULL;
+        cpu->counters.instructions += (uint64_t)(step - b->steps);
+        cpu->counters.blocks_run++;
+}
+
+static void check_code_breakpoints(struct cpu *cpu, uint64_t linear)
+{
+        uint64_t hits = 0;
+        for (unsigned i = 0; i < 4; i++)
+                if (cpu->s.dr7 >> 2 * i & 3 && !(cpu->s.dr7 >> (16 + 4 * i) & 3) &&
+                    cpu->s.dr[i] == linear)
+                        hits |= 1u << i;
+        if (hits && !(cpu->s.rflags & RF_RF))
+                cpu_raise_debug(cpu, hits);
+}
+
+/* One instruction with all that may be asked about it. False: a debugger's
+ * breakpoint stops before it. */
+static bool run_slowly(struct cpu *cpu)
+{
+        uint64_t linear = code_linear(cpu);
+        for (unsigned i = 0; i < cpu->breakpoints_length; i++) {
+                if (cpu->breakpoints[i] == linear && cpu->breakpoint_passed != linear) {
+                        cpu->breakpoint_passed = linear;
+                        return false;
+                }
+        }
+        cpu->breakpoint_passed = UINT64_MAX;
+        if (cpu->s.dr7 & 0xff)
+                check_code_breakpoints(cpu, linear);
+        bool trap = cpu->s.rflags & FLAG_TF;
+        cpu->debug_hits = 0;
+        cpu->s.interrupt_shadow = false;
+        struct block *b = block_find(cpu);
+        unsigned op = b->steps->i.op;
+        block_run(cpu, b, 1);
+        if (cpu->s.rflags & RF_RF && op != OP_IRET) {
+                cpu->s.rflags &= ~(uint64_t)RF_RF;
+                cpu_mode_changed(cpu);
+        }
+        if (trap)
+                cpu->debug_hits |= 0x4000;
+        /* MOV SS holds single-step traps back with the interrupts. */
+        if (cpu->debug_hits && !cpu->s.interrupt_shadow)
+                cpu_raise_debug(cpu, cpu->debug_hits);
+        return true;
+}
+
+/* What cpu_run() returns while the processor does not execute. */
+static enum cpu_exit idle_exit(const struct cpu *cpu)
+{
+        switch (cpu->s.activity) {
+        case CPU_HALTED:
+                return CPU_EXIT_HALT;
+        case CPU_WAIT_FOR_SIPI:
+                return CPU_EXIT_WAIT_SIPI;
+        default:
+                return CPU_EXIT_SHUTDOWN;
+        }
+}
+
+static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
+{
+        for (;;) {
+                uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
+                if (unlikely(pending || cpu->s.nmi_pending)) {
+                        take_inputs(cpu);
+                        if (pending & PEND_KICK) {
+                                atomic_fetch_and(&cpu->pending, ~PEND_KICK);
+                                return CPU_EXIT_KICK;
+                        }
+                }
+                if (unlikely(cpu->s.activity != CPU_RUNNING))
+                        return idle_exit(cpu);
+                if (unlikely(cpu->counters.instructions >= deadline))
+                        return CPU_EXIT_BUDGET;
+                if (unlikely(cpu->slow || cpu->s.interrupt_shadow ||
+                             cpu->counters.instructions + 1 == deadline)) {
+                        if (!run_slowly(cpu))
+                                return CPU_EXIT_DEBUG;
+                        continue;
+                }
+                struct block *b = block_find(cpu);
+                block_run(cpu, b, b->length);
+        }
+}
+
+enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget)
+{
+        uint64_t deadline = cpu->counters.instructions + budget;
+        if (deadline < budget)
+                deadline = UINT64_MAX;
+        cpu_fpu_enter(cpu);
+        if (sigsetjmp(cpu->escape, 0)) {
+                cpu->step = NULL;
+                cpu->counters.instructions++;
+                cpu_deliver_fault(cpu);
+        }
+        enum cpu_exit reason = run_loop(cpu, deadline);
+        cpu_fpu_leave(cpu);
+        return reason;
+}
+
+int cpu_set_breakpoint(struct cpu *cpu, uint64_t linear, bool set)
+{
+        unsigned n = cpu->breakpoints_length;
+        for (unsigned i = 0; i < n; i++) {
+                if (cpu->breakpoints[i] == linear) {
+                        if (!set)
+                                cpu->breakpoints[i] = cpu->breakpoints[--cpu->breakpoints_length];
+                        cpu_mode_changed(cpu);
+                        return 0;
+                }
+        }
+        if (!set)
+                return -ENOENT;
+        if (n == sizeof(cpu->breakpoints) / sizeof(cpu->breakpoints[0]))
+                return -ENOSPC;
+        cpu->breakpoints[cpu->breakpoints_length++] = linear;
+        cpu_mode_changed(cpu);
+        return 0;
+}
