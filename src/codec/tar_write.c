@@ -126,7 +126,8 @@ static bool put_path(struct ustar_header *header, const char *path)
                 return true;
         }
         for (size_t i = length - 1; i > 0; i--) {
-                if (path[i] != '/' || i > sizeof(header->prefix))
+                /* Readers differ in what they make of a prefix that ends in a slash. */
+                if (path[i] != '/' || path[i - 1] == '/' || i > sizeof(header->prefix))
                         continue;
                 if (length - i - 1 > sizeof(header->name) || length - i - 1 == 0)
                         continue;
