@@ -1,0 +1,52 @@
+/* The command line of isle-runtime, with runc's and crun's flags and answers.
+ *
+ * One row per command (cli.c); each command's own flags are a getopt table in its
+ * file. Flags come before arguments, as runc wants it; unknown ones are an error
+ * naming the flag. Commands print results on standard output; errors go to
+ * standard error and, with --log, to the log, where engines read them.
+ */
+#pragma once
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+struct cli {
+        const char *root;
+        const char *log_path;
+        bool debug, systemd_cgroup;
+        char *const *argv; /* of the whole program */
+};
+
+struct cli_command {
+        const char *name, *arguments, *help;
+        /* argv[0] is the command. Returns 0 or -errno with *err; *ret_code, 0
+         * before, is what the program exits with; 1 where it failed and left it 0. */
+        int (*run)(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err);
+};
+
+int runtime_main(int argc, char **argv);
+
+/* Next flag of a command: getopt_long's value, -1 at the end, '?' after having
+ * filled err for an unknown flag or a missing value. */
+int cli_next(int argc, char **argv, const char *shorts, const struct option *longs,
+             struct err *err);
+/* Exactly `count` arguments are left (at least, when `more`). */
+int cli_expect(int argc, char **argv, int count, bool more, struct err *err);
+
+int cli_create(const struct cli *, int, char **, int *, struct err *);
+int cli_run(const struct cli *, int, char **, int *, struct err *);
+int cli_start(const struct cli *, int, char **, int *, struct err *);
+int cli_state(const struct cli *, int, char **, int *, struct err *);
+int cli_kill(const struct cli *, int, char **, int *, struct err *);
+int cli_delete(const struct cli *, int, char **, int *, struct err *);
+int cli_list(const struct cli *, int, char **, int *, struct err *);
+int cli_exec(const struct cli *, int, char **, int *, struct err *);
+int cli_ps(const struct cli *, int, char **, int *, struct err *);
+int cli_pause(const struct cli *, int, char **, int *, struct err *);
+int cli_resume(const struct cli *, int, char **, int *, struct err *);
+int cli_update(const struct cli *, int, char **, int *, struct err *);
+int cli_events(const struct cli *, int, char **, int *, struct err *);
+int cli_spec(const struct cli *, int, char **, int *, struct err *);
+int cli_features(const struct cli *, int, char **, int *, struct err *);

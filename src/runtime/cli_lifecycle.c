@@ -1,0 +1,336 @@
+/* create run start kill delete pause resume exec */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/auto.h"
+#include "base/str.h"
+#include "runtime/cli.h"
+#include "runtime/container.h"
+#include "sys/process.h"
+
+enum {
+        FLAG_CONSOLE_SOCKET = 1000,
+        FLAG_PID_FILE,
+        FLAG_NO_PIVOT,
+        FLAG_NO_NEW_KEYRING,
+        FLAG_PRESERVE_FDS,
+        FLAG_NO_SUBREAPER,
+        FLAG_KEEP,
+        FLAG_CWD,
+        FLAG_PROCESS_LABEL,
+        FLAG_APPARMOR,
+        FLAG_NO_NEW_PRIVS,
+        FLAG_CGROUP,
+        FLAG_IGNORE_PAUSED,
+};
+
+#define LAUNCH_OPTIONS                                                                             \
+        { "bundle", required_argument, NULL, 'b' },                                                \
+                { "console-socket", required_argument, NULL, FLAG_CONSOLE_SOCKET },                \
+                { "pid-file", required_argument, NULL, FLAG_PID_FILE },                            \
+                { "no-pivot", no_argument, NULL, FLAG_NO_PIVOT },                                  \
+                { "no-new-keyring", no_argument, NULL, FLAG_NO_NEW_KEYRING },                      \
+                { "preserve-fds", required_argument, NULL, FLAG_PRESERVE_FDS },                    \
+        {                                                                                          \
+                "no-subreaper", no_argument, NULL, FLAG_NO_SUBREAPER                               \
+        }
+
+static const struct option create_options[] = { LAUNCH_OPTIONS, { NULL, 0, NULL, 0 } };
+static const struct option run_options[] = {
+        LAUNCH_OPTIONS,
+        { "detach", no_argument, NULL, 'd' },
+        { "keep", no_argument, NULL, FLAG_KEEP },
+        { NULL, 0, NULL, 0 },
+};
+
+/* With socket activation the sockets are passed on like --preserve-fds. */
+static int set_preserve(const char *text, unsigned *ret, struct err *err)
+{
+        uint32_t count;
+        if (str_to_u32(text, &count) < 0 || count > 4096)
+                return err_plain(err, EINVAL, "--preserve-fds: '%s' is not a count", text);
+        *ret = count;
+        return 0;
+}
+
+static void add_listen_fds(unsigned *count)
+{
+        uint32_t sockets;
+        const char *text = getenv("LISTEN_FDS");
+        if (text && str_to_u32(text, &sockets) == 0 && sockets < 4096)
+                *count += sockets;
+}
+
+static int launch_flag(int flag, struct launch_options *options, bool *keep, struct err *err)
+{
+        switch (flag) {
+        case 'b':
+                options->bundle = optarg;
+                return 0;
+        case 'd':
+                options->detach = true;
+                return 0;
+        case FLAG_CONSOLE_SOCKET:
+                options->console_socket = optarg;
+                return 0;
+        case FLAG_PID_FILE:
+                options->pid_file = optarg;
+                return 0;
+        case FLAG_NO_PIVOT:
+                options->no_pivot = true;
+                return 0;
+        case FLAG_NO_NEW_KEYRING:
+                options->no_new_keyring = true;
+                return 0;
+        case FLAG_PRESERVE_FDS:
+                return set_preserve(optarg, &options->preserve_fds, err);
+        case FLAG_KEEP:
+                *keep = true;
+                return 0;
+        case FLAG_NO_SUBREAPER:
+                return 0;
+        default:
+                return -EINVAL;
+        }
+}
+
+/* Names that are relative to where we were called; the bundle becomes our
+ * directory. */
+static char *absolute(const char *path)
+{
+        if (!path || *path == '/')
+                return path ? xstrdup(path) : NULL;
+        auto_free char *here = realpath(".", NULL);
+        return xasprintf("%s/%s", here ? here : ".", path);
+}
+
+static int launch(const struct cli *cli, int argc, char **argv, bool create, int *ret_code,
+                  struct err *err)
+{
+        struct launch_options options = { .bundle = ".",
+                                          .wait_for_start = create,
+                                          .argv = cli->argv };
+        bool keep = false;
+        int flag;
+        while ((flag = cli_next(argc, argv, create ? "+:b:" : "+:b:d",
+                                create ? create_options : run_options, err)) != -1) {
+                int r = launch_flag(flag, &options, &keep, err);
+                if (r < 0)
+                        return r;
+        }
+        int r = cli_expect(argc, argv, 1, false, err);
+        if (r < 0)
+                return r;
+        add_listen_fds(&options.preserve_fds);
+        auto_free char *root = absolute(cli->root);
+        auto_free char *socket = absolute(options.console_socket);
+        auto_free char *pid_file = absolute(options.pid_file);
+        options.root = root;
+        options.id = argv[optind];
+        options.console_socket = socket;
+        options.pid_file = pid_file;
+        r = create ? container_create(&options, err) : container_run(&options, keep, ret_code, err);
+        if (r < 0)
+                err_wrap(err, "%s container %s", argv[0], options.id);
+        return r;
+}
+
+int cli_create(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        return launch(cli, argc, argv, true, ret_code, err);
+}
+
+int cli_run(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        return launch(cli, argc, argv, false, ret_code, err);
+}
+
+static int only_id(int argc, char **argv, struct err *err)
+{
+        static const struct option none[] = { { NULL, 0, NULL, 0 } };
+        if (cli_next(argc, argv, "+:", none, err) != -1)
+                return -EINVAL;
+        return cli_expect(argc, argv, 1, false, err);
+}
+
+int cli_start(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        (void)ret_code;
+        int r = only_id(argc, argv, err);
+        return r < 0 ? r : container_start(cli->root, argv[optind], err);
+}
+
+int cli_pause(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        (void)ret_code;
+        int r = only_id(argc, argv, err);
+        return r < 0 ? r : container_pause(cli->root, argv[optind], err);
+}
+
+int cli_resume(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        (void)ret_code;
+        int r = only_id(argc, argv, err);
+        return r < 0 ? r : container_resume(cli->root, argv[optind], err);
+}
+
+int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        static const struct option longs[] = { { "all", no_argument, NULL, 'a' },
+                                               { NULL, 0, NULL, 0 } };
+        bool all = false;
+        int flag, signo = SIGTERM;
+        (void)ret_code;
+        while ((flag = cli_next(argc, argv, "+:a", longs, err)) != -1) {
+                if (flag != 'a')
+                        return -EINVAL;
+                all = true;
+        }
+        int r = cli_expect(argc, argv, 1, true, err);
+        if (r < 0)
+                return r;
+        if (argc - optind > 2)
+                return err_plain(err, EINVAL, "\"isle-runtime kill\" takes an id and one signal");
+        if (argc - optind == 2 && process_signal_parse(argv[optind + 1], &signo) < 0)
+                return err_plain(err, EINVAL, "unknown signal \"%s\"", argv[optind + 1]);
+        return container_kill(cli->root, argv[optind], signo, all, err);
+}
+
+int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        static const struct option longs[] = { { "force", no_argument, NULL, 'f' },
+                                               { NULL, 0, NULL, 0 } };
+        bool force = false;
+        int flag;
+        (void)ret_code;
+        while ((flag = cli_next(argc, argv, "+:f", longs, err)) != -1) {
+                if (flag != 'f')
+                        return -EINVAL;
+                force = true;
+        }
+        int r = cli_expect(argc, argv, 1, false, err);
+        return r < 0 ? r : container_delete(cli->root, argv[optind], force, err);
+}
+
+static const struct option exec_options[] = {
+        { "console-socket", required_argument, NULL, FLAG_CONSOLE_SOCKET },
+        { "cwd", required_argument, NULL, FLAG_CWD },
+        { "env", required_argument, NULL, 'e' },
+        { "tty", no_argument, NULL, 't' },
+        { "user", required_argument, NULL, 'u' },
+        { "additional-gids", required_argument, NULL, 'g' },
+        { "process", required_argument, NULL, 'p' },
+        { "detach", no_argument, NULL, 'd' },
+        { "pid-file", required_argument, NULL, FLAG_PID_FILE },
+        { "process-label", required_argument, NULL, FLAG_PROCESS_LABEL },
+        { "apparmor", required_argument, NULL, FLAG_APPARMOR },
+        { "no-new-privs", no_argument, NULL, FLAG_NO_NEW_PRIVS },
+        { "cap", required_argument, NULL, 'c' },
+        { "preserve-fds", required_argument, NULL, FLAG_PRESERVE_FDS },
+        { "cgroup", required_argument, NULL, FLAG_CGROUP },
+        { "ignore-paused", no_argument, NULL, FLAG_IGNORE_PAUSED },
+        { "no-subreaper", no_argument, NULL, FLAG_NO_SUBREAPER },
+        { NULL, 0, NULL, 0 },
+};
+
+struct exec_lists {
+        char **env, **caps, **gids;
+};
+
+static int exec_flag(int flag, struct exec_options *o, struct exec_lists *lists, struct err *err)
+{
+        switch (flag) {
+        case FLAG_CONSOLE_SOCKET:
+                o->console_socket = optarg;
+                return 0;
+        case FLAG_CWD:
+                o->cwd = optarg;
+                return 0;
+        case 'e':
+                strv_push(&lists->env, optarg);
+                return 0;
+        case 't':
+                o->tty = true;
+                return 0;
+        case 'u':
+                o->user = optarg;
+                return 0;
+        case 'g':
+                strv_push(&lists->gids, optarg);
+                return 0;
+        case 'p':
+                o->process_file = optarg;
+                return 0;
+        case 'd':
+                o->detach = true;
+                return 0;
+        case FLAG_PID_FILE:
+                o->pid_file = optarg;
+                return 0;
+        case FLAG_PROCESS_LABEL:
+                o->selinux_label = optarg;
+                return 0;
+        case FLAG_APPARMOR:
+                o->apparmor = optarg;
+                return 0;
+        case FLAG_NO_NEW_PRIVS:
+                o->no_new_privs = true;
+                return 0;
+        case 'c':
+                strv_push(&lists->caps, optarg);
+                return 0;
+        case FLAG_PRESERVE_FDS:
+                return set_preserve(optarg, &o->preserve_fds, err);
+        case FLAG_CGROUP:
+                o->cgroup = optarg;
+                return 0;
+        case FLAG_IGNORE_PAUSED:
+                o->ignore_paused = true;
+                return 0;
+        case FLAG_NO_SUBREAPER:
+                return 0;
+        default:
+                return -EINVAL;
+        }
+}
+
+static int exec_with(const struct cli *cli, int argc, char **argv, struct exec_options *options,
+                     struct exec_lists *lists, int *ret_code, struct err *err)
+{
+        int flag;
+        while ((flag = cli_next(argc, argv, "+:e:tu:g:p:dc:", exec_options, err)) != -1) {
+                int r = exec_flag(flag, options, lists, err);
+                if (r < 0)
+                        return r;
+        }
+        int r = cli_expect(argc, argv, options->process_file ? 1 : 2, true, err);
+        if (r < 0)
+                return r;
+        options->root = cli->root;
+        options->id = argv[optind];
+        options->args = argv + optind + 1;
+        options->env = lists->env;
+        options->caps = lists->caps;
+        options->gids = lists->gids;
+        options->argv = cli->argv;
+        add_listen_fds(&options->preserve_fds);
+        return container_exec(options, ret_code, err);
+}
+
+int cli_exec(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        struct exec_options options = { 0 };
+        struct exec_lists lists = { 0 };
+        int r = exec_with(cli, argc, argv, &options, &lists, ret_code, err);
+        strv_free(lists.env);
+        strv_free(lists.caps);
+        strv_free(lists.gids);
+        if (r < 0) {
+                *ret_code = 255; /* as runc: no program has exited with it, or it says so */
+                err_wrap(err, "exec failed");
+        }
+        return r;
+}

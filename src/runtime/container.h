@@ -1,0 +1,55 @@
+/* The verbs of the OCI runtime interface, on one container each. What the command
+ * line (src/runtime/cli_*.c) and the guest agent call.
+ *
+ * Every function opens the container by root and id, does its work under the
+ * container's lock where it changes it, and returns 0 or -errno with a story
+ * that is runc's where other programs read it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "runtime/launch.h"
+#include "runtime/state.h"
+
+int container_create(const struct launch_options *options, struct err *err);
+/* Foreground, unless options->detach: *ret_code is the program's exit code. `keep`
+ * leaves the stopped container there. */
+int container_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
+int container_start(const char *root, const char *id, struct err *err);
+int container_kill(const char *root, const char *id, int signo, bool all, struct err *err);
+/* With `force` a running one is killed, a half-made one cleaned up, and a missing
+ * one is no error. */
+int container_delete(const char *root, const char *id, bool force, struct err *err);
+int container_pause(const char *root, const char *id, struct err *err);
+int container_resume(const char *root, const char *id, struct err *err);
+int container_update(const char *root, const char *id, const struct oci_resources *resources,
+                     struct err *err);
+
+/* The container's record and status; `with_config` decodes the spec too. */
+int container_load(const char *root, const char *id, bool with_config, struct record *ret,
+                   enum state_status *ret_status, struct err *err);
+
+struct exec_options {
+        const char *root, *id;
+        const char *process_file; /* JSON of a process, or NULL: the members below */
+        char *const *args;
+        const char *cwd, *user; /* NULL: the container's; user is "uid[:gid]" */
+        char *const *env;       /* added */
+        char *const *caps;      /* added */
+        char *const *gids;      /* additional, numbers */
+        const char *apparmor, *selinux_label;
+        const char *cgroup; /* below the container's; NULL */
+        bool tty, detach, no_new_privs, ignore_paused;
+        const char *pid_file, *console_socket;
+        unsigned preserve_fds;
+        char *const *argv; /* of the program, for exe_guard */
+};
+int container_exec(const struct exec_options *options, int *ret_code, struct err *err);
+
+/* Waits for a child, forwarding signals and, with a terminal, bytes: foreground.c.
+ * foreground_block is called before the child is made. */
+void foreground_block(void);
+int foreground_wait(pid_t pid, int master_socket_fd, int *ret_code, struct err *err);

@@ -1,0 +1,15 @@
+/* linux.seccomp -> a compiled BPF program. */
+#pragma once
+
+#include "oci/runtime_spec.h"
+#include "sys/seccomp.h"
+
+struct filter {
+        struct seccomp_program program;
+        unsigned flags;
+        const char *listener_path, *listener_metadata; /* borrowed from the profile */
+};
+
+/* `seccomp` NULL gives an empty filter (program.length 0). */
+int filter_create(const struct oci_seccomp *seccomp, struct filter *ret, struct err *err);
+void filter_finish(struct filter *filter);

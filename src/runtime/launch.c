@@ -1,0 +1,474 @@
+#include "runtime/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "runtime/exe_guard.h"
+#include "runtime/rootfs.h"
+#include "runtime/start.h"
+#include "runtime/sync.h"
+#include "sys/mounts.h"
+#include "sys/netlink.h"
+#include "sys/process.h"
+#include "sys/pty.h"
+
+#define REMOVE_TIMEOUT_MS 10000
+
+int write_pid_file(const char *path, pid_t pid, struct err *err)
+{
+        char text[16];
+        if (!path)
+                return 0;
+        int length = snprintf(text, sizeof(text), "%d", pid);
+        int r = file_replace(AT_FDCWD, path, text, (size_t)length, 0644, false, err);
+        return r < 0 ? err_wrap(err, "pid file") : 0;
+}
+
+static int read_config(struct launch *launch, struct err *err)
+{
+        auto_free char *bundle = realpath(launch->options->bundle, NULL);
+        if (!bundle)
+                return err_set(err, errno, "bundle '%s'", launch->options->bundle);
+        if (chdir(bundle) < 0)
+                return err_set(err, errno, "change to bundle '%s'", bundle);
+        size_t size;
+        int r = file_read(AT_FDCWD, "config.json", OCI_CONFIG_SIZE_MAX, &launch->config_text, &size,
+                          err);
+        if (r == -ENOENT)
+                return err_plain(err, ENOENT, "JSON specification file config.json not found");
+        if (r == 0)
+                r = oci_spec_parse(launch->config_text, size, &launch->spec, err);
+        if (r < 0) {
+                err_wrap(err, "config.json");
+                return r;
+        }
+        launch->bundle = take_ptr(bundle);
+        return 0;
+}
+
+static int check_terminal(const struct launch *launch, struct err *err)
+{
+        const struct launch_options *options = launch->options;
+        bool terminal = launch->spec.process && launch->spec.process->terminal;
+        bool detach = options->detach || options->wait_for_start;
+        if (terminal && detach && !options->console_socket)
+                return err_plain(err, EINVAL,
+                                 "cannot allocate tty if runc will detach without setting console "
+                                 "socket");
+        if (options->console_socket && (!terminal || !detach))
+                return err_plain(err, EINVAL,
+                                 "cannot use console socket if runc will not detach or allocate "
+                                 "tty");
+        return 0;
+}
+
+/* Where the terminal goes: to the console socket, or to ourselves. */
+static int connect_terminal(struct launch *launch, struct err *err)
+{
+        if (!launch->spec.process->terminal)
+                return 0;
+        if (launch->options->console_socket)
+                return pty_connect(launch->options->console_socket, &launch->console_fd, err);
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return err_set(err, errno, "socketpair");
+        launch->master_socket_fd = pair[0];
+        launch->console_fd = pair[1];
+        return 0;
+}
+
+static int prepare_record(struct launch *launch, struct err *err)
+{
+        struct record *record = &launch->record;
+        char now[CLOCK_TEXT_SIZE];
+        clock_format(clock_realtime_ns(), now);
+        record->id = xstrdup(launch->options->id);
+        record->oci_version = xstrdup(launch->spec.oci_version);
+        record->bundle = xstrdup(launch->bundle);
+        record->rootfs = xstrdup(launch->plan.rootfs);
+        record->created = xstrdup(now);
+        record->creating = true;
+        record->owner = geteuid();
+        record->cgroups = launch->cgroup ? strv_copy(cgroup_paths(launch->cgroup)) : NULL;
+        record->annotations = strv_copy(launch->spec.annotations);
+        return state_write(&launch->state, record, launch->config_text, err);
+}
+
+static bool is_forbidden(int r)
+{
+        return r == -EACCES || r == -EPERM || r == -EROFS;
+}
+
+/* Without privilege there may be no right to make groups; then there are none,
+ * unless a limit was asked for. */
+static int make_cgroup(struct launch *launch, struct err *err)
+{
+        bool existed;
+        int r = cgroup_create(launch->cgroup, &existed, err);
+        if (is_forbidden(r) && geteuid() != 0 &&
+            cgroup_limits_controllers(&launch->plan.limits.values) == 0) {
+                cgroup_close(launch->cgroup);
+                launch->cgroup = NULL;
+                return 0;
+        }
+        if (r == 0 && existed)
+                r = err_plain(err, EBUSY, "container's cgroup is not empty: %s",
+                              launch->plan.cgroup_path);
+        else if (r == 0 && cgroup_is_frozen(launch->cgroup, NULL) == 1)
+                r = err_plain(err, EBUSY, "container's cgroup unexpectedly frozen");
+        else
+                return r;
+        /* Somebody else's: undoing must not touch it. */
+        cgroup_close(launch->cgroup);
+        launch->cgroup = NULL;
+        return r;
+}
+
+static int open_sources(struct launch *launch, struct err *err)
+{
+        const struct plan *plan = &launch->plan;
+        launch->source_fds = xcalloc(plan->mounts_length + 1, sizeof(int));
+        for (size_t i = 0; i < plan->mounts_length; i++)
+                launch->source_fds[i] = -1;
+        for (size_t i = 0; i < plan->mounts_length; i++) {
+                int r = rootfs_prepare_source(plan, &plan->mounts[i], &launch->source_fds[i], err);
+                if (r < 0) {
+                        err_wrap(err, "error mounting \"%s\" to rootfs at \"%s\"",
+                                 plan->mounts[i].source, plan->mounts[i].oci->destination);
+                        return r;
+                }
+        }
+        if (!(plan->new_namespaces & CLONE_NEWUSER) || !plan->private_mounts)
+                return 0;
+        int r = mount_clone(AT_FDCWD, plan->rootfs, true, &launch->root_source_fd, err);
+        return r < 0 ? err_wrap(err, "rootfs") : 0;
+}
+
+static int open_joins(struct launch *launch, struct err *err)
+{
+        const struct plan *plan = &launch->plan;
+        launch->join_fds = xcalloc(plan->joins_length + 1, sizeof(int));
+        for (size_t i = 0; i < plan->joins_length; i++)
+                launch->join_fds[i] = -1;
+        for (size_t i = 0; i < plan->joins_length; i++) {
+                const struct plan_join *join = &plan->joins[i];
+                int r = namespace_open(join->path, join->kind, &launch->join_fds[i], err);
+                if (r < 0)
+                        return r;
+                if (namespace_is_own(launch->join_fds[i], join->kind))
+                        close_fd(&launch->join_fds[i]);
+        }
+        return 0;
+}
+
+static void child(void *arg)
+{
+        init_main(arg);
+}
+
+static int start_child(struct launch *launch, struct err *err)
+{
+        const struct plan *plan = &launch->plan;
+        int pair[2];
+        int r = sync_pair(pair, err);
+        if (r < 0)
+                return r;
+        launch->parent_fd = pair[0];
+        launch->child_fd = pair[1];
+        auto_fd cgroup_fd = -1;
+        if (launch->cgroup)
+                (void)cgroup_directory(launch->cgroup, &cgroup_fd, NULL);
+        struct clone_request request = {
+                .flags = plan->new_namespaces & ~CLONE_NEWCGROUP,
+                .joins = plan->joins,
+                .join_fds = launch->join_fds,
+                .joins_length = plan->joins_length,
+                .target_pidfd = -1,
+                .cgroup_fd = cgroup_fd,
+                .child = child,
+                .arg = launch,
+        };
+        r = clone_child(&request, &launch->pid, &launch->pidfd, err);
+        close_fd(&launch->child_fd);
+        if (r < 0)
+                return r;
+        close_fd(&launch->console_fd);
+        close_fd(&launch->listen_fd);
+        return 0;
+}
+
+static int put_oom_score(struct launch *launch, struct err *err)
+{
+        const struct oci_process *process = launch->spec.process;
+        if (!process->has_oom_score_adj)
+                return 0;
+        char path[48], text[16];
+        snprintf(path, sizeof(path), "%d/oom_score_adj", launch->pid);
+        snprintf(text, sizeof(text), "%d", process->oom_score_adj);
+        int r = file_put(launch->proc_fd, path, text, err);
+        return r < 0 ? err_wrap(err, "set oomScoreAdj") : 0;
+}
+
+static int move_net_devices(struct launch *launch, struct err *err)
+{
+        const struct oci_linux *linux_ = launch->spec.linux_;
+        if (linux_->net_devices_length == 0)
+                return 0;
+        char path[48];
+        snprintf(path, sizeof(path), "%d/ns/net", launch->pid);
+        auto_fd fd = openat(launch->proc_fd, path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return err_set(err, errno, "open the network namespace");
+        for (size_t i = 0; i < linux_->net_devices_length; i++) {
+                int r = netlink_move_link(linux_->net_devices[i].host_name, fd,
+                                          linux_->net_devices[i].name, err);
+                if (r < 0)
+                        return err_wrap(err, "network device");
+        }
+        return 0;
+}
+
+/* What only the parent can do for the child, as soon as it exists. */
+static int equip_child(struct launch *launch, struct err *err)
+{
+        const struct plan *plan = &launch->plan;
+        int r = 0;
+        if (plan->new_namespaces & CLONE_NEWUSER) {
+                r = namespace_write_maps(launch->proc_fd, launch->pid, plan->uid_maps,
+                                         plan->uid_maps_length, plan->gid_maps,
+                                         plan->gid_maps_length, err);
+                if (r == 0)
+                        r = sync_send(launch->parent_fd, SYNC_MAPPED, err);
+        }
+        if (r == 0)
+                r = put_oom_score(launch, err);
+        if (r == 0 && launch->cgroup) {
+                r = cgroup_apply(launch->cgroup, &plan->limits.values, err);
+                if (r == 0)
+                        r = cgroup_attach(launch->cgroup, launch->pid, err);
+        }
+        if (r == 0 && (plan->new_namespaces & CLONE_NEWCGROUP))
+                r = sync_send(launch->parent_fd, SYNC_ATTACHED, err);
+        return r == 0 ? move_net_devices(launch, err) : r;
+}
+
+static int run_create_hooks(struct launch *launch, struct err *err)
+{
+        const struct oci_hooks *hooks = launch->spec.hooks;
+        if (!hooks || !(hooks->prestart_length || hooks->create_runtime_length))
+                return 0;
+        int r = sync_expect(launch->parent_fd, SYNC_HOOKS, err);
+        if (r < 0)
+                return r;
+        struct hook_state state = {
+                .id = launch->record.id,
+                .status = "creating",
+                .bundle = launch->bundle,
+                .oci_version = OCI_RUNTIME_SPEC_VERSION,
+                .pid = launch->pid,
+                .annotations = launch->spec.annotations,
+        };
+        struct hook_set prestart = { "prestart", hooks->prestart, hooks->prestart_length };
+        struct hook_set runtime = { "createRuntime", hooks->create_runtime,
+                                    hooks->create_runtime_length };
+        r = hooks_run(&prestart, &state, err);
+        if (r == 0)
+                r = hooks_run(&runtime, &state, err);
+        return r == 0 ? sync_send(launch->parent_fd, SYNC_GO, err) : r;
+}
+
+static int finish_record(struct launch *launch, struct err *err)
+{
+        struct record *record = &launch->record;
+        int r = process_start_time(launch->pid, &record->start_time, err);
+        if (r < 0)
+                return r;
+        record->pid = launch->pid;
+        record->creating = false;
+        r = state_write(&launch->state, record, launch->config_text, err);
+        return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
+}
+
+/* The child's error is better than ours that follows from it. */
+static int prefer_child_error(struct launch *launch, int r, struct err *err)
+{
+        struct err own = *err;
+        int told = sync_receive(launch->parent_fd, err);
+        if (told < 0)
+                return told;
+        *err = own;
+        return r;
+}
+
+static int accompany_child(struct launch *launch, struct err *err)
+{
+        int r = equip_child(launch, err);
+        if (r == -ESRCH || r == -EPIPE)
+                r = prefer_child_error(launch, r, err);
+        if (r == 0)
+                r = run_create_hooks(launch, err);
+        if (r == 0 && launch->options->wait_for_start)
+                r = sync_expect(launch->parent_fd, SYNC_READY, err);
+        if (r < 0)
+                return r;
+        r = finish_record(launch, err);
+        if (r == 0)
+                r = sync_send(launch->parent_fd, SYNC_GO, err);
+        if (r == -ESRCH || r == -EPIPE)
+                r = prefer_child_error(launch, r, err);
+        if (r < 0 || launch->options->wait_for_start)
+                return r;
+        r = sync_receive(launch->parent_fd, err);
+        if (r > 0)
+                return err_plain(err, EPROTO, "unexpected message %d during the start", r);
+        return r;
+}
+
+static int run_poststart(struct launch *launch, struct err *err)
+{
+        const struct oci_hooks *hooks = launch->spec.hooks;
+        if (!hooks || launch->options->wait_for_start)
+                return 0;
+        struct hook_state state = {
+                .id = launch->record.id,
+                .status = "running",
+                .bundle = launch->bundle,
+                .oci_version = OCI_RUNTIME_SPEC_VERSION,
+                .pid = launch->pid,
+                .annotations = launch->spec.annotations,
+        };
+        struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
+        return hooks_run(&set, &state, err);
+}
+
+static int prepare_everything(struct launch *launch, struct err *err)
+{
+        const struct launch_options *options = launch->options;
+        int r = read_config(launch, err);
+        if (r == 0)
+                r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
+        if (r == 0)
+                r = check_terminal(launch, err);
+        if (r == 0)
+                r = filter_create(launch->spec.linux_->seccomp, &launch->filter, err);
+        if (r < 0)
+                return r;
+        launch->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (launch->proc_fd < 0)
+                return err_set(err, errno, "open /proc");
+        r = state_make(options->root, options->id, &launch->state, err);
+        if (r < 0)
+                return r;
+        launch->made = true;
+        r = cgroup_prepare(launch->plan.cgroup_path,
+                           cgroup_limits_controllers(&launch->plan.limits.values), &launch->cgroup,
+                           err);
+        if (r == 0)
+                r = prepare_record(launch, err);
+        if (r == 0)
+                r = make_cgroup(launch, err);
+        if (r == 0)
+                r = open_sources(launch, err);
+        if (r == 0)
+                r = open_joins(launch, err);
+        if (r == 0)
+                r = connect_terminal(launch, err);
+        if (r == 0 && launch->filter.program.notifies)
+                r = pty_connect(launch->filter.listener_path, &launch->seccomp_fd, err);
+        if (r == 0 && options->wait_for_start)
+                r = start_listen(&launch->state, &launch->listen_fd, err);
+        return r;
+}
+
+/* Leaves nothing behind, whatever was made. */
+static void undo(struct launch *launch)
+{
+        if (launch->pid > 0) {
+                kill(launch->pid, SIGKILL);
+                while (waitpid(launch->pid, NULL, 0) < 0 && errno == EINTR)
+                        ;
+        }
+        if (!launch->made)
+                return;
+        if (launch->cgroup) {
+                (void)cgroup_kill(launch->cgroup, SIGKILL, NULL);
+                (void)cgroup_remove(launch->cgroup, REMOVE_TIMEOUT_MS, NULL);
+        }
+        (void)state_remove(&launch->state, NULL);
+}
+
+int launch_container(const struct launch_options *options, struct launch *ret, struct err *err)
+{
+        *ret = (struct launch){
+                .options = options,
+                .state = { .fd = -1 },
+                .proc_fd = -1,
+                .parent_fd = -1,
+                .child_fd = -1,
+                .listen_fd = -1,
+                .console_fd = -1,
+                .master_socket_fd = -1,
+                .seccomp_fd = -1,
+                .root_source_fd = -1,
+                .pidfd = -1,
+        };
+        /* First of all, for it may start the program anew. */
+        int r = exe_guard(options->argv, err);
+        if (r == 0)
+                r = prepare_everything(ret, err);
+        if (r == 0)
+                r = start_child(ret, err);
+        if (r == 0)
+                r = accompany_child(ret, err);
+        if (r == 0)
+                r = run_poststart(ret, err);
+        if (r < 0) {
+                undo(ret);
+                launch_finish(ret);
+        }
+        return r;
+}
+
+static void close_list(int *fds, size_t length)
+{
+        for (size_t i = 0; fds && i < length; i++)
+                close_fd(&fds[i]);
+        free(fds);
+}
+
+void launch_finish(struct launch *launch)
+{
+        close_list(launch->source_fds, launch->plan.mounts_length);
+        close_list(launch->join_fds, launch->plan.joins_length);
+        close_fd(&launch->proc_fd);
+        close_fd(&launch->parent_fd);
+        close_fd(&launch->child_fd);
+        close_fd(&launch->listen_fd);
+        close_fd(&launch->console_fd);
+        close_fd(&launch->master_socket_fd);
+        close_fd(&launch->seccomp_fd);
+        close_fd(&launch->root_source_fd);
+        close_fd(&launch->pidfd);
+        cgroup_close(launch->cgroup);
+        state_close(&launch->state);
+        record_finish(&launch->record);
+        filter_finish(&launch->filter);
+        plan_finish(&launch->plan);
+        json_free(&oci_spec_shape, &launch->spec);
+        free(launch->config_text);
+        free(launch->bundle);
+        *launch = (struct launch){ .state = { .fd = -1 } };
+}

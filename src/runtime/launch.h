@@ -1,0 +1,91 @@
+/* Creating a container: the runtime's side.
+ *
+ * Theory of operation.
+ *
+ *   parent                                child (init.c)
+ *   ------                                --------------
+ *   config.json -> spec -> plan
+ *   mkdir state directory (wins the id)
+ *   record 1: what will exist
+ *   make cgroups
+ *   let go of the own binary (exe_guard)
+ *   clone3 ------------------------------> in its namespaces
+ *   id maps          -- SYNC_MAPPED -->    becomes root of a new user namespace
+ *   limits, attach   -- SYNC_ATTACHED ->   (only for a cgroup namespace)
+ *                                          mounts, devices
+ *   hooks            <- SYNC_HOOKS ---     (only where there are any)
+ *                    -- SYNC_GO ------>    pivot, limits, identity
+ *   record 2: pid    <- SYNC_READY ---     (only for create)
+ *                    -- SYNC_GO ------>    run: exec. create: wait for start
+ *
+ * Messages the other side need not wait for are sent ahead, so a plain `run`
+ * costs one wait. If either side dies the other sees the end of the stream: the
+ * child never gets further without the parent's last word, which comes after the
+ * second record; what a dead parent leaves is in the first record.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "runtime/filter.h"
+#include "runtime/hooks.h"
+#include "runtime/plan.h"
+#include "runtime/state.h"
+#include "sys/cgroup.h"
+
+struct launch_options {
+        const char *root, *id, *bundle;
+        const char *console_socket, *pid_file; /* NULL for none */
+        unsigned preserve_fds;
+        bool no_pivot, no_new_keyring, detach;
+        bool wait_for_start; /* create, not run */
+        char *const *argv;   /* of the program, for exe_guard */
+};
+
+struct launch {
+        const struct launch_options *options;
+        char *bundle;      /* absolute */
+        char *config_text; /* of config.json */
+        struct oci_spec spec;
+        struct plan plan;
+        struct filter filter;
+        struct state state;
+        struct record record;
+        struct cgroup *cgroup; /* NULL where there are none (rootless) */
+        int proc_fd;
+        int parent_fd, child_fd; /* of sync.h */
+        int listen_fd;           /* of start.h, or -1 */
+        int console_fd;          /* where the child sends the pty's master, or -1 */
+        int master_socket_fd;    /* our end of it when we are the terminal, or -1 */
+        int seccomp_fd;
+        int root_source_fd;
+        int *source_fds; /* per mount */
+        int *join_fds;   /* per join of the plan */
+        pid_t pid;
+        int pidfd;
+        bool made; /* the state directory is ours */
+};
+
+/* On failure everything is undone. On success the container is created or, with
+ * !wait_for_start, its program runs; the caller has launch_finish to call. */
+int launch_container(const struct launch_options *options, struct launch *ret, struct err *err);
+void launch_finish(struct launch *launch);
+
+/* The child. */
+void init_main(struct launch *launch) __attribute__((noreturn));
+
+/* Clones the child, through joined namespaces where there are any: clone.c. */
+struct clone_request {
+        int flags; /* CLONE_NEW… */
+        const struct plan_join *joins;
+        const int *join_fds; /* -1: skip (it is our own) */
+        size_t joins_length;
+        int target_pidfd, target_flags; /* exec: join all of this process's at once; -1 */
+        int cgroup_fd;                  /* -1 */
+        void (*child)(void *arg);       /* does not return */
+        void *arg;
+};
+int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pidfd,
+                struct err *err);
+
+int write_pid_file(const char *path, pid_t pid, struct err *err);

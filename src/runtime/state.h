@@ -1,0 +1,81 @@
+/* What is known of a container between two calls of the runtime.
+ *
+ * ROOT/ID/ is a directory, and its existence is the container's: whoever makes
+ * it (mkdir is atomic) has won the id. In it:
+ *
+ *   state.json   one record, replaced atomically; holds all that delete needs
+ *                (cgroups, hooks, the whole config.json), so that no crash of
+ *                the runtime leaves something nobody can find
+ *   start.sock   while the container is created and not started: its first
+ *                process waits there for `start`
+ *
+ * Verbs that change the container hold flock(2) on the directory itself; the
+ * lock dies with its holder. Reading needs no lock.
+ *
+ * A record is written twice during creation: before anything is made, with the
+ * names of what will be (`creating` set), and when the process exists.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "oci/runtime_spec.h"
+
+#define STATE_SOCKET       "start.sock"
+#define STATE_LOCK_WAIT_MS 10000
+
+enum state_status {
+        STATE_CREATING,
+        STATE_CREATED,
+        STATE_RUNNING,
+        STATE_PAUSED,
+        STATE_STOPPED,
+};
+
+const char *state_status_name(enum state_status status);
+
+struct record {
+        char *id, *oci_version, *bundle, *rootfs;
+        char *created; /* RFC 3339 */
+        bool creating;
+        int64_t pid;
+        uint64_t start_time;
+        uint32_t owner; /* uid of the caller of create */
+        char **cgroups; /* of cgroup_paths(); empty where there are none */
+        char **annotations;
+        struct oci_spec *config; /* NULL when not asked for */
+};
+
+void record_finish(struct record *record);
+/* Text of a state.json; `with_config` decodes that too. */
+int record_parse(const char *text, size_t size, bool with_config, struct record *ret,
+                 struct err *err);
+
+struct state {
+        char *root, *id;
+        int fd; /* of the directory; -1 */
+        bool locked;
+};
+
+int state_check_id(const char *id, struct err *err);
+/* Makes root (0711) and directory, and locks it. -EEXIST where the id is taken. */
+int state_make(const char *root, const char *id, struct state *ret, struct err *err);
+/* -ENOENT "container does not exist". With `lock` waits for other verbs. */
+int state_open(const char *root, const char *id, bool lock, struct state *ret, struct err *err);
+int state_lock(struct state *state, struct err *err);
+void state_close(struct state *state);
+
+/* `config` is the text of config.json. */
+int state_write(struct state *state, const struct record *record, const char *config,
+                struct err *err);
+/* -ENOENT where the creation has not got that far. */
+int state_read(struct state *state, bool with_config, struct record *ret, struct err *err);
+int state_remove(struct state *state, struct err *err);
+int state_status(struct state *state, const struct record *record, enum state_status *ret,
+                 struct err *err);
+/* Ids of all containers under `root`, sorted; a missing root has none. */
+int state_list(const char *root, char ***ret_ids, struct err *err);
+
+#define auto_state  __attribute__((cleanup(state_close))) struct state
+#define auto_record __attribute__((cleanup(record_finish))) struct record
