@@ -160,7 +160,11 @@ static int connect_tcp(const struct http_client *client, int *ret_fd, struct err
 static bool is_stale(int fd)
 {
         struct pollfd poll_fd = { .fd = fd, .events = POLLIN | POLLRDHUP };
-        return poll(&poll_fd, 1, 0) != 0;
+        int ready;
+        do {
+                ready = poll(&poll_fd, 1, 0);
+        } while (ready < 0 && errno == EINTR);
+        return ready != 0;
 }
 
 static int client_connect(struct http_client *client, int *ret_fd, bool *ret_reused,

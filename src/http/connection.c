@@ -38,8 +38,10 @@ static bool wants_input(const struct connection *connection)
 
 static void receive(struct connection *connection)
 {
-        void *room = buf_reserve(&connection->in, READ_SIZE_BYTES);
-        ssize_t got = recv(connection->fd, room, READ_SIZE_BYTES, 0);
+        /* Heads are small; the memory of large buffers is mapped and unmapped each time. */
+        size_t size = connection->request ? READ_SIZE_BYTES : HEAD_READ_SIZE_BYTES;
+        void *room = buf_reserve(&connection->in, size);
+        ssize_t got = recv(connection->fd, room, size, 0);
         if (got > 0)
                 buf_commit(&connection->in, (size_t)got);
         else if (got == 0)

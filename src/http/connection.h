@@ -34,20 +34,21 @@
 #include "http/server.h"
 #include "http/wire.h"
 
-#define READ_SIZE_BYTES     (64u << 10)
-#define SENDFILE_SIZE_BYTES (1u << 20)  /* per round, so that others get their turn */
-#define FLUSH_SIZE_BYTES    (64u << 10) /* queued stream data that is sent at once */
-#define OUT_LIMIT_BYTES     (64u << 20) /* of stream data; a producer beyond ignores its client */
-#define PIPE_SIZE_BYTES     (256u << 10)
-#define KEPT_CAPACITY_BYTES (16u << 10) /* a queue that grew larger is freed when empty */
-#define HEAD_TIMEOUT_NS     (30 * NS_PER_S)
-#define BODY_TIMEOUT_NS     (120 * NS_PER_S) /* without a byte */
-#define IDLE_TIMEOUT_NS     (300 * NS_PER_S)
-#define LINGER_TIMEOUT_NS   (2 * NS_PER_S)
-#define LINGER_LIMIT_BYTES  (64u << 20)
-#define CONNECTIONS_LIMIT   4096u
-#define ACCEPTS_PER_ROUND   16
-#define ACCEPT_PAUSE_NS     (100 * NS_PER_MS)
+#define READ_SIZE_BYTES      (64u << 10)
+#define HEAD_READ_SIZE_BYTES (8u << 10)
+#define SENDFILE_SIZE_BYTES  (1u << 20)  /* per round, so that others get their turn */
+#define FLUSH_SIZE_BYTES     (64u << 10) /* queued stream data that is sent at once */
+#define OUT_LIMIT_BYTES      (64u << 20) /* of stream data; a producer beyond ignores its client */
+#define PIPE_SIZE_BYTES      (256u << 10)
+#define KEPT_CAPACITY_BYTES  (16u << 10) /* a queue that grew larger is freed when empty */
+#define HEAD_TIMEOUT_NS      (30 * NS_PER_S)
+#define BODY_TIMEOUT_NS      (120 * NS_PER_S) /* without a byte */
+#define IDLE_TIMEOUT_NS      (300 * NS_PER_S)
+#define LINGER_TIMEOUT_NS    (2 * NS_PER_S)
+#define LINGER_LIMIT_BYTES   (64u << 20)
+#define CONNECTIONS_LIMIT    4096u
+#define ACCEPTS_PER_ROUND    16
+#define ACCEPT_PAUSE_NS      (100 * NS_PER_MS)
 
 struct http_server {
         struct loop *loop;

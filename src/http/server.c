@@ -15,6 +15,7 @@ struct listener {
         struct list node;
         struct http_server *server;
         int fd;
+        bool is_tcp;
         struct loop_source *source;
 };
 
@@ -36,6 +37,13 @@ static void resume_accepting(void *arg)
                 loop_io_set(listener->source, EPOLLIN);
 }
 
+static void tune_tcp(int fd)
+{
+        int on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
 static void listener_ready(void *arg, uint32_t events __attribute__((unused)))
 {
         const struct listener *listener = arg;
@@ -52,10 +60,8 @@ static void listener_ready(void *arg, uint32_t events __attribute__((unused)))
                                 pause_accepting(server);
                         return;
                 }
-                /* Fails on a Unix socket, which needs neither. */
-                int on = 1;
-                setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-                setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+                if (listener->is_tcp)
+                        tune_tcp(fd);
                 if (connection_create(server, fd, NULL) < 0)
                         return;
         }
@@ -67,8 +73,12 @@ int http_server_listen(struct http_server *server, int fd, struct err *err)
         int flags = fcntl(fd, F_GETFL);
         if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
                 return err_set(err, errno, "make the listening socket non-blocking");
+        int domain = AF_UNIX;
+        socklen_t size = sizeof(domain);
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
         struct listener *listener = new0(struct listener);
         listener->server = server;
+        listener->is_tcp = domain != AF_UNIX;
         int r = loop_io(server->loop, fd, EPOLLIN, listener_ready, listener, &listener->source,
                         err);
         if (r < 0) {

@@ -467,6 +467,8 @@ int store_open_sqlite(const char *path, struct store **ret, struct err *err)
                 r = check_identity(sqlite, err);
         if (r == 0)
                 r = query(sqlite, "SELECT value FROM revision", &revision, NULL, err);
+        if (r == 0 && revision < 0)
+                r = damaged(path, "negative revision", err);
         if (r == 0)
                 r = read_leases(sqlite, &leases, &leases_length, err);
         if (r < 0) {

@@ -13,7 +13,8 @@
 #include "store/provider.h"
 
 #define LEASES_LIMIT     10000u
-#define DELIVERIES_LIMIT 256u /* per round of the loop, so that others get their turn */
+#define TTL_LIMIT_NS     (INT64_MAX / 4) /* 73 years */
+#define DELIVERIES_LIMIT 256u            /* per round of the loop, so that others get their turn */
 
 /* Theory of operation. Everything that must be the same whatever the provider happens
  * here, under one mutex: a transaction checks its guards against the provider, is
@@ -332,6 +333,12 @@ void store_watch_cancel(struct store_watch *watch)
 
 /* --- leases, with the mutex held --- */
 
+/* Sums with the clock stay far from the end of int64_t. */
+static int64_t clamp_ttl(int64_t ttl_ns)
+{
+        return ttl_ns < TTL_LIMIT_NS ? ttl_ns : TTL_LIMIT_NS;
+}
+
 static struct store_lease *lease_find(const struct store *store, uint64_t id)
 {
         for (size_t i = 0; i < store->leases_length; i++)
@@ -412,7 +419,7 @@ int store_lease_grant(struct store *store, int64_t ttl_ns, uint64_t *ret_lease, 
 {
         if (ttl_ns <= 0)
                 return err_plain(err, EINVAL, "a lease must last longer than no time");
-        struct store_lease lease = { .ttl_ns = ttl_ns };
+        struct store_lease lease = { .ttl_ns = clamp_ttl(ttl_ns) };
         lock_current(store);
         do {
                 lease.id = rand_u64() >> 1; /* SQLite's integers are signed */
@@ -421,7 +428,7 @@ int store_lease_grant(struct store *store, int64_t ttl_ns, uint64_t *ret_lease, 
                         ? err_plain(err, ENOSPC, "more than %u leases", LEASES_LIMIT)
                         : store->provider->lease_put(store->self, &lease, err);
         if (r == 0) {
-                lease.deadline_ns = clock_monotonic_ns() + ttl_ns;
+                lease.deadline_ns = clock_monotonic_ns() + lease.ttl_ns;
                 store->leases = xrealloc(store->leases, store->leases_length + 1,
                                          sizeof(*store->leases));
                 store->leases[store->leases_length++] = lease;
@@ -620,7 +627,7 @@ void store_create(const struct store_provider *provider, void *self, uint64_t re
         store->leases_length = leases_length;
         int64_t now_ns = clock_monotonic_ns();
         for (size_t i = 0; i < leases_length; i++)
-                leases[i].deadline_ns = now_ns + leases[i].ttl_ns;
+                leases[i].deadline_ns = now_ns + clamp_ttl(leases[i].ttl_ns);
         lease_deadlines_changed(store);
         list_init(&store->watches);
         pthread_mutex_init(&store->lock, NULL);
