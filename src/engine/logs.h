@@ -24,3 +24,9 @@ int log_time_parse(const char *text, int64_t now_ns, int64_t *ret_ns, struct err
 /* -ENOTSUP where the log driver keeps nothing. The caller owns *ret_fd. */
 int instance_logs(struct instance *instance, const struct log_query *query, int *ret_fd,
                   struct err *err);
+
+struct attach_options;
+struct monitor_message;
+/* For attach.c: writes the log to the client first, then hands the client on. */
+int attach_with_logs(struct instance *instance, const struct attach_options *options,
+                     const struct monitor_message *message, int fd, struct err *err);

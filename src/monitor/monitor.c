@@ -24,10 +24,15 @@
 /* Gives up what isled looks at; only the clients' last bytes are left to send. */
 static void release(struct monitor *m)
 {
+        /* The last reference to the overlay: the kernel unmounts it here, which may
+         * write a whole file system back, and not in init's exit, where everybody would
+         * wait for it. */
+        close_fd(&m->rootfs_fd);
+        /* The lock goes before the connection: where isled sees that end, it is free. */
+        close_fd(&m->lock_fd);
         control_close(m);
         cgroup_close(m->cgroup);
         m->cgroup = NULL;
-        close_fd(&m->lock_fd);
         m->released = true;
 }
 
@@ -208,7 +213,8 @@ static int open_all(struct monitor *m, struct err *err)
         m->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
         if (m->epoll_fd < 0)
                 return err_set(err, errno, "make an epoll set");
-        dprintf(m->lock_fd, "%d\n", (int)getpid());
+        if (ftruncate(m->lock_fd, 0) < 0 || dprintf(m->lock_fd, "%d\n", (int)getpid()) < 0)
+                return err_set(err, errno, "write " MONITOR_LOCK_NAME);
         /* Out of memory, the kernel should rather take the instance. Needs a privilege. */
         file_put(AT_FDCWD, "/proc/self/oom_score_adj", "-900", NULL);
         int r = open_signals(m, err);

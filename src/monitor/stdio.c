@@ -196,9 +196,7 @@ int stdio_launch(struct monitor *m, struct err *err)
         if (r < 0)
                 return r;
         struct launch_stdio stdio = { in, out, errors };
-        r = launch_runtime(m->options, &stdio, m->rootfs_fd, &m->runtime_pid, err);
-        close_fd(&m->rootfs_fd);
-        return r;
+        return launch_runtime(m->options, &stdio, m->rootfs_fd, &m->runtime_pid, err);
 }
 
 int stdio_accept_console(struct monitor *m, struct err *err)
