@@ -96,7 +96,7 @@ struct json_field {
         size_t extra_offset; /* of the bool has_member, or of the size_t length */
         const struct json_shape *shape;
         const char *const *names; /* JSON_ENUM: ends with NULL; the index is the value. Where 0
-                                   * means unset its name is "", which is never read or written */
+                                   * means unset its name is "", which is read as absent */
 };
 
 struct json_shape {

@@ -66,7 +66,7 @@ static void what_is_packed_is_unpacked_whatever_the_pieces(void **state)
         (void)state;
         static const size_t pieces[] = { 1, 7, 4096, 1 << 20 };
         auto_buf sample = { 0 };
-        make_sample(&sample, 700000);
+        make_sample(&sample, 300000);
 
         for (size_t i = 0; i < ELEMENTS(all); i++) {
                 auto_buf packed = { 0 };
@@ -157,7 +157,7 @@ static void every_cut_is_noticed(void **state)
 {
         (void)state;
         auto_buf sample = { 0 };
-        make_sample(&sample, 3000);
+        make_sample(&sample, 600);
         for (size_t i = 1; i < ELEMENTS(all); i++) {
                 auto_buf packed = { 0 };
                 pack(all[i], &sample, &packed);
@@ -175,7 +175,7 @@ static void damage_is_noticed(void **state)
 {
         (void)state;
         auto_buf sample = { 0 };
-        make_sample(&sample, 3000);
+        make_sample(&sample, 600);
         for (size_t i = 1; i < ELEMENTS(all); i++) {
                 auto_buf packed = { 0 };
                 pack(all[i], &sample, &packed);
