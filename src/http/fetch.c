@@ -459,7 +459,7 @@ static int report_failure(struct transfer *transfer, CURLcode code, bool *ret_tr
 int fetch_perform(struct fetcher *fetcher, const struct fetch *fetch, struct fetch_result *ret,
                   struct err *err)
 {
-        struct err ignored;
+        struct err ignored = { 0 };
         struct transfer transfer = { .fetcher = fetcher,
                                      .fetch = fetch,
                                      .err = err ? err : &ignored };

@@ -242,6 +242,7 @@ static void half_closed_client_may_wait_for_its_upgrade(void **state)
         shutdown(fd, SHUT_WR);
         expect(fixture, "GET", "/_ping", NULL, 200, "OK"); /* the loop has been round */
         expect(fixture, "GET", "/_ping", NULL, 200, "OK");
+        fixture_await(&fixture->closed, 2); /* the two pings */
         assert_int_equal(atomic_load(&fixture->closed), 2);
         close(fd);
         fixture_await(&fixture->closed, 3);
