@@ -14,10 +14,10 @@
 #include "base/str.h"
 #include "base/table.h"
 
-#define DEPTH_MAX       256
-#define XATTR_LIST_MAX  65536
-#define XATTR_VALUE_MAX 65536
-#define COPY_CHUNK      (1u << 20)
+#define DEPTH_MAX         256
+#define XATTR_NAMES_BYTES 65536
+#define XATTR_VALUE_BYTES 65536
+#define COPY_CHUNK        (1u << 20)
 
 static DIR *open_dir(int fd)
 {
@@ -92,11 +92,11 @@ uint64_t tree_bytes(const char *path)
 /* Attributes that cannot be set on the other side (another file system's) are left out. */
 static void copy_xattrs(int from, int to)
 {
-        auto_free char *names = xmalloc(XATTR_LIST_MAX);
-        auto_free char *value = xmalloc(XATTR_VALUE_MAX);
-        ssize_t size = flistxattr(from, names, XATTR_LIST_MAX);
+        auto_free char *names = xmalloc(XATTR_NAMES_BYTES);
+        auto_free char *value = xmalloc(XATTR_VALUE_BYTES);
+        ssize_t size = flistxattr(from, names, XATTR_NAMES_BYTES);
         for (char *name = names; size > 0 && name < names + size; name += strlen(name) + 1) {
-                ssize_t length = fgetxattr(from, name, value, XATTR_VALUE_MAX);
+                ssize_t length = fgetxattr(from, name, value, XATTR_VALUE_BYTES);
                 if (length >= 0 && !str_starts(name, "trusted.overlay."))
                         fsetxattr(to, name, value, (size_t)length, 0);
         }
