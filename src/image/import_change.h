@@ -1,0 +1,11 @@
+/* `--change` of docker import and commit: one Dockerfile instruction applied to a
+ * configuration. CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME,
+ * WORKDIR. Pure. */
+#pragma once
+
+#include "base/err.h"
+
+struct oci_execution;
+
+/* -EINVAL with docker's words for what cannot be read or is not allowed. */
+int import_change(struct oci_execution *config, const char *change, struct err *err);
