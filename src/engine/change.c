@@ -24,7 +24,7 @@ static int write_rename(struct instance *i, char *name, struct err *err)
         auto_free char *new_key = xasprintf("names/%s", name);
         auto_free char *key = xasprintf("instances/%s", i->id);
         i->name = name;
-        auto_free char *text = record_encode(i);
+        auto_free char *text = instance_record_encode(i);
         struct store_guard guard = { .key = new_key, .mod_revision = 0 };
         struct store_op ops[] = {
                 { .kind = STORE_PUT, .key = new_key, .data = i->id, .size = strlen(i->id) },

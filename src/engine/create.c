@@ -84,7 +84,7 @@ static void creation_fail(void *arg)
 static int write_records(struct creation *c)
 {
         struct instance *i = c->instance;
-        auto_free char *text = record_encode(i);
+        auto_free char *text = instance_record_encode(i);
         auto_free char *key = xasprintf("instances/%s", i->id);
         auto_free char *name = xasprintf("names/%s", i->name);
         struct store_guard guards[] = { { .key = name }, { .key = key } };

@@ -99,7 +99,7 @@ void instance_unref(struct instance *instance)
                 return;
         attaches_drop(instance);
         loop_source_destroy(instance->private->restart_timer);
-        record_finish(instance);
+        instance_record_finish(instance);
         free(instance->log_path);
         free(instance->hostname_path);
         free(instance->hosts_path);

@@ -46,7 +46,7 @@ static void load_record(struct engine *engine, const struct store_value *value)
         static const char no_id[INSTANCE_ID_SIZE];
         struct instance *instance = instance_new(engine, no_id);
         struct err err = { 0 };
-        if (record_decode(value->data, value->size, instance, &err) < 0) {
+        if (instance_record_decode(value->data, value->size, instance, &err) < 0) {
                 log_error("the record '%s' is damaged and ignored: %s", value->key, err_text(&err));
         } else if (!streq(value->key + strlen("instances/"), instance->id)) {
                 log_error("the record '%s' is another's and ignored", value->key);

@@ -91,7 +91,7 @@ static struct record record_of(const struct instance *instance)
         };
 }
 
-char *record_encode(const struct instance *instance)
+char *instance_record_encode(const struct instance *instance)
 {
         struct record record = record_of(instance);
         return json_encode_text(&record_shape, &record, false);
@@ -113,7 +113,7 @@ static int check(const struct record *record, struct err *err)
         return 0;
 }
 
-int record_decode(const char *text, size_t size, struct instance *ret, struct err *err)
+int instance_record_decode(const char *text, size_t size, struct instance *ret, struct err *err)
 {
         struct record record = { 0 };
         int r = json_decode_text(&record_shape, text, size, &record, err);
@@ -144,7 +144,7 @@ int record_decode(const char *text, size_t size, struct instance *ret, struct er
         return 0;
 }
 
-void record_finish(struct instance *instance)
+void instance_record_finish(struct instance *instance)
 {
         struct record record = record_of(instance);
         record.id = NULL;
@@ -163,7 +163,7 @@ void instance_save(struct instance *instance)
         instance->private->dirty = false;
         if (!instance->private->listed)
                 return;
-        auto_free char *text = record_encode(instance);
+        auto_free char *text = instance_record_encode(instance);
         auto_free char *key = xasprintf("instances/%s", instance->id);
         struct err err = { 0 };
         if (store_put(instance_engine(instance)->store, key, text, strlen(text), &err) < 0)

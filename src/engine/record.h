@@ -5,9 +5,9 @@
 
 #define RECORD_VERSION 1
 
-char *record_encode(const struct instance *instance);
+char *instance_record_encode(const struct instance *instance);
 /* Fills a new instance's public members. Text of another version, a bad id or state is
  * -EBADMSG. On failure nothing is left allocated. */
-int record_decode(const char *text, size_t size, struct instance *ret, struct err *err);
+int instance_record_decode(const char *text, size_t size, struct instance *ret, struct err *err);
 /* Frees the public members. */
-void record_finish(struct instance *instance);
+void instance_record_finish(struct instance *instance);
