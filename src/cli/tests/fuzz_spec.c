@@ -2,6 +2,7 @@
 #include <json-c/json_object.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "base/auto.h"
 #include "base/str.h"
@@ -16,9 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void parse_names(const char *text)
 {
         auto_image_name name = { 0 };
-        if (image_name_parse(text, &name, NULL) == 0) {
-                auto_free char *full = image_name_full(&name);
-        }
+        if (image_name_parse(text, &name, NULL) == 0)
+                free(image_name_full(&name));
 }
 
 static void parse_times(const char *text)
