@@ -7,18 +7,45 @@
 #define MXCSR_FLAGS 0x3fu
 #define MXCSR_MASKS 0x1f80u
 
-/* Runs the thunk where the guest unmasked a SIMD exception: an exception raised
- * anew leaves the registers as they were and becomes #XM. */
-static void run_unmasked(struct cpu *cpu, const struct step *step, void *memory)
+static _Noreturn void raise_simd(struct cpu *cpu)
+{
+        cpu_raise(cpu, cpu->s.cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD);
+}
+
+/* CVTPI2PS and CVTPI2PD with a memory source leave the x87 state alone. */
+static bool uses_mmx(const struct insn *i)
+{
+        bool from_memory = i->is_mem && i->map == MAP_0F && i->code == 0x2a;
+        return i->row->properties & MMX && !from_memory;
+}
+
+#define MXCSR_FZ 0x8000u
+#define MXCSR_UM 0x0800u
+#define MXCSR_UE 0x0010u
+
+/* Runs the thunk where the guest unmasked a SIMD exception. True: one of those
+ * was raised anew; registers are as before and #XM is due. What remains
+ * unlike the processor: PE beside an unmasked UE or OE. */
+static bool run_unmasked(struct cpu *cpu, const struct step *step, void *memory)
 {
         union cpu_vec saved[16];
         uint64_t gpr[16], flags = cpu->s.rflags;
-        uint32_t before = _mm_getcsr();
+        uint32_t before = _mm_getcsr(), raised = 0;
         memcpy(saved, cpu->s.vec, sizeof(saved));
         memcpy(gpr, cpu->s.gpr, sizeof(gpr));
+        if (!(cpu->s.x87.mxcsr & MXCSR_UM)) {
+                /* Unmasked, a tiny result counts even when it is exact; masked, only
+                 * flushing to zero shows it. */
+                _mm_setcsr((before & ~MXCSR_FLAGS) | MXCSR_FZ);
+                step->thunk(cpu, memory);
+                raised = _mm_getcsr() & MXCSR_UE;
+                memcpy(cpu->s.vec, saved, sizeof(saved));
+                memcpy(cpu->s.gpr, gpr, sizeof(gpr));
+                cpu->s.rflags = flags;
+        }
         _mm_setcsr(before & ~MXCSR_FLAGS);
         step->thunk(cpu, memory);
-        uint32_t raised = _mm_getcsr() & MXCSR_FLAGS;
+        raised |= _mm_getcsr() & MXCSR_FLAGS;
         uint32_t unmasked = raised & ~(cpu->s.x87.mxcsr >> 7);
         /* Invalid, denormal and divide come before the operation: with one of them
          * unmasked, no result exists that could overflow or be inexact. */
@@ -26,31 +53,55 @@ static void run_unmasked(struct cpu *cpu, const struct step *step, void *memory)
                 raised &= 7;
         _mm_setcsr(before | raised);
         if (!unmasked)
-                return;
+                return false;
         memcpy(cpu->s.vec, saved, sizeof(saved));
         memcpy(cpu->s.gpr, gpr, sizeof(gpr));
         cpu->s.rflags = flags;
-        cpu_raise(cpu, cpu->s.cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD);
+        return true;
+}
+
+/* MMX registers are the x87's. They are loaded first; an exception of the
+ * conversion (CVTPS2PI and its like) leaves their contents, but they are in MMX
+ * state by then. */
+static void run_mmx(struct cpu *cpu, const struct step *step, void *memory)
+{
+        bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
+        bool simd = cpu->unmasked_simd && step->i.row->properties & FP;
+        if (!cpu->x87_live && cpu->s.x87.status & 0x80)
+                cpu_raise(cpu, VEC_MF);
+        if (simd) {
+                cpu_x87_sync(cpu);
+                struct cpu_x87 before = cpu->s.x87;
+                cpu_x87_load(cpu);
+                if (run_unmasked(cpu, step, memory)) {
+                        cpu_x87_sync(cpu);
+                        uint32_t mxcsr = cpu->s.x87.mxcsr;
+                        cpu->s.x87 = before;
+                        cpu->s.x87.mxcsr = mxcsr;
+                        cpu_x87_load(cpu);
+                        __asm__ volatile("movd %%mm0, %0" : "=r"(mxcsr));
+                        cpu_x87_sync(cpu);
+                        raise_simd(cpu);
+                }
+        } else {
+                cpu_x87_load(cpu);
+                step->thunk(cpu, memory);
+        }
+        if (exact)
+                cpu_x87_sync(cpu);
 }
 
 static void run(struct cpu *cpu, const struct step *step, void *memory)
 {
         uint64_t p = step->i.row->properties;
-        if (unlikely(cpu->unmasked_simd && p & FP)) {
-                run_unmasked(cpu, step, memory);
-                return;
-        }
-        if (unlikely(p & MMX)) {
-                bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
-                if (!cpu->x87_live && cpu->s.x87.status & 0x80)
-                        cpu_raise(cpu, VEC_MF);
-                cpu_x87_load(cpu);
+        if (unlikely(uses_mmx(&step->i))) {
+                run_mmx(cpu, step, memory);
+        } else if (unlikely(cpu->unmasked_simd && p & FP)) {
+                if (run_unmasked(cpu, step, memory))
+                        raise_simd(cpu);
+        } else {
                 step->thunk(cpu, memory);
-                if (exact)
-                        cpu_x87_sync(cpu);
-                return;
         }
-        step->thunk(cpu, memory);
 }
 
 void exec_host_reg(struct cpu *cpu, const struct step *step)
@@ -64,11 +115,14 @@ void exec_host(struct cpu *cpu, const struct step *step)
         check_unit(cpu, step);
         unsigned size = step->i.mem_size;
         bool write = step->i.mem_write;
+        if (unlikely(uses_mmx(&step->i) && !cpu->x87_live && cpu->s.x87.status & 0x80))
+                cpu_raise(cpu, VEC_MF);
         uint64_t linear = step_linear(cpu, step, size, write);
         if (step->i.mem_aligned && linear & (size - 1))
                 cpu_gp(cpu);
         void *host = mem_host(cpu, linear, size, write);
-        if (likely(host != NULL)) {
+        /* A store that an unmasked exception may suppress goes through the bounce. */
+        if (likely(host != NULL && !(write && cpu->unmasked_simd))) {
                 run(cpu, step, host);
                 return;
         }
@@ -202,8 +256,11 @@ void exec_emms(struct cpu *cpu, const struct step *step)
         check_unit(cpu, step);
         if (!cpu->x87_live && cpu->s.x87.status & 0x80)
                 cpu_raise(cpu, VEC_MF);
-        cpu_x87_sync(cpu);
-        cpu->s.x87.tag = 0;
+        bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
+        cpu_x87_load(cpu);
+        __asm__ volatile("emms");
+        if (exact)
+                cpu_x87_sync(cpu);
 }
 
 /* ---- MXCSR ---- */
@@ -306,13 +363,10 @@ void exec_vgather(struct cpu *cpu, const struct step *step)
         uint64_t base = SLOT(cpu, uint64_t, step->base) + (uint64_t)step->i.disp;
         for (unsigned i = 0; i < count; i++) {
                 uint8_t *m = mask->bytes + i * element;
-                bool wanted = m[element - 1] & 0x80;
-                memset(m, wanted ? 0xff : 0, element);
-        }
-        for (unsigned i = 0; i < count; i++) {
-                uint8_t *m = mask->bytes + i * element;
-                if (!m[0])
+                if (!(m[element - 1] & 0x80)) {
+                        memset(m, 0, element);
                         continue;
+                }
                 int64_t n = index_size == 8 ? (int64_t)index.qwords[i] : (int32_t)index.dwords[i];
                 uint64_t offset = (base + ((uint64_t)n << step->i.scale)) & step->address_mask;
                 uint64_t linear = seg_linear(cpu, step->i.seg, offset, element, false);

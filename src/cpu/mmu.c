@@ -430,12 +430,22 @@ static void check_watchpoints(struct cpu *cpu, uint64_t linear, unsigned size, b
         }
 }
 
+/* Whether this access of the instruction goes through SS: #SS instead of #GP. */
+static bool stack_access(const struct cpu *cpu, const struct insn *i, uint64_t linear)
+{
+        bool uses_stack = i->gpr_written >> CPU_RSP & 1;
+        if (!i->is_mem)
+                return uses_stack;
+        uint64_t rsp = cpu->s.gpr[CPU_RSP];
+        bool implied = i->class == CLASS_CONTROL || i->op == OP_PUSH || i->op == OP_POP;
+        return i->seg == CPU_SS ||
+               (uses_stack && implied && (linear == rsp || linear == rsp - i->opsize));
+}
+
 static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
 {
         if (!cpu->legacy && (!canonical(linear) || !canonical(linear + size - 1))) {
-                const struct step *step = cpu->step;
-                bool stack = step && (step->i.is_mem ? step->i.seg == CPU_SS
-                                                     : step->i.gpr_written >> CPU_RSP & 1);
+                bool stack = cpu->step && stack_access(cpu, &cpu->step->i, linear);
                 cpu_raise_error(cpu, stack ? VEC_SS : VEC_GP, 0);
         }
         if (cpu->context != CTX_CHECKED)

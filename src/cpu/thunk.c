@@ -26,8 +26,10 @@
 struct plan {
         uint16_t read, written; /* guest general registers */
         uint32_t vec_read, vec_written;
-        uint8_t host[16];  /* host register of a guest one */
-        uint8_t high_byte; /* guest register whose bits 8-15 are the operand, REG_NONE */
+        uint8_t host[16]; /* host register of a guest one */
+        /* Guest register whose bits 8-15 are the r/m operand, REG_NONE; and the host
+         * register for it. */
+        uint8_t high_byte, high_host;
 };
 
 struct emitter {
@@ -65,8 +67,10 @@ static void plan_operand(struct plan *p, const struct insn *insn, unsigned n)
                 if (insn->is_mem || o.size == SZ_F87)
                         return;
                 r = insn->rm;
-                if (insn_operand_size(insn, o) == 1 && !insn->rex && r >= 4 && r < 8)
-                        p->high_byte = (uint8_t)(r -= 4);
+                if (insn_operand_size(insn, o) == 1 && !insn->rex && r >= 4 && r < 8) {
+                        p->high_byte = (uint8_t)(r - 4);
+                        return;
+                }
                 break;
         case OPK_G:
                 break;
@@ -140,7 +144,8 @@ static bool plan_make(struct plan *p, const struct insn *insn)
                 p->host[g] = pool[k];
                 taken |= (uint16_t)(1u << pool[k]);
         }
-        return true;
+        p->high_host = 11;
+        return p->high_byte == REG_NONE || !(taken >> 11 & 1);
 }
 
 /* The instruction with registers renamed and memory at [rsi]. */
@@ -155,7 +160,7 @@ static void emit_insn(struct emitter *e, const struct insn *insn, const struct p
                 else if (kind == OPK_V || kind == OPK_P)
                         reg = insn->reg;
                 else if (kind == OPK_E && row->operands[i].size != SZ_F87)
-                        rm = p->high_byte != REG_NONE ? p->host[p->high_byte] : p->host[insn->rm];
+                        rm = p->high_byte != REG_NONE ? p->high_host : p->host[insn->rm];
                 else if (kind == OPK_W || kind == OPK_Q)
                         rm = insn->rm;
                 else if (kind == OPK_B)
@@ -246,15 +251,14 @@ static void emit_thunk(struct emitter *e, const struct insn *insn, const struct 
         for (unsigned g = 0; g < 16; g++) {
                 if (!(p->read >> g & 1))
                         continue;
-                if (g == p->high_byte) {
-                        emit(e, p->host[g] & 8 ? 0x44 : 0x40); /* movzx r32, byte */
-                        emit(e, 0x0f);
-                        emit(e, 0xb6);
-                        emit(e, 0x80 | (p->host[g] & 7) << 3 | 7);
-                        emit32(e, 8 * g + 1);
-                } else {
-                        emit_gpr(e, 0x8b, p->host[g], 8 * g);
-                }
+                emit_gpr(e, 0x8b, p->host[g], 8 * g);
+        }
+        if (p->high_byte != REG_NONE) {
+                emit(e, 0x44); /* movzx r11d, byte [rdi+...] */
+                emit(e, 0x0f);
+                emit(e, 0xb6);
+                emit(e, 0x80 | (p->high_host & 7) << 3 | 7);
+                emit32(e, 8u * p->high_byte + 1);
         }
         emit_insn(e, insn, p);
         if (insn->eflags.write)
