@@ -11,16 +11,17 @@
 
 #define WIDTH_DEFAULT 80
 
+/* Signals whose default action ends the program. SIGKILL cannot be helped. */
+static const int fatal_signals[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGILL,  SIGABRT, SIGBUS, SIGFPE,
+                                     SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2 };
+
 static struct {
         volatile sig_atomic_t changed;
         bool prepared;
         int fd;
         struct termios before;
+        struct sigaction actions[ELEMENTS(fatal_signals)]; /* before ours */
 } saved;
-
-/* Signals whose default action ends the program. SIGKILL cannot be helped. */
-static const int fatal_signals[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGILL,  SIGABRT, SIGBUS, SIGFPE,
-                                     SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1, SIGUSR2 };
 
 bool terminal_is(int fd)
 {
@@ -54,10 +55,13 @@ void terminal_restore(void)
         errno = keep;
 }
 
+/* Then what would have happened happens: death, or somebody's report first. */
 static void restore_and_die(int signo)
 {
         terminal_restore();
-        signal(signo, SIG_DFL);
+        for (size_t i = 0; i < ELEMENTS(fatal_signals); i++)
+                if (fatal_signals[i] == signo)
+                        sigaction(signo, &saved.actions[i], NULL);
         raise(signo);
 }
 
@@ -68,11 +72,10 @@ static void prepare(void)
         saved.prepared = true;
         atexit(terminal_restore);
         for (size_t i = 0; i < ELEMENTS(fatal_signals); i++) {
-                struct sigaction now;
-                if (sigaction(fatal_signals[i], NULL, &now) < 0 || now.sa_handler != SIG_DFL)
-                        continue; /* ignored, or somebody's */
-                struct sigaction handler = { .sa_handler = restore_and_die };
-                sigaction(fatal_signals[i], &handler, NULL);
+                const struct sigaction handler = { .sa_handler = restore_and_die };
+                if (sigaction(fatal_signals[i], NULL, &saved.actions[i]) == 0 &&
+                    saved.actions[i].sa_handler != SIG_IGN)
+                        sigaction(fatal_signals[i], &handler, NULL);
         }
 }
 
