@@ -265,6 +265,7 @@ int runtime_main(int argc, char **argv)
         };
         int code = 0;
         open_standard_fds();
+        umask(022); /* the modes of what we make are ours to choose */
         if (str_empty(globals.cli.root))
                 globals.cli.root = DEFAULT_ROOT;
         int r = parse_globals(argc, argv, &globals, &err);

@@ -134,7 +134,7 @@ static int launch(const struct cli *cli, int argc, char **argv, bool create, int
         options.pid_file = pid_file;
         r = create ? container_create(&options, err) : container_run(&options, keep, ret_code, err);
         if (r < 0)
-                err_wrap(err, "%s container %s", argv[0], options.id);
+                err_wrap(err, "%s container %s", argv[0], *options.id ? options.id : "\"\"");
         return r;
 }
 

@@ -26,6 +26,8 @@
 
 #define PASSWD_SIZE_MAX ((size_t)4 << 20)
 #define PS_SIZE_MAX     ((size_t)16 << 20)
+#define OOM_RECHECK_MS  10
+#define OOM_RECHECKS    100
 
 /* The name of a uid, from /etc/passwd alone: a static program has no name
  * service. */
@@ -302,45 +304,65 @@ static int parse_interval(const char *text, int *ret_ms)
         return -EINVAL;
 }
 
+/* The OOM notification of version 1 comes before the kill is counted, so the
+ * counter is looked at again for a while. */
+struct oom_watch {
+        int fd;
+        uint64_t count;
+        int rechecks;
+};
+
+static void check_oom(struct oom_watch *watch, const char *id, struct cgroup *cgroup)
+{
+        uint64_t now;
+        if (watch->rechecks > 0)
+                watch->rechecks--;
+        if (cgroup_oom_kills(cgroup, &now, NULL) < 0 || now <= watch->count)
+                return;
+        watch->count = now;
+        watch->rechecks = 0;
+        printf("{\"type\":\"oom\",\"id\":\"%s\"}\n", id);
+        fflush(stdout);
+}
+
 static int stream_events(const struct cli *cli, const char *id, int interval_ms,
                          struct cgroup *cgroup, struct err *err)
 {
         auto_record record = { 0 };
         enum state_status status;
-        auto_fd oom = -1, pidfd = -1;
+        auto_fd pidfd = -1;
         int r = container_load(cli->root, id, false, &record, &status, err);
         if (r == 0)
                 r = process_open((pid_t)record.pid, record.start_time, &pidfd, err);
         if (r < 0)
                 return r;
-        uint64_t before = 0, now;
-        (void)cgroup_oom_watch(cgroup, &oom, NULL);
-        (void)cgroup_oom_kills(cgroup, &before, NULL);
+        struct oom_watch watch = { .fd = -1 };
+        (void)cgroup_oom_watch(cgroup, &watch.fd, NULL);
+        (void)cgroup_oom_kills(cgroup, &watch.count, NULL);
+        auto_fd oom = watch.fd;
         int64_t next = clock_monotonic_ns() + interval_ms * NS_PER_MS;
         for (;;) {
                 struct pollfd entries[] = { { .fd = pidfd, .events = POLLIN },
                                             { .fd = oom, .events = POLLIN | POLLPRI } };
                 int64_t left = (next - clock_monotonic_ns()) / NS_PER_MS;
-                int n = poll(entries, 2, left > 0 ? (int)left : 0);
-                if (n < 0 && errno != EINTR)
+                if (watch.rechecks > 0 && left > OOM_RECHECK_MS)
+                        left = OOM_RECHECK_MS;
+                if (poll(entries, 2, left > 0 ? (int)left : 0) < 0 && errno != EINTR)
                         return err_set(err, errno, "poll");
-                if (entries[0].revents)
-                        return 0;
                 if (entries[1].revents) {
                         char drained[4096];
                         (void)!read(oom, drained, sizeof(drained));
-                        if (cgroup_oom_kills(cgroup, &now, NULL) == 0 && now > before) {
-                                before = now;
-                                printf("{\"type\":\"oom\",\"id\":\"%s\"}\n", id);
-                                fflush(stdout);
-                        }
+                        watch.rechecks = OOM_RECHECKS;
                 }
-                if (clock_monotonic_ns() >= next) {
-                        r = print_stats(id, cgroup, err);
-                        if (r < 0)
-                                return r;
-                        next += interval_ms * NS_PER_MS;
-                }
+                check_oom(&watch, id, cgroup);
+                if (entries[0].revents)
+                        return 0;
+                if (clock_monotonic_ns() < next)
+                        continue;
+                r = print_stats(id, cgroup, err);
+                if (r < 0)
+                        return r;
+                next += interval_ms * NS_PER_MS;
         }
 }
 

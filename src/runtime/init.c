@@ -157,16 +157,16 @@ static int make_terminal(struct launch *launch, int root_fd, struct err *err)
         return r < 0 ? err_wrap(err, "terminal") : 0;
 }
 
-/* A missing working directory is made, as runc does, while that is possible. */
-static int make_cwd(int root_fd, const char *cwd, struct err *err)
+/* A missing working directory is made, as runc does, while that is possible. What
+ * else is wrong with it, chdir will tell. */
+static void make_cwd(int root_fd, const char *cwd)
 {
         auto_fd fd = -1;
         if (streq(cwd, "/"))
-                return 0;
+                return;
         int r = resolve_open(root_fd, cwd, O_PATH, 0, &fd, NULL);
         if (r == -ENOENT)
-                r = resolve_make_dir(root_fd, cwd, 0755, &fd, err);
-        return r == -ENOENT || r == -EROFS ? 0 : r == -ENOTDIR || r == -EACCES ? 0 : r;
+                (void)resolve_make_dir(root_fd, cwd, 0755, &fd, NULL);
 }
 
 static int build_tree(struct launch *launch, const struct hook_state *state, struct err *err)
@@ -190,11 +190,12 @@ static int build_tree(struct launch *launch, const struct hook_state *state, str
         if (r == 0)
                 r = make_terminal(launch, rootfs.root_fd, err);
         if (r == 0)
-                r = make_cwd(rootfs.root_fd, launch->spec.process->cwd, err);
+                make_cwd(rootfs.root_fd, launch->spec.process->cwd);
         if (r == 0)
                 r = rootfs_restrict(&rootfs, err);
         if (r == 0)
                 r = rootfs_enter(&rootfs, err);
+        close_fd(&rootfs.root_fd);
         return r == 0 ? set_sysctl(launch, err) : r;
 }
 

@@ -21,7 +21,7 @@
 #define RECORD_FILE     "state.json"
 #define RECORD_VERSION  1
 #define RECORD_SIZE_MAX (OCI_CONFIG_SIZE_MAX + ((size_t)1 << 20))
-#define ID_LENGTH_MAX   1024
+#define ID_LENGTH_MAX   255 /* it names a directory */
 #define LOCK_POLL_NS    2000000L
 
 #define RECORD_FIELDS                                                                              \

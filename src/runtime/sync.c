@@ -49,9 +49,12 @@ int sync_receive(int fd, struct err *err)
 {
         struct message message;
         ssize_t n;
+        /* ECONNRESET comes, once, before the last words of a peer that left some of
+         * ours unread. */
+        int resets = 0;
         do
                 n = recv(fd, &message, sizeof(message), 0);
-        while (n < 0 && errno == EINTR);
+        while (n < 0 && (errno == EINTR || (errno == ECONNRESET && resets++ == 0)));
         if (n < 0 && errno != ECONNRESET)
                 return err_set(err, errno, "listen to the container's process");
         if (n <= 0)
