@@ -191,8 +191,8 @@ void cpu_reset(struct cpu *cpu, bool application_processor);
 struct cpu_state *cpu_state(struct cpu *cpu);
 void cpu_state_changed(struct cpu *cpu);
 
-/* Runs at most about `budget` instructions (it stops at the next block border;
- * a budget of 1 runs exactly one instruction, or delivers one event). */
+/* Runs at most `budget` instructions; an exception or interrupt delivered counts
+ * as one, and so does each part of a REP that was interrupted. */
 enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget);
 
 /* THREAD-SAFE inputs. */

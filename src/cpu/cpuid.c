@@ -96,7 +96,7 @@ static void leaf_d(const struct cpu *cpu, uint32_t sub, uint32_t r[4])
 
 static void basic(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
-        const uint32_t *host = cached(cpu, leaf, sub);
+        const uint32_t *host = cached(cpu, leaf, leaf == 4 ? sub : 0);
         switch (leaf) {
         case 0:
                 memcpy(r, host, 16);

@@ -527,14 +527,14 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || cpu->s.interrupt_shadow ||
-                             cpu->counters.instructions + 1 == deadline)) {
+                if (unlikely(cpu->slow || cpu->s.interrupt_shadow)) {
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
                 struct block *b = block_find(cpu);
-                block_run(cpu, b, b->length);
+                uint64_t left = deadline - cpu->counters.instructions;
+                block_run(cpu, b, likely(b->length <= left) ? b->length : (unsigned)left);
         }
 }
 

@@ -13,6 +13,11 @@
 #define NATIVE_RODATA     0x10018000u /* 1 page, read only */
 #define NATIVE_STATE      0x30000000u /* where the stubs keep state; not for guests */
 
+/* How the code ends: jmp [NATIVE_STATE + 2448]. Natively that leads to the exit
+ * stub; in the guest, where nothing is mapped there, to a page fault. */
+#define NATIVE_LEAVE      "\xff\x24\x25\x90\x09\x00\x30"
+#define NATIVE_LEAVE_SIZE 7u
+
 struct native_state {
         uint64_t gpr[16];
         uint64_t rip, rflags;

@@ -20,7 +20,7 @@ struct stub_area {
         struct native_state in, out;
         uint64_t host_rsp;
         uint64_t target;
-        uint64_t host_fsw[2];
+        uint64_t exit[2];
 } __attribute__((aligned(64)));
 
 #define AREA ((struct stub_area *)(uintptr_t)NATIVE_STATE)
@@ -39,9 +39,9 @@ static_assert(offsetof(struct native_state, rflags) == 136, "offset of rflags");
 
 #define GPRS(X)                                                                                    \
         X("rax", 0)                                                                                \
-        X("rcx", 8) X("rdx", 16) X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64)   \
-                X("r9", 72) X("r10", 80) X("r11", 88) X("r12", 96) X("r13", 104) X("r14", 112)     \
-                        X("r15", 120)
+        X("rcx", 8)                                                                                \
+        X("rdx", 16) X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72)   \
+                X("r10", 80) X("r11", 88) X("r12", 96) X("r13", 104) X("r14", 112) X("r15", 120)
 #define YMMS(X)                                                                                    \
         X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 #define LOAD_GPR(r, o)  "mov " IN "+" STR(o) ", %" r "\n\t"
@@ -64,7 +64,7 @@ __asm__(".text\n.globl native_enter\nnative_enter:\n\t"
                                              "pushfq\n\tpop " OUT "+136\n\t"
                                              "cld\n\t" YMMS(
                                                      STORE_YMM) "fxsave64 " IN "+0x2200\n\tfninit\n"
-                                                                               "\tvzeroupper\n\t"
+                                                                "\tvzeroupper\n\t"
                                                                 "movl $0x1f80, -8(%rsp)\n\tldmxcsr "
                                                                 "-8(%rsp)\n\t"
                                                                 "pop %r15\n\tpop %r14\n\tpop "
@@ -131,17 +131,14 @@ static void run_case(const struct native_case *c, struct native_result *r)
 {
         uint8_t *code = (uint8_t *)(uintptr_t)NATIVE_CODE;
         uint8_t *data = (uint8_t *)(uintptr_t)NATIVE_DATA;
-        /* jmp *exit: an indirect jump through the area, so any distance works */
-        static const uint8_t leave[] = { 0xff, 0x24, 0x25 };
-        uint32_t slot = NATIVE_STATE + (uint32_t)offsetof(struct stub_area, host_fsw);
+        static_assert(offsetof(struct stub_area, exit) == 2448, "NATIVE_LEAVE");
         native_fill(c->data_seed, data);
-        memset(code, 0xcc, 512);
+        memset(code, 0xcc, NATIVE_CODE_BYTES);
         memcpy(code, c->code, c->code_size);
-        memcpy(code + c->code_size, leave, 3);
-        memcpy(code + c->code_size + 3, &slot, 4);
+        memcpy(code + c->code_size, NATIVE_LEAVE, NATIVE_LEAVE_SIZE);
         AREA->in = c->state;
         AREA->target = NATIVE_CODE;
-        AREA->host_fsw[0] = (uint64_t)(uintptr_t)native_exit;
+        AREA->exit[0] = (uint64_t)(uintptr_t)native_exit;
         memcpy((uint8_t *)AREA + 0x2000, c->state.fx, 512);
         now = r;
         if (sigsetjmp(back, 0) == 0) {

@@ -51,9 +51,9 @@ static void run_soft(struct guest *g, const struct cpu_state *fresh, const struc
                 s->seg[CPU_CS].attributes = 0xc0fb;
                 s->seg[CPU_CS].selector = GUEST_USER32;
         }
-        memset(g->ram + CODE_AT, 0xcc, 512);
+        memset(g->ram + CODE_AT, 0xcc, NATIVE_CODE_BYTES);
         memcpy(g->ram + CODE_AT, c->code, c->code_size);
-        memcpy(g->ram + CODE_AT + c->code_size, "\x0f\x0b", 2);
+        memcpy(g->ram + CODE_AT + c->code_size, NATIVE_LEAVE, NATIVE_LEAVE_SIZE);
         native_fill(c->data_seed, g->ram + DATA_AT);
         cpu_memory_written(&g->memory, CODE_AT, 4096);
         cpu_state_changed(g->cpu);
@@ -66,7 +66,7 @@ static void run_soft(struct guest *g, const struct cpu_state *fresh, const struc
         r->vector = end.vector;
         r->error = end.error;
         r->cr2 = s->cr2;
-        if (end.vector == 6 && end.rip == NATIVE_CODE + c->code_size)
+        if (end.vector == 14 && end.rip == NATIVE_CODE + c->code_size)
                 r->vector = -1;
         if (end.exit != CPU_EXIT_HALT)
                 r->vector = 1000 + (int)end.exit;
@@ -186,6 +186,13 @@ static void print_case(uint64_t number, const struct native_case *c)
         printf("\n");
 }
 
+/* A page fault where the process may well have something mapped by chance. */
+static bool elsewhere(const struct native_result *soft)
+{
+        return soft->vector == 14 && soft->cr2 - NATIVE_CODE >= 0x20000 && soft->cr2 >= 0x10000 &&
+               soft->cr2 < 0x800000000000;
+}
+
 int main(int argc, char **argv)
 {
         uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : FIXED_SEED;
@@ -216,6 +223,8 @@ int main(int argc, char **argv)
                         }
                         run_soft(&g, &fresh, &c, &soft);
                         faults += host[i].vector >= 0;
+                        if (elsewhere(&soft))
+                                continue;
                         if (differs(&c, &host[i], &soft, false)) {
                                 wrong++;
                                 if (wrong < 2000) {

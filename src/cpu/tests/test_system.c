@@ -1,0 +1,701 @@
+/* System behaviour: modes, paging, privilege transfers, interrupts, debugging,
+ * self-modifying code. Guest code is assembled by the compiler's assembler. */
+#include "cpu/decode.h"
+#include "cpu/tests/guest.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define CODE(name, bits, text)                                                                     \
+        __asm__(".pushsection .rodata\n.intel_syntax noprefix\n.code" #bits "\n" #name ":\n" text  \
+                "\n" #name "_end:\n.code64\n.att_syntax prefix\n.popsection\n");                   \
+        extern const uint8_t name[], name##_end[]
+
+#define USER_CODE 0x400000u
+#define USER_DATA 0x600000u
+
+static char port_text[64];
+static unsigned port_length;
+static uint64_t mmio_last, mmio_address;
+static unsigned mmio_size;
+static int irq_vector = -1;
+static struct cpu *irq_cpu;
+
+static void on_pio_write(void *arg, uint16_t port, unsigned size, uint32_t value)
+{
+        (void)arg;
+        (void)size;
+        if (port == 0xe9 && port_length < sizeof(port_text) - 1)
+                port_text[port_length++] = (char)value;
+}
+
+static uint32_t on_pio_read(void *arg, uint16_t port, unsigned size)
+{
+        (void)arg;
+        return port == 0x60 ? 0x12345678u >> (size == 1 ? 0 : 4) : 0xffffffff;
+}
+
+static uint64_t on_mmio_read(void *arg, uint64_t gpa, unsigned size)
+{
+        (void)arg;
+        mmio_address = gpa;
+        mmio_size = size;
+        return 0x1122334455667788;
+}
+
+static void on_mmio_write(void *arg, uint64_t gpa, unsigned size, uint64_t value)
+{
+        (void)arg;
+        mmio_address = gpa;
+        mmio_size = size;
+        mmio_last = value;
+}
+
+static int on_acknowledge(void *arg)
+{
+        (void)arg;
+        int vector = irq_vector;
+        irq_vector = -1;
+        cpu_set_irq(irq_cpu, false);
+        return vector;
+}
+
+static void setup(struct guest *g)
+{
+        guest_create(g);
+        g->bus.pio_read = on_pio_read;
+        g->bus.pio_write = on_pio_write;
+        g->bus.mmio_read = on_mmio_read;
+        g->bus.mmio_write = on_mmio_write;
+        g->bus.interrupt_acknowledge = on_acknowledge;
+        irq_cpu = g->cpu;
+        irq_vector = -1;
+        port_length = 0;
+        memset(port_text, 0, sizeof(port_text));
+}
+
+/* Long mode with a page of code and two of data; user or supervisor. */
+static struct cpu_state *setup_code(struct guest *g, bool user, const uint8_t *code,
+                                    const uint8_t *end)
+{
+        setup(g);
+        guest_long_mode(g, user);
+        uint64_t u = user ? GUEST_PTE_U : 0;
+        guest_map(g, USER_CODE, GUEST_FREE, u | GUEST_PTE_W);
+        guest_map(g, USER_CODE + 4096, GUEST_FREE + 0x1000, u | GUEST_PTE_W);
+        guest_map(g, USER_DATA, GUEST_FREE + 0x2000, u | GUEST_PTE_W);
+        guest_map(g, USER_DATA + 4096, GUEST_FREE + 0x3000, u | GUEST_PTE_W);
+        memcpy(g->ram + GUEST_FREE, code, (size_t)(end - code));
+        struct cpu_state *s = cpu_state(g->cpu);
+        s->rip = USER_CODE;
+        s->gpr[CPU_RSP] = user ? USER_DATA + 0x1000 : GUEST_STACK0 - 0x800;
+        s->gpr[CPU_RBX] = USER_DATA;
+        return s;
+}
+
+/* ---- from reset to long mode ---- */
+
+#define AT(label) "(" label " - boot + 0x7c00)"
+CODE(boot, 16,
+     "cli; xor ax, ax; mov ds, ax; mov ss, ax; mov sp, 0x7000\n"
+     "mov al, 'R'; out 0xe9, al\n"
+     "push 0x1234; pop cx; cmp cx, 0x1234; jne boot_bad\n"
+     "lgdt [" AT(
+             "boot_gdtr") "]\n"
+                          "mov eax, cr0; or al, 1; mov cr0, eax\n"
+                          ".byte 0xea; .word " AT(
+                                  "boot_32") ", 0x08\n" /* jmp 8:boot_32 */
+                                             "boot_bad: hlt\n"
+                                             ".code32\n"
+                                             "boot_32: mov ax, 0x10; mov ds, ax; mov ss, ax; mov "
+                                             "esp, 0x7000\n"
+                                             "mov al, 'P'; out 0xe9, al\n"
+                                             "mov eax, cr4; or eax, 0x20; mov cr4, eax\n"
+                                             "mov eax, 0x1000; mov cr3, eax\n"
+                                             "mov ecx, 0xc0000080; rdmsr; or eax, 0x100; wrmsr\n"
+                                             "mov eax, cr0; or eax, 0x80000000; mov cr0, eax\n"
+                                             "mov al, 'C'; out 0xe9, al\n" /* compatibility mode now
+                                                                            */
+                                             ".byte 0xea; .long " AT(
+                                                     "boot_64") "; .word 0x18\n"
+                                                                ".code64\n"
+                                                                "boot_64: mov al, 'L'; out 0xe9, "
+                                                                "al\n"
+                                                                "mov rax, 0x123456789abcdef0; mov "
+                                                                "[0x6000], rax\n"
+                                                                "mov ecx, 0xc0000080; rdmsr; mov "
+                                                                "[0x6008], eax\n"
+                                                                "hlt\n"
+                                                                ".balign 8\nboot_gdt: .quad 0, "
+                                                                "0x00cf9b000000ffff, "
+                                                                "0x00cf93000000ffff, "
+                                                                "0x00af9b000000ffff\n"
+                                                                "boot_gdtr: .word 31; .long " AT(
+                                                                        "boot_gdt") "\n");
+
+static void boots_from_real_to_long_mode(void **state)
+{
+        (void)state;
+        struct guest g;
+        setup(&g);
+        memcpy(g.ram + 0x7c00, boot, (size_t)(boot_end - boot));
+        static const uint64_t tables[3] = { 0x2003, 0x3003, 0x83 }; /* one 2 MiB page */
+        for (unsigned i = 0; i < 3; i++)
+                memcpy(g.ram + 0x1000 + 0x1000 * i, &tables[i], 8);
+        struct cpu_state *s = cpu_state(g.cpu);
+        assert_int_equal(s->rip + s->seg[CPU_CS].base, 0xfffffff0);
+        s->seg[CPU_CS].base = 0;
+        s->seg[CPU_CS].selector = 0;
+        s->rip = 0x7c00;
+        cpu_state_changed(g.cpu);
+        assert_int_equal(cpu_run(g.cpu, 10000), CPU_EXIT_HALT);
+        assert_string_equal(port_text, "RPCL");
+        uint64_t mark;
+        uint32_t efer;
+        memcpy(&mark, g.ram + 0x6000, 8);
+        memcpy(&efer, g.ram + 0x6008, 4);
+        assert_int_equal(mark, 0x123456789abcdef0);
+        assert_int_equal(efer, 0x500);
+        assert_int_equal(g.ram[0x3000] & 0x60, 0x60); /* accessed and dirty */
+        guest_destroy(&g);
+}
+
+/* ---- page faults ---- */
+
+CODE(read_rbx, 64, "mov rax, [rbx]; ud2");
+CODE(write_rbx, 64, "mov [rbx], rax; ud2");
+CODE(call_rbx, 64, "jmp rbx");
+
+enum access { READ, WRITE, EXECUTE };
+
+/* What the processor must say about one access; -1 none. */
+static int expected_error(uint64_t pte, enum access access, bool user, uint64_t cr4, bool wp)
+{
+        bool present = pte & 1, writable = pte & 2, upage = pte & 4, nx = pte >> 63;
+        bool fault = !present;
+        if (access == EXECUTE)
+                fault |= nx || (user && !upage) || (!user && upage && cr4 & 0x100000);
+        else if (user)
+                fault |= !upage || (access == WRITE && !writable);
+        else
+                fault |= (upage && cr4 & 0x200000) || (access == WRITE && !writable && wp);
+        if (!fault)
+                return -1;
+        return (present ? 1 : 0) | (access == WRITE ? 2 : 0) | (user ? 4 : 0) |
+               (access == EXECUTE ? 16 : 0);
+}
+
+static void check_fault(uint64_t pte, enum access access, bool user, uint64_t cr4, bool wp)
+{
+        struct guest g;
+        const uint8_t *code = access == READ ? read_rbx : access == WRITE ? write_rbx : call_rbx;
+        struct cpu_state *s = setup_code(&g, user, code, code + 16);
+        uint64_t at = 0x700000;
+        guest_map(&g, at, GUEST_FREE + 0x4000, 0);
+        memcpy(g.ram + GUEST_FREE + 0x4000, "\x0f\x0b", 2);
+        uint64_t top = g.next_table;
+        for (uint64_t t = GUEST_TABLES; t < top; t += 8) {
+                uint64_t entry;
+                memcpy(&entry, g.ram + t, 8);
+                if ((entry & ~0xfffull) == GUEST_FREE + 0x4000) {
+                        entry = (entry & ~1ull) | pte;
+                        memcpy(g.ram + t, &entry, 8);
+                }
+        }
+        s->cr4 |= cr4;
+        if (!wp)
+                s->cr0 &= ~0x10000ull;
+        s->gpr[CPU_RBX] = at;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        int error = expected_error(pte, access, user, cr4, wp);
+        if (error < 0) {
+                assert_int_equal(end.vector, 6);
+        } else {
+                if (end.vector != 14)
+                        print_message("pte %llx access %d user %d cr4 %llx wp %d\n",
+                                      (unsigned long long)pte, access, user,
+                                      (unsigned long long)cr4, wp);
+                assert_int_equal(end.vector, 14);
+                assert_int_equal(end.error, error);
+                assert_int_equal(s->cr2, at);
+                assert_int_equal(end.rip, access == EXECUTE ? at : USER_CODE);
+        }
+        guest_destroy(&g);
+}
+
+static void page_faults_have_exact_error_codes(void **state)
+{
+        (void)state;
+        static const uint64_t cr4s[] = { 0, 0x100000, 0x200000 };
+        for (unsigned bits = 0; bits < 16; bits++) {
+                uint64_t pte = (bits & 7) | (bits & 8 ? GUEST_PTE_NX : 0);
+                for (unsigned n = 0; n < 3 * 3 * 2 * 2; n++) {
+                        bool user = n & 1, wp = n & 2;
+                        check_fault(pte, (enum access)(n / 4 % 3), user, cr4s[n / 12], wp);
+                }
+        }
+}
+
+CODE(straddle, 64, "mov rax, 0x1122334455667788; mov [rbx], rax; ud2");
+
+static void an_access_across_pages_faults_before_it_changes_anything(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, straddle, straddle_end);
+        s->gpr[CPU_RBX] = USER_DATA + 0x2000 - 4; /* the next page is not mapped */
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 14);
+        assert_int_equal(end.error, 6);
+        assert_int_equal(s->cr2, USER_DATA + 0x2000);
+        uint32_t left;
+        memcpy(&left, g.ram + GUEST_FREE + 0x4000 - 4, 4);
+        assert_int_equal(left, 0);
+        s->gpr[CPU_RBX] = USER_DATA + 0x1000 - 4; /* both mapped */
+        s->rip = USER_CODE;
+        guest_destroy(&g);
+}
+
+CODE(rep_fault, 64, "cld; rep stosb; ud2");
+
+static void rep_faults_in_the_middle_and_restarts(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, rep_fault, rep_fault_end);
+        s->gpr[CPU_RDI] = USER_DATA + 0x1ff0;
+        s->gpr[CPU_RCX] = 0x30;
+        s->gpr[CPU_RAX] = 0xab;
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 14);
+        assert_int_equal(end.rip, USER_CODE + 1);
+        assert_int_equal(s->gpr[CPU_RCX], 0x20);
+        assert_int_equal(s->gpr[CPU_RDI], USER_DATA + 0x2000);
+        guest_destroy(&g);
+}
+
+/* ---- privilege ---- */
+
+CODE(do_syscall, 64, "mov rdi, 7; syscall; mov r8, rax; ud2");
+CODE(kernel_entry, 64, "swapgs; mov rax, gs:[0]; add rax, rdi; swapgs; rex.w sysret");
+
+static void syscall_and_sysret_change_privilege(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, do_syscall, do_syscall_end);
+        memcpy(g.ram + 0x29000, kernel_entry, (size_t)(kernel_entry_end - kernel_entry));
+        uint64_t secret = 35;
+        memcpy(g.ram + 0x2a000, &secret, 8);
+        s->lstar = 0x29000;
+        s->star = (uint64_t)GUEST_CODE64 << 32 | (uint64_t)(GUEST_USER64 - 16) << 48;
+        s->sfmask = 0x200;
+        s->kernel_gs_base = 0x2a000;
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[8], 42);
+        assert_int_equal(end.cs, GUEST_USER64);
+        assert_int_equal(end.rflags & 0x200, 0x200);
+        assert_int_equal(s->gpr[11] & 0x200, 0x200);
+        assert_int_equal(s->kernel_gs_base, 0x2a000);
+        guest_destroy(&g);
+}
+
+CODE(iret_user, 64,
+     "push 0x23; push 0x600800; push 0x202; push 0x2b; lea rax, [rip+1f]; push rax; iretq\n"
+     "1: cli; hlt");
+
+static void iret_enters_user_mode_which_may_not_mask_interrupts(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, iret_user, iret_user_end);
+        guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U | GUEST_PTE_W);
+        guest_map(&g, USER_DATA, GUEST_FREE + 0x2000, GUEST_PTE_U | GUEST_PTE_W);
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 13);
+        assert_int_equal(end.error, 0);
+        assert_int_equal(end.cs, GUEST_USER64);
+        assert_int_equal(end.rsp, 0x600800);
+        assert_int_equal(s->seg[CPU_SS].selector, 0); /* null in the handler */
+        guest_destroy(&g);
+}
+
+CODE(privileged, 64, "hlt");
+
+static void double_and_triple_faults(void **state)
+{
+        (void)state;
+        struct guest g;
+        setup_code(&g, true, privileged, privileged_end);
+        memset(g.ram + GUEST_IDT + 13 * 16, 0, 16); /* no #GP gate: #GP inside #GP */
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 8);
+        assert_int_equal(end.error, 0);
+        guest_destroy(&g);
+        setup_code(&g, true, privileged, privileged_end);
+        memset(g.ram + GUEST_IDT, 0, 4096);
+        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_SHUTDOWN);
+        guest_destroy(&g);
+}
+
+/* ---- interrupts ---- */
+
+CODE(sti_code, 64, "sti; inc rax; inc rax; 1: jmp 1b");
+
+static void an_interrupt_waits_for_the_shadow_of_sti(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, sti_code, sti_code_end);
+        s->rflags = 2;
+        s->gpr[CPU_RAX] = 0;
+        irq_vector = 0x41;
+        cpu_set_irq(g.cpu, true);
+        struct guest_end end = guest_run(&g, 1000);
+        assert_int_equal(end.vector, 0x41);
+        assert_int_equal(s->gpr[CPU_RAX], 1);
+        assert_int_equal(end.rip, USER_CODE + 4);
+        assert_int_equal(end.rflags & 0x200, 0x200);
+        assert_int_equal(s->rflags & 0x200, 0); /* interrupt gate */
+        guest_destroy(&g);
+}
+
+CODE(halt_code, 64, "sti; hlt; inc rax; 1: jmp 1b");
+
+static void halt_wakes_on_interrupt_and_nmi_uses_its_stack(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, halt_code, halt_code_end);
+        g.ram[GUEST_IDT + 2 * 16 + 4] = 1; /* NMI on IST 1 */
+        uint64_t ist = 0x2c000;
+        memcpy(g.ram + GUEST_TSS + 36, &ist, 8);
+        assert_int_equal(cpu_run(g.cpu, 1000), CPU_EXIT_HALT);
+        assert_int_equal(s->rip, USER_CODE + 2);
+        assert_false(cpu_has_work(g.cpu));
+        cpu_raise_nmi(g.cpu);
+        assert_true(cpu_has_work(g.cpu));
+        struct guest_end end = guest_run(&g, 1000);
+        assert_int_equal(end.vector, 2);
+        assert_int_equal(end.rip, USER_CODE + 2);
+        assert_int_equal(s->gpr[CPU_RSP], ist - 40);
+        cpu_raise_nmi(g.cpu); /* blocked until IRET */
+        assert_int_equal(cpu_run(g.cpu, 1000), CPU_EXIT_HALT);
+        assert_int_equal(s->gpr[CPU_RSP], ist - 40);
+        guest_destroy(&g);
+}
+
+static void an_application_processor_starts_by_init_and_sipi(void **state)
+{
+        (void)state;
+        struct guest g;
+        setup(&g);
+        struct cpu *ap;
+        assert_int_equal(cpu_create(&g.bus, 1, &ap, NULL), 0);
+        assert_int_equal(cpu_run(ap, 10), CPU_EXIT_WAIT_SIPI);
+        memcpy(g.ram + 0x9000, "\xb0\x41\xe6\xe9\xf4", 5); /* mov al,'A'; out 0xe9,al; hlt */
+        cpu_raise_init(ap);
+        cpu_raise_sipi(ap, 9);
+        assert_int_equal(cpu_run(ap, 10), CPU_EXIT_HALT);
+        assert_string_equal(port_text, "A");
+        cpu_destroy(ap);
+        guest_destroy(&g);
+}
+
+/* ---- devices ---- */
+
+CODE(device_code, 64,
+     "mov eax, [rbx]; mov word ptr [rbx+8], 0x55aa; in al, 0x60; mov r8, rax; ud2");
+
+static void memory_without_a_slot_goes_to_the_bus(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, device_code, device_code_end);
+        guest_map(&g, 0x700000, 0xfee00000, GUEST_PTE_W);
+        s->gpr[CPU_RBX] = 0x700000;
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[8], 0x55667778); /* AL by IN, the rest by MMIO */
+        assert_int_equal(mmio_address, 0xfee00008);
+        assert_int_equal(mmio_size, 2);
+        assert_int_equal(mmio_last, 0x55aa);
+        guest_destroy(&g);
+}
+
+/* ---- self-modifying code ---- */
+
+/* The store changes the immediate of an instruction further on in its block. */
+CODE(smc_near, 64, "mov byte ptr [rip+1f+1], 42; nop; 1: mov eax, 1; ud2");
+/* Calls a function in the next page, changes it, calls it again. */
+CODE(smc_far, 64,
+     "lea rdi, [rip+smc_far+0x1000]; call rdi; mov r8, rax\n"
+     "mov byte ptr [rdi+1], 7; call rdi; ud2");
+
+static void stores_into_code_take_effect_at_once(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, smc_near, smc_near_end);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[CPU_RAX], 42);
+        guest_destroy(&g);
+
+        s = setup_code(&g, true, smc_far, smc_far_end);
+        memcpy(g.ram + GUEST_FREE + 0x1000, "\xb8\x05\x00\x00\x00\xc3", 6); /* mov eax,5; ret */
+        end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[8], 5);
+        assert_int_equal(s->gpr[CPU_RAX], 7);
+        assert_true(cpu_counters(g.cpu)->blocks_invalidated > 0);
+        guest_destroy(&g);
+}
+
+static void device_writes_into_code_are_seen(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, smc_near + 8, smc_near_end);
+        guest_run(&g, 100);
+        assert_int_equal(s->gpr[CPU_RAX], 1);
+        memcpy(g.ram + GUEST_FREE, "\xb8\x09\x00\x00\x00\x0f\x0b", 7);
+        cpu_memory_written(&g.memory, GUEST_FREE, 7);
+        s->rip = USER_CODE;
+        s->seg[CPU_CS].selector = GUEST_USER64;
+        s->activity = CPU_RUNNING;
+        guest_long_mode(&g, true);
+        guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U);
+        s->rip = USER_CODE;
+        guest_run(&g, 100);
+        assert_int_equal(s->gpr[CPU_RAX], 9);
+        guest_destroy(&g);
+}
+
+static void an_instruction_may_cross_pages(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, smc_near, smc_near_end);
+        /* mov rax, imm64 across the border, then ud2 */
+        memcpy(g.ram + GUEST_FREE + 0x1000 - 4, "\x48\xb8\x88\x77\x66\x55\x44\x33\x22\x11\x0f\x0b",
+               12);
+        s->rip = USER_CODE + 0x1000 - 4;
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[CPU_RAX], 0x1122334455667788);
+        guest_destroy(&g);
+}
+
+/* ---- debugging ---- */
+
+CODE(steps, 64, "inc rax; mov [rbx], rax; inc rax; ud2");
+
+static void the_trap_flag_stops_after_each_instruction(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        s->rflags |= 0x100;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 1);
+        assert_int_equal(end.rip, USER_CODE + 3);
+        assert_int_equal(s->dr6 & 0x4000, 0x4000);
+        assert_int_equal(end.rflags & 0x100, 0x100);
+        assert_int_equal(s->rflags & 0x100, 0);
+        guest_destroy(&g);
+}
+
+static void debug_registers_break_on_execution_and_on_writes(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        s->dr[0] = USER_CODE + 6; /* the second INC: a fault, before it */
+        s->dr7 = 0x401;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 1);
+        assert_int_equal(end.rip, USER_CODE + 6);
+        assert_int_equal(s->dr6 & 0xf, 1);
+        guest_destroy(&g);
+
+        s = setup_code(&g, true, steps, steps_end);
+        s->dr[1] = USER_DATA; /* 8 bytes, writes: a trap, after it */
+        s->dr7 = 0x404 | 9ull << 20;
+        cpu_state_changed(g.cpu);
+        end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 1);
+        assert_int_equal(end.rip, USER_CODE + 6);
+        assert_int_equal(s->dr6 & 0xf, 2);
+        guest_destroy(&g);
+}
+
+static void a_debugger_sets_breakpoints(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, true), 0);
+        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
+        assert_int_equal(s->rip, USER_CODE + 3);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, false), 0);
+        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, false), -ENOENT);
+        guest_destroy(&g);
+}
+
+static void a_budget_of_one_runs_one_instruction(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        s->gpr[CPU_RAX] = 0;
+        assert_int_equal(cpu_run(g.cpu, 1), CPU_EXIT_BUDGET);
+        assert_int_equal(s->rip, USER_CODE + 3);
+        assert_int_equal(s->gpr[CPU_RAX], 1);
+        guest_destroy(&g);
+}
+
+/* ---- units and features ---- */
+
+CODE(sse_code, 64, "addps xmm0, xmm1; ud2");
+CODE(x87_code, 64, "fld1; fld1; faddp; fistp dword ptr [rbx]; mov eax, [rbx]; ud2");
+CODE(evex_code, 64, ".byte 0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc1");
+CODE(cpuid_code, 64, "mov eax, 7; xor ecx, ecx; cpuid; mov r8, rbx; mov eax, 1; cpuid; ud2");
+
+static void task_switched_raises_device_not_available(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, sse_code, sse_code_end);
+        s->cr0 |= 8;
+        cpu_state_changed(g.cpu);
+        assert_int_equal(guest_run(&g, 100).vector, 7);
+        guest_destroy(&g);
+        s = setup_code(&g, true, sse_code, sse_code_end);
+        s->cr4 &= ~0x200ull;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(end.rip, USER_CODE);
+        guest_destroy(&g);
+}
+
+static void x87_state_is_complete_after_a_run(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, x87_code, x87_code_end);
+        assert_int_equal(cpu_run(g.cpu, 2), CPU_EXIT_BUDGET);
+        assert_int_equal(s->x87.tag, 0xc0);
+        assert_int_equal(s->x87.status >> 11 & 7, 6);
+        static const uint8_t one[10] = { 0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f };
+        assert_memory_equal(s->x87.st[0], one, 10);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[CPU_RAX], 2);
+        guest_destroy(&g);
+}
+
+static void hidden_instructions_are_undefined_and_counted(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, evex_code, evex_code_end);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(end.rip, USER_CODE);
+        assert_int_equal(cpu_counters(g.cpu)->unimplemented, 1);
+        guest_destroy(&g);
+        s = setup_code(&g, true, cpuid_code, cpuid_code_end);
+        guest_run(&g, 100);
+        assert_int_equal(s->gpr[8] & 0xdc230000, 0); /* AVX-512 of any kind */
+        assert_int_equal(s->gpr[CPU_RCX] & 8, 0);    /* MONITOR */
+        assert_int_equal(s->gpr[CPU_RCX] >> 31, 1);  /* a hypervisor */
+        guest_destroy(&g);
+}
+
+/* ---- state and threads ---- */
+
+static void state_survives_saving(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        struct err err = { 0 };
+        auto_buf saved = { 0 };
+        cpu_run(g.cpu, 1);
+        assert_int_equal(cpu_save(g.cpu, &saved, &err), 0);
+        struct cpu_state before = *s;
+        guest_run(&g, 100);
+        assert_int_equal(cpu_load(g.cpu, saved.data, saved.size, &err), 0);
+        assert_memory_equal(s, &before, sizeof(before));
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(cpu_load(g.cpu, saved.data, saved.size - 1, &err), -EINVAL);
+        saved.data[8]++;
+        assert_int_equal(cpu_load(g.cpu, saved.data, saved.size, &err), -EINVAL);
+        assert_non_null(strstr(err_text(&err), "version"));
+        guest_destroy(&g);
+}
+
+CODE(spin_code, 64, "1: inc rax; jmp 1b");
+
+static void *kick(void *cpu)
+{
+        cpu_kick(cpu);
+        return NULL;
+}
+
+static void a_kick_from_another_thread_ends_the_run(void **state)
+{
+        (void)state;
+        struct guest g;
+        setup_code(&g, true, spin_code, spin_code_end);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, kick, g.cpu), 0);
+        assert_int_equal(cpu_run(g.cpu, UINT64_MAX), CPU_EXIT_KICK);
+        pthread_join(thread, NULL);
+        guest_destroy(&g);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(boots_from_real_to_long_mode),
+                cmocka_unit_test(page_faults_have_exact_error_codes),
+                cmocka_unit_test(an_access_across_pages_faults_before_it_changes_anything),
+                cmocka_unit_test(rep_faults_in_the_middle_and_restarts),
+                cmocka_unit_test(syscall_and_sysret_change_privilege),
+                cmocka_unit_test(iret_enters_user_mode_which_may_not_mask_interrupts),
+                cmocka_unit_test(double_and_triple_faults),
+                cmocka_unit_test(an_interrupt_waits_for_the_shadow_of_sti),
+                cmocka_unit_test(halt_wakes_on_interrupt_and_nmi_uses_its_stack),
+                cmocka_unit_test(an_application_processor_starts_by_init_and_sipi),
+                cmocka_unit_test(memory_without_a_slot_goes_to_the_bus),
+                cmocka_unit_test(stores_into_code_take_effect_at_once),
+                cmocka_unit_test(device_writes_into_code_are_seen),
+                cmocka_unit_test(an_instruction_may_cross_pages),
+                cmocka_unit_test(the_trap_flag_stops_after_each_instruction),
+                cmocka_unit_test(debug_registers_break_on_execution_and_on_writes),
+                cmocka_unit_test(a_debugger_sets_breakpoints),
+                cmocka_unit_test(a_budget_of_one_runs_one_instruction),
+                cmocka_unit_test(task_switched_raises_device_not_available),
+                cmocka_unit_test(x87_state_is_complete_after_a_run),
+                cmocka_unit_test(hidden_instructions_are_undefined_and_counted),
+                cmocka_unit_test(state_survives_saving),
+                cmocka_unit_test(a_kick_from_another_thread_ends_the_run),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
