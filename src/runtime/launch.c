@@ -151,7 +151,7 @@ static int open_sources(struct launch *launch, struct err *err)
                         return r;
                 }
         }
-        if (!(plan->new_namespaces & CLONE_NEWUSER) || !plan->private_mounts)
+        if (!plan_opens_sources(plan) || !plan->private_mounts)
                 return 0;
         int r = mount_clone(AT_FDCWD, plan->rootfs, true, &launch->root_source_fd, err);
         return r < 0 ? err_wrap(err, "rootfs") : 0;

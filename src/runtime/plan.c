@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/str.h"
 
@@ -340,4 +341,9 @@ void plan_finish(struct plan *plan)
         free(plan->rootfs);
         free(plan->cgroup_path);
         *plan = (struct plan){ 0 };
+}
+
+bool plan_opens_sources(const struct plan *plan)
+{
+        return plan->in_user_namespace && geteuid() == 0;
 }

@@ -86,3 +86,8 @@ struct plan {
 int plan_create(const struct oci_spec *spec, const char *bundle, const char *id, struct plan *ret,
                 struct err *err);
 void plan_finish(struct plan *plan);
+
+/* In a user namespace the child may not see what it is to bind: a privileged
+ * parent opens it. An unprivileged one has no right to, and the child, who has,
+ * sees what the parent sees. */
+bool plan_opens_sources(const struct plan *plan);

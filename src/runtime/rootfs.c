@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -178,7 +177,7 @@ int rootfs_prepare_source(const struct plan *plan, const struct plan_mount *moun
                                ? err_plain(err, EINVAL, "mount at '%s': only binds can be idmapped",
                                            mount->oci->destination)
                                : 0;
-        if (!wants_map(mount) && !(plan->new_namespaces & CLONE_NEWUSER))
+        if (!wants_map(mount) && !plan_opens_sources(plan))
                 return 0;
         auto_fd fd = -1;
         int r = bind_source(mount, &fd, err);
