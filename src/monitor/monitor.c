@@ -84,11 +84,12 @@ static void write_exit(struct monitor *m)
 static void finish(struct monitor *m, enum monitor_phase phase)
 {
         source_close(m, &m->oom);
-        stdio_finish(m);
         jsonlog_close(&m->log, clock_realtime_ns());
         m->phase = phase;
         write_exit(m);
         control_publish(m);
+        /* Clients last: when their stream ends they ask isled for the exit status. */
+        stdio_finish(m);
         struct err err = { 0 };
         if (m->options->exec || launch_delete(m->options, &m->delete_pid, &err) < 0)
                 release(m);
