@@ -97,7 +97,7 @@ static void print_version(void)
 /* getopt's own message cannot be had; this one names the flag as it was typed. */
 int cli_next(int argc, char **argv, const char *shorts, const struct option *longs, struct err *err)
 {
-        int index = optind;
+        int index = optind ? optind : 1; /* 0 makes getopt start anew */
         opterr = 0;
         int flag = getopt_long(argc, argv, shorts, longs, NULL);
         if (flag == ':')

@@ -213,13 +213,17 @@ int container_kill(const char *root, const char *id, int signo, bool all, struct
         return r;
 }
 
-/* A directory without a record: its maker died before it had made anything, or is
- * just at it. */
-static int delete_recordless(struct state *state, bool force, struct err *err)
+/* A directory whose record is missing (its maker died before it had made anything)
+ * or damaged. What is left can only be in the default cgroup. */
+static int delete_recordless(struct state *state, struct err *err)
 {
-        if (!force)
-                return err_plain(err, ENOENT, "container does not exist");
-        return state_remove(state, err);
+        auto_cgroup cgroup = NULL;
+        int r = cgroup_prepare(state->id, 0, &cgroup, NULL);
+        if (r == 0)
+                r = cgroup_kill(cgroup, SIGKILL, err);
+        if (r == 0 && cgroup)
+                r = cgroup_remove(cgroup, REMOVE_TIMEOUT_MS, err);
+        return r < 0 ? r : state_remove(state, err);
 }
 
 int container_delete(const char *root, const char *id, bool force, struct err *err)
@@ -246,8 +250,8 @@ int container_delete(const char *root, const char *id, bool force, struct err *e
         if (r < 0)
                 return r;
         r = state_read(&state, true, &record, err);
-        if (r == -ENOENT)
-                return delete_recordless(&state, force, err);
+        if (r < 0 && force)
+                return delete_recordless(&state, err);
         if (r == 0)
                 r = state_status(&state, &record, &status, err);
         if (r < 0)
