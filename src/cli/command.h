@@ -16,6 +16,8 @@
 
 #define EXIT_USAGE 125 /* bad option, as docker; also what the daemon refuses to `run` */
 
+#define EXIT_BAD_TEMPLATE 64
+
 struct http_client;
 struct command;
 

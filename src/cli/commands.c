@@ -46,7 +46,7 @@ const struct command commands[] = {
           "directory of the container; '-' as the destination writes one to standard output." },
         { "create|container create", "[OPTIONS] IMAGE [COMMAND] [ARG...]",
           "Create a container without starting it", cmd_create, create_options, 1, ARGUMENTS_ANY,
-          COMPLETE_IMAGE, COMMAND_STOP_EARLY | COMMAND_PREFIXED },
+          COMPLETE_IMAGE, COMMAND_STOP_EARLY },
         { "diff|container diff", "CONTAINER", "Show what a container changed in its filesystem",
           cmd_diff, NULL, 1, 1, COMPLETE_CONTAINER, 0 },
         { "events|system events", "[OPTIONS]", "Show what happens, as it happens", cmd_events,

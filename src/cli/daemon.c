@@ -78,7 +78,9 @@ int target_add_filters(struct buf *target, char *const *filters, struct err *err
         for (; *filters; filters++) {
                 const char *equals = strchr(*filters, '=');
                 if (!equals)
-                        return err_plain(err, EINVAL, "invalid filter '%s': must be KEY=VALUE",
+                        return err_plain(err, EINVAL,
+                                         "bad format of filter '%s' (expected "
+                                         "name=value)",
                                          *filters);
                 auto_free char *key = xstrndup(*filters, (size_t)(equals - *filters));
                 struct json_object *values = NULL;
@@ -339,13 +341,13 @@ static void each_send(struct cli *cli, const char *method, const char *format, c
                                  &request->err);
 }
 
-static bool each_finish(struct cli *cli, const char *name, bool quiet, struct request *request)
+static bool each_finish(struct cli *cli, const char *name, struct request *request)
 {
         if (request->r == 0)
                 request->r = daemon_check(cli, request->exchange, &request->err);
         if (request->r < 0)
                 fprintf(stderr, "%s\n", err_text(&request->err));
-        else if (!quiet)
+        else
                 puts(name);
         fflush(stdout);
         http_exchange_end(request->exchange);
@@ -353,19 +355,22 @@ static bool each_finish(struct cli *cli, const char *name, bool quiet, struct re
 }
 
 int daemon_each(struct cli *cli, const char *method, const char *format, const char *query,
-                char *const *names, bool quiet, struct err *err)
+                char *const *names, char ***failed)
 {
         size_t total = strv_length(names);
         int status = 0;
-        (void)err;
         for (size_t at = 0; at < total; at += PARALLEL_REQUESTS) {
                 struct request requests[PARALLEL_REQUESTS] = { 0 };
                 size_t length = total - at < PARALLEL_REQUESTS ? total - at : PARALLEL_REQUESTS;
                 for (size_t i = 0; i < length; i++)
                         each_send(cli, method, format, query, names[at + i], &requests[i]);
-                for (size_t i = 0; i < length; i++)
-                        if (!each_finish(cli, names[at + i], quiet, &requests[i]))
-                                status = 1;
+                for (size_t i = 0; i < length; i++) {
+                        if (each_finish(cli, names[at + i], &requests[i]))
+                                continue;
+                        status = 1;
+                        if (failed)
+                                strv_push(failed, names[at + i]);
+                }
         }
         return status;
 }

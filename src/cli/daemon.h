@@ -77,8 +77,8 @@ bool daemon_line_ready(const struct daemon_lines *lines);
 /* --- many objects at once --- */
 
 /* Sends one request for each name at the same time (`stop a b c` takes as long as
- * the slowest) and prints, in order, each name that succeeded (unless `quiet`), or
- * its error. `format` as target_set, with one %s; `query` is appended as it is.
- * Returns the exit status: 0, or 1 where any failed. */
+ * the slowest) and prints, in order, each name that succeeded, or its
+ * error; the names that failed are appended to *failed (may be NULL). `format` as target_set, with
+ * one %s; `query` is appended as it is. Returns the exit status: 0, or 1 where any failed. */
 int daemon_each(struct cli *cli, const char *method, const char *format, const char *query,
-                char *const *names, bool quiet, struct err *err);
+                char *const *names, char ***failed);

@@ -68,10 +68,10 @@ static size_t split_name(const char *name, char mark)
         return found ? (size_t)(found - name) : strlen(name);
 }
 
-static void add_size(struct json_object *row, const char *field, int64_t bytes)
+static void add_size(struct json_object *row, const char *field, int64_t bytes, int digits)
 {
         char text[UNITS_TEXT_SIZE];
-        row_add(row, field, bytes < 0 ? "N/A" : size_decimal(text, (double)bytes, 3));
+        row_add(row, field, bytes < 0 ? "N/A" : size_decimal(text, (double)bytes, digits));
 }
 
 static struct json_object *image_row(struct json_object *image, const char *repository,
@@ -91,11 +91,12 @@ static struct json_object *image_row(struct json_object *image, const char *repo
         row_add(row, "Digest", digest);
         row_add(row, "ID", id);
         row_add(row, "Repository", repository);
-        add_size(row, "SharedSize", field_int(image, "SharedSize"));
-        add_size(row, "Size", field_int(image, "Size"));
+        int64_t bytes = field_int(image, "Size"), shared = field_int(image, "SharedSize");
+        add_size(row, "SharedSize", shared, 4);
+        add_size(row, "Size", bytes, 3);
         row_add(row, "Tag", tag);
-        row_add(row, "UniqueSize", "N/A");
-        add_size(row, "VirtualSize", field_int(image, "Size"));
+        add_size(row, "UniqueSize", shared < 0 ? -1 : bytes - shared, 4);
+        add_size(row, "VirtualSize", bytes, 4);
         return row;
 }
 
@@ -261,6 +262,10 @@ int cmd_history(struct cli *cli, const struct args *args, struct err *err)
         if (args_bool(args, "quiet") && str_empty(format))
                 format = "{{.ID}}";
         return listing_print(&listing, format,
-                             "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+                             args_bool(args, "human")
+                                     ? "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t"
+                                       "{{.Comment}}"
+                                     : "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t"
+                                       "{{.Comment}}",
                              rows, err);
 }

@@ -103,7 +103,16 @@ int cmd_version(struct cli *cli, const struct args *args, struct err *err)
 
 /* --- info --- */
 
-enum info_form { INFO_TEXT, INFO_INT, INFO_BOOL, INFO_SIZE, INFO_LIST, INFO_KEYS, INFO_LINES };
+enum info_form {
+        INFO_TEXT,
+        INFO_INT,
+        INFO_BOOL,
+        INFO_SIZE,
+        INFO_LIST,
+        INFO_KEYS,
+        INFO_LINES,
+        INFO_SECURITY
+};
 
 static const struct {
         const char *label, *field;
@@ -126,7 +135,7 @@ static const struct {
         { " Runtimes", "Runtimes", INFO_KEYS },
         { " Default Runtime", "DefaultRuntime", INFO_TEXT },
         { " Init Binary", "InitBinary", INFO_TEXT },
-        { " Security Options", "SecurityOptions", INFO_LIST },
+        { "", "SecurityOptions", INFO_SECURITY },
         { " Kernel Version", "KernelVersion", INFO_TEXT },
         { " Operating System", "OperatingSystem", INFO_TEXT },
         { " OSType", "OSType", INFO_TEXT },
@@ -137,6 +146,7 @@ static const struct {
         { " ID", "ID", INFO_TEXT },
         { " Isle Root Dir", "DockerRootDir", INFO_TEXT },
         { " Debug Mode", "Debug", INFO_BOOL },
+        { " Experimental", "ExperimentalBuild", INFO_BOOL },
         { " Live Restore Enabled", "LiveRestoreEnabled", INFO_BOOL },
 };
 
@@ -162,6 +172,27 @@ static void print_pairs(struct json_object *pairs)
                         printf("  %s: %s\n",
                                json_object_get_string(json_object_array_get_idx(pair, 0)),
                                json_object_get_string(json_object_array_get_idx(pair, 1)));
+        }
+}
+
+/* "name=seccomp,profile=builtin": the name, and the rest below it. */
+static void print_security(struct json_object *options)
+{
+        if (field_length(options, ""))
+                printf(" Security Options:\n");
+        for (size_t i = 0; i < field_length(options, ""); i++) {
+                auto_strv words = str_split(
+                        json_object_get_string(json_object_array_get_idx(options, i)), ',');
+                for (char **word = words; *word; word++) {
+                        size_t key = strcspn(*word, "=");
+                        const char *value = (*word)[key] ? *word + key + 1 : "";
+                        if (str_starts(*word, "name="))
+                                printf("  %s\n", value);
+                        else if (str_starts(*word, "profile="))
+                                printf("   Profile: %s\n", value);
+                        else
+                                printf("   %.*s: %s\n", (int)key, *word, value);
+                }
         }
 }
 
@@ -191,6 +222,9 @@ static void print_info_row(struct json_object *info, size_t row)
                 break;
         case INFO_LINES:
                 print_pairs(value);
+                return;
+        case INFO_SECURITY:
+                print_security(value);
                 return;
         }
         printf("%s:%s\n", info_rows[row].label, buf_text(&text));

@@ -79,6 +79,10 @@ static int inspect_all(struct cli *cli, const struct args *args, const struct ki
         auto_json found = json_object_new_array();
         int status = 0;
         auto_buf failures = { 0 };
+        if (listing_check_format(args_text(args, "format"), err) < 0) {
+                fprintf(stderr, "%s\n", err_text(err));
+                return EXIT_BAD_TEMPLATE;
+        }
         for (char **name = args->rest; *name; name++) {
                 struct json_object *object = NULL;
                 struct err why = { 0 };

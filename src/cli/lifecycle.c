@@ -49,7 +49,7 @@ const struct option rm_options[] = {
         { 0 },
 };
 
-static int stop_each(struct cli *cli, const struct args *args, const char *format, struct err *err)
+static int stop_each(struct cli *cli, const struct args *args, const char *format)
 {
         auto_buf query = { 0 };
         const char *option = args_given(args, "timeout") ? "timeout" : "time";
@@ -57,36 +57,40 @@ static int stop_each(struct cli *cli, const struct args *args, const char *forma
                 target_add(&query, "t", args_text(args, option));
         if (args_given(args, "signal"))
                 target_add(&query, "signal", args_text(args, "signal"));
-        return daemon_each(cli, "POST", format, buf_text(&query), args->rest, false, err);
+        return daemon_each(cli, "POST", format, buf_text(&query), args->rest, NULL);
 }
 
 int cmd_stop(struct cli *cli, const struct args *args, struct err *err)
 {
-        return stop_each(cli, args, "/containers/%s/stop", err);
+        (void)err;
+        return stop_each(cli, args, "/containers/%s/stop");
 }
 
 int cmd_restart(struct cli *cli, const struct args *args, struct err *err)
 {
-        return stop_each(cli, args, "/containers/%s/restart", err);
+        (void)err;
+        return stop_each(cli, args, "/containers/%s/restart");
 }
 
 int cmd_kill(struct cli *cli, const struct args *args, struct err *err)
 {
         auto_buf query = { 0 };
+        (void)err;
         if (args_given(args, "signal"))
                 target_add(&query, "signal", args_text(args, "signal"));
-        return daemon_each(cli, "POST", "/containers/%s/kill", buf_text(&query), args->rest, false,
-                           err);
+        return daemon_each(cli, "POST", "/containers/%s/kill", buf_text(&query), args->rest, NULL);
 }
 
 int cmd_pause(struct cli *cli, const struct args *args, struct err *err)
 {
-        return daemon_each(cli, "POST", "/containers/%s/pause", NULL, args->rest, false, err);
+        (void)err;
+        return daemon_each(cli, "POST", "/containers/%s/pause", NULL, args->rest, NULL);
 }
 
 int cmd_unpause(struct cli *cli, const struct args *args, struct err *err)
 {
-        return daemon_each(cli, "POST", "/containers/%s/unpause", NULL, args->rest, false, err);
+        (void)err;
+        return daemon_each(cli, "POST", "/containers/%s/unpause", NULL, args->rest, NULL);
 }
 
 int cmd_rename(struct cli *cli, const struct args *args, struct err *err)
@@ -96,7 +100,11 @@ int cmd_rename(struct cli *cli, const struct args *args, struct err *err)
                 return err_plain(err, EINVAL, "Error: Neither old nor new names may be empty");
         target_set(&target, "/containers/%s/rename", args->rest[0]);
         target_add(&target, "name", args->rest[1]);
-        return daemon_call(cli, "POST", &target, NULL, NULL, err);
+        int r = daemon_call(cli, "POST", &target, NULL, NULL, err);
+        if (r < 0)
+                fprintf(stderr, "%s\nError: failed to rename container named %s\n", err_text(err),
+                        args->rest[0]);
+        return r < 0 ? 1 : 0;
 }
 
 /* With --force a name that does not exist is no failure. */
@@ -125,7 +133,7 @@ int cmd_rm(struct cli *cli, const struct args *args, struct err *err)
                 auto_buf query = { 0 };
                 target_add_flag(&query, "v", args_bool(args, "volumes"));
                 return daemon_each(cli, "DELETE", "/containers/%s", buf_text(&query), args->rest,
-                                   false, err);
+                                   NULL);
         }
         for (char **name = args->rest; *name; name++)
                 status |= remove_one(cli, args, *name);
@@ -160,7 +168,7 @@ int cmd_update(struct cli *cli, const struct args *args, struct err *err)
                 return r;
         if (json_object_object_length(body) == 0)
                 return err_plain(err, EINVAL,
-                                 "You must provide one or more flags when using this command.");
+                                 "you must provide one or more flags when using this command");
         for (char **name = args->rest; *name; name++) {
                 auto_buf target = { 0 };
                 auto_json answer = NULL;

@@ -54,7 +54,7 @@ int listing_render(const struct listing *listing, const char *format, const char
         auto_free char *text = unescape(streq(chosen, "json") ? JSON_ROW : chosen);
         int r = template_parse(text, &template, err);
         if (r < 0)
-                return r;
+                return err_wrap(err, "failed to parse template");
         auto_buf lines = { 0 };
         if (tabular)
                 r = render_headings(listing, template, &lines, err);
@@ -64,7 +64,7 @@ int listing_render(const struct listing *listing, const char *format, const char
                 buf_putc(&lines, '\n');
         }
         if (r < 0)
-                return r;
+                return err_wrap(err, "failed to execute template");
         if (tabular)
                 columns_format(out, buf_text(&lines), COLUMNS_MINIMUM, COLUMNS_PADDING);
         else
@@ -80,6 +80,21 @@ int listing_print(const struct listing *listing, const char *format, const char 
         if (r == 0)
                 fwrite(buf_text(&out), 1, out.size, stdout);
         return r;
+}
+
+int listing_check_filter(const char *value, struct err *err)
+{
+        return strchr(value, '=')
+                       ? 0
+                       : err_plain(err, EINVAL, "bad format of filter (expected name=value)");
+}
+
+int listing_check_format(const char *format, struct err *err)
+{
+        auto_template template = NULL;
+        auto_free char *text = unescape(format ? format : "");
+        int r = template_parse(text, &template, err);
+        return r < 0 ? err_wrap(err, "template parsing error") : 0;
 }
 
 void listing_json(struct json_object *value)
@@ -105,9 +120,12 @@ int listing_inspect(const char *format, struct json_object *objects, struct err 
                 if (r == 0)
                         buf_putc(&out, '\n');
         }
-        if (r == 0)
-                fwrite(buf_text(&out), 1, out.size, stdout);
-        return r;
+        if (r < 0)
+                return err_wrap(err, "template parsing error");
+        if (out.size == 0)
+                buf_putc(&out, '\n');
+        fwrite(buf_text(&out), 1, out.size, stdout);
+        return 0;
 }
 
 void row_add(struct json_object *row, const char *field, const char *text)

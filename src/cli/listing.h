@@ -36,6 +36,9 @@ int listing_render(const struct listing *listing, const char *format, const char
 int listing_print(const struct listing *listing, const char *format, const char *table,
                   struct json_object *rows, struct err *err);
 
+/* Whether a template can be parsed, to be asked before anything is done. */
+int listing_check_format(const char *format, struct err *err);
+
 /* Prints objects as `inspect` does: indented JSON, or `format` once for each. */
 int listing_inspect(const char *format, struct json_object *objects, struct err *err);
 
@@ -52,6 +55,9 @@ char *text_short_id(const char *id, bool whole);
 /* "a=1,b=2": the members of an object of strings, sorted. Heap. */
 char *text_join_map(struct json_object *map, const char *separator);
 
+/* For option rows: KEY=VALUE. */
+int listing_check_filter(const char *value, struct err *err);
+
 /* Option rows that listing commands share. */
 #define OPTION_FORMAT                                                                              \
         {                                                                                          \
@@ -67,7 +73,7 @@ char *text_join_map(struct json_object *map, const char *separator);
 #define OPTION_FILTER(examples)                                                                    \
         {                                                                                          \
                 .name = "filter", .letter = 'f', .kind = OPTION_LIST, .word = "filter",            \
-                .help = "Only what matches, e.g. " examples                                        \
+                .check = listing_check_filter, .help = "Only what matches, e.g. " examples         \
         }
 #define OPTION_JSON                                                                                \
         {                                                                                          \

@@ -133,7 +133,5 @@ int cmd_logout(struct cli *cli, const struct args *args, struct err *err)
         auto_free char *server = server_name(args->length ? args->rest[0] : "");
         printf("Removing login credentials for %s\n", server);
         int r = credentials_forget(cli, server, err);
-        if (r == 0)
-                printf("Not logged in to %s\n", server);
         return r < 0 ? r : 0;
 }

@@ -8,12 +8,14 @@
 #include "cli/command.h"
 #include "cli/daemon.h"
 #include "cli/field.h"
+#include "cli/listing.h"
 #include "cli/units.h"
 #include "codec/json.h"
 
 #define OPTION_PRUNE_FILTER                                                                        \
         {                                                                                          \
                 .name = "filter", .kind = OPTION_LIST, .word = "filter",                           \
+                .check = listing_check_filter,                                                     \
                 .help = "Only what matches, e.g. until=24h, label=a=b"                             \
         }
 #define OPTION_PRUNE_FORCE                                                                         \

@@ -43,21 +43,14 @@ const struct option ps_options[] = {
 };
 
 static const struct heading headings[] = {
-        { "Command", "COMMAND" },
-        { "CreatedAt", "CREATED AT" },
-        { "ID", "CONTAINER ID" },
-        { "Image", "IMAGE" },
-        { "Labels", "LABELS" },
-        { "LocalVolumes", "LOCAL VOLUMES" },
-        { "Mounts", "MOUNTS" },
-        { "Names", "NAMES" },
-        { "Networks", "NETWORKS" },
-        { "Ports", "PORTS" },
-        { "RunningFor", "CREATED" },
-        { "Size", "SIZE" },
-        { "State", "STATE" },
-        { "Status", "STATUS" },
-        { 0 },
+        { "Command", "COMMAND" },   { "CreatedAt", "CREATED AT" },
+        { "ID", "CONTAINER ID" },   { "Image", "IMAGE" },
+        { "Labels", "LABELS" },     { "LocalVolumes", "LOCAL VOLUMES" },
+        { "Mounts", "MOUNTS" },     { "Names", "NAMES" },
+        { "Networks", "NETWORKS" }, { "Platform", "PLATFORM" },
+        { "Ports", "PORTS" },       { "RunningFor", "CREATED" },
+        { "Size", "SIZE" },         { "State", "STATE" },
+        { "Status", "STATUS" },     { 0 },
 };
 
 /* {{.Label "key"}}; as a heading, the key itself. */
@@ -200,6 +193,7 @@ static struct json_object *make_row(struct json_object *container, bool whole)
         row_add(row, "Mounts", mounts);
         add_owned(row, "Names", names_text(container, whole));
         add_owned(row, "Networks", networks_text(container));
+        json_object_object_add(row, "Platform", NULL);
         add_owned(row, "Ports", ports_text(container));
         age_text(text, clock_realtime_ns() - created_ns);
         add_owned(row, "RunningFor", xasprintf("%s ago", text));

@@ -170,11 +170,9 @@ int cmd_create(struct cli *cli, const struct args *args, struct err *err)
 static int start_status(const struct err *err)
 {
         const char *text = err_text(err);
-        if (strstr(text, "executable file not found") ||
-            strstr(text, "no such file or directory") || strstr(text, "No such file or directory"))
+        if (strstr(text, "executable file not found") || strstr(text, "no such file or directory"))
                 return EXIT_NOT_FOUND;
-        if (strstr(text, "permission denied") || strstr(text, "Permission denied") ||
-            strstr(text, "is a directory") || strstr(text, "Exec format error") ||
+        if (strstr(text, "permission denied") || strstr(text, "is a directory") ||
             strstr(text, "exec format error"))
                 return EXIT_CANNOT_EXECUTE;
         return EXIT_USAGE;
@@ -193,9 +191,10 @@ static int run_detached(struct cli *cli, const struct args *args, struct json_ob
         auto_free char *id = NULL;
         static const char *const streams[] = { "AttachStdin", "AttachStdout", "AttachStderr",
                                                "StdinOnce" };
-        if (args_given(args, "attach"))
-                return err_plain(err, EINVAL,
-                                 "conflicting options: cannot specify both --attach and --detach");
+        if (args_given(args, "attach")) {
+                fprintf(stderr, "conflicting options: cannot specify both --attach and --detach\n");
+                return 1;
+        }
         for (size_t i = 0; i < ELEMENTS(streams); i++)
                 field_set(body, streams[i], json_object_new_boolean(false));
         int r = container_create(cli, args, body, &id, err);

@@ -132,7 +132,13 @@ int cmd_start(struct cli *cli, const struct args *args, struct err *err)
 {
         if (args_bool(args, "attach") || args_bool(args, "interactive"))
                 return start_attached(cli, args, err);
-        return daemon_each(cli, "POST", "/containers/%s/start", NULL, args->rest, false, err);
+        auto_strv failed = NULL;
+        int status = daemon_each(cli, "POST", "/containers/%s/start", NULL, args->rest, &failed);
+        if (failed) {
+                auto_free char *names = strv_join(failed, ", ");
+                fprintf(stderr, "Error: failed to start containers: %s\n", names);
+        }
+        return status;
 }
 
 static int check_running(struct json_object *container, struct err *err)

@@ -40,7 +40,8 @@ static int fail(struct evaluation *e, const char *format, ...)
         va_start(ap, format);
         vsnprintf(story, sizeof(story), format, ap);
         va_end(ap);
-        return err_plain(e->err, EINVAL, "template: :%d: %s", e->node ? e->node->line : 1, story);
+        return err_plain(e->err, EINVAL, "template: :%d:%d: %s", e->node ? e->node->line : 1,
+                         e->node ? e->node->column : 0, story);
 }
 
 /* --- fields --- */

@@ -28,7 +28,8 @@
 struct json_object;
 struct template;
 
-/* Errors read "template parsing error: template: :LINE: …". */
+/* Errors read "template: :LINE: …", those of execution "template: :LINE:COLUMN: …",
+ * as Go's. */
 int template_parse(const char *text, struct template **ret, struct err *err);
 void template_destroy(struct template *template);
 

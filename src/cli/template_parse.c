@@ -39,6 +39,14 @@ static int line_of(const struct reader *reader)
         return line;
 }
 
+static int column_of(const struct reader *reader)
+{
+        const char *start = reader->at;
+        while (start > reader->start && start[-1] != '\n')
+                start--;
+        return (int)(reader->at - start);
+}
+
 static int fail(struct reader *reader, const char *format, ...)
         __attribute__((format(printf, 2, 3)));
 static int fail(struct reader *reader, const char *format, ...)
@@ -48,8 +56,7 @@ static int fail(struct reader *reader, const char *format, ...)
         va_start(ap, format);
         vsnprintf(story, sizeof(story), format, ap);
         va_end(ap);
-        return err_plain(reader->err, EINVAL, "template parsing error: template: :%d: %s",
-                         line_of(reader), story);
+        return err_plain(reader->err, EINVAL, "template: :%d: %s", line_of(reader), story);
 }
 
 static void pipe_free(struct template_pipe *pipe)
@@ -439,6 +446,7 @@ static int parse_node(struct reader *reader, struct node *node)
                 enum node_kind kind;
         } blocks[] = { { "if", NODE_IF }, { "range", NODE_RANGE }, { "with", NODE_WITH } };
         node->line = line_of(reader);
+        node->column = column_of(reader);
         for (size_t i = 0; i < ELEMENTS(blocks); i++) {
                 if (take_keyword(reader, blocks[i].word)) {
                         node->kind = blocks[i].kind;

@@ -95,8 +95,8 @@ enum node_kind {
 
 struct node {
         enum node_kind kind;
-        int line;
-        char *text; /* NODE_TEXT */
+        int line, column; /* of the action; the column from 0 */
+        char *text;       /* NODE_TEXT */
         size_t size;
         struct template_pipe *pipe;
         struct node *body, *otherwise; /* first of a list */

@@ -132,7 +132,10 @@ static struct json_object *summary_row(struct json_object *answer, size_t type)
 static int print_verbose(struct json_object *answer, struct err *err)
 {
         auto_json images = image_rows(field_get(answer, "Images"), false);
-        auto_json containers = container_rows(field_get(answer, "Containers"), false);
+        struct json_object *list = field_get(answer, "Containers");
+        for (size_t i = 0; i < field_length(list, ""); i++) /* only their own size is shown */
+                json_object_object_del(json_object_array_get_idx(list, i), "SizeRootFs");
+        auto_json containers = container_rows(list, false);
         auto_json volumes = volume_rows(field_get(answer, "Volumes"));
         char size[UNITS_TEXT_SIZE];
         printf("Images space usage:\n\n");
@@ -150,7 +153,8 @@ static int print_verbose(struct json_object *answer, struct err *err)
         if (r == 0)
                 r = listing_print(&volume_listing, NULL, "{{.Name}}\t{{.Links}}\t{{.Size}}",
                                   volumes, err);
-        printf("\nBuild cache usage: %s\n\n",
+        printf("\nBuild cache usage: %s\n\n"
+               "CACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED\n",
                size_decimal(size, (double)cache_usage(answer).bytes, 4));
         return r;
 }

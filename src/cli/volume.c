@@ -76,8 +76,9 @@ int cmd_volume_create(struct cli *cli, const struct args *args, struct err *err)
 int cmd_volume_rm(struct cli *cli, const struct args *args, struct err *err)
 {
         auto_buf query = { 0 };
+        (void)err;
         target_add_flag(&query, "force", args_bool(args, "force"));
-        return daemon_each(cli, "DELETE", "/volumes/%s", buf_text(&query), args->rest, false, err);
+        return daemon_each(cli, "DELETE", "/volumes/%s", buf_text(&query), args->rest, NULL);
 }
 
 /* --- ls --- */
