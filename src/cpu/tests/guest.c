@@ -60,27 +60,28 @@ static void write_tables(struct guest *g)
                 0,
                 0x00af9b000000ffff, /* 08: 64-bit code */
                 0x00cf93000000ffff, /* 10: data */
-                0x00cffb000000ffff, /* 18: 32-bit user code */
-                0x00cff3000000ffff, /* 20: user data */
-                0x00affb000000ffff, /* 28: 64-bit user code */
-                0x00cf9b000000ffff, /* 30: 32-bit code */
+                0x00cf9b000000ffff, /* 18: 32-bit code */
+                0x00cffb000000ffff, /* 20: 32-bit user code */
+                0x00cff3000000ffff, /* 28: user data */
+                0x00affb000000ffff, /* 30: 64-bit user code */
                 0x00009b000000ffff, /* 38: 16-bit code */
                 0x000093000000ffff, /* 40: 16-bit data */
         };
         memcpy(g->ram + GUEST_GDT, gdt, sizeof(gdt));
+        put64(g, GUEST_LDT + 16, gdt[5]);
         put64(g, GUEST_GDT + GUEST_TSS_SEL, 0x0000890000000067 | (uint64_t)GUEST_TSS << 16);
-        put64(g, GUEST_GDT + GUEST_TSS_SEL + 8, 0);
+        put64(g, GUEST_GDT + GUEST_TSS_SEL + 8, GUEST_HIGH >> 32);
         for (unsigned v = 0; v < 256; v++) {
                 uint64_t target = GUEST_HANDLERS + v * 16;
                 put64(g, GUEST_IDT + v * 16,
                       (target & 0xffff) | (uint64_t)GUEST_CODE64 << 16 |
                               (v == 3 || v == 4 ? 0xeeull : 0x8eull) << 40 |
                               (target >> 16 & 0xffff) << 48);
-                put64(g, GUEST_IDT + v * 16 + 8, 0);
+                put64(g, GUEST_IDT + v * 16 + 8, GUEST_HIGH >> 32);
                 g->ram[target] = 0xf4;
         }
         memset(g->ram + GUEST_TSS, 0, 104);
-        put64(g, GUEST_TSS + 4, GUEST_STACK0);
+        put64(g, GUEST_TSS + 4, GUEST_HIGH + GUEST_STACK0);
         uint16_t iomap = 104;
         memcpy(g->ram + GUEST_TSS + 102, &iomap, 2);
 }
@@ -100,6 +101,8 @@ void guest_long_mode(struct guest *g, bool user)
         write_tables(g);
         for (uint64_t page = 0; page < 0x30000; page += 4096)
                 guest_map(g, page, page, GUEST_PTE_W);
+        for (uint64_t page = 0x20000; page < 0x30000; page += 4096)
+                guest_map(g, GUEST_HIGH + page, page, GUEST_PTE_W);
         cpu_reset(g->cpu, false);
         struct cpu_state *s = cpu_state(g->cpu);
         s->cr0 = 0x80050033;
@@ -109,10 +112,14 @@ void guest_long_mode(struct guest *g, bool user)
         s->xcr0 = 7;
         s->rflags = 0x202;
         s->x87.control = 0x37f;
-        s->gdtr = (struct cpu_table){ .base = GUEST_GDT, .limit = 0x57 };
-        s->idtr = (struct cpu_table){ .base = GUEST_IDT, .limit = 0xfff };
-        s->tr = (struct cpu_segment){
-                .base = GUEST_TSS, .limit = 103, .attributes = 0x8b, .selector = GUEST_TSS_SEL
+        s->gdtr = (struct cpu_table){ .base = GUEST_HIGH + GUEST_GDT, .limit = 0x57 };
+        s->idtr = (struct cpu_table){ .base = GUEST_HIGH + GUEST_IDT, .limit = 0xfff };
+        s->tr = (struct cpu_segment){ .base = GUEST_HIGH + GUEST_TSS,
+                                      .limit = 103,
+                                      .attributes = 0x8b,
+                                      .selector = GUEST_TSS_SEL };
+        s->ldtr = (struct cpu_segment){
+                .base = GUEST_HIGH + GUEST_LDT, .limit = 23, .attributes = 0x82, .selector = 0x50
         };
         unsigned dpl = user ? 3 : 0;
         for (unsigned i = 0; i < CPU_SEGS; i++)
@@ -129,11 +136,11 @@ struct guest_end guest_run(struct guest *g, uint64_t budget)
         end.rip = s->rip;
         end.rflags = s->rflags;
         end.rsp = s->gpr[CPU_RSP];
-        if (s->rip < GUEST_HANDLERS || s->rip >= GUEST_HANDLERS + 0x1000 ||
-            end.exit != CPU_EXIT_HALT)
+        uint64_t handlers = GUEST_HIGH + GUEST_HANDLERS;
+        if (s->rip < handlers || s->rip >= handlers + 0x1000 || end.exit != CPU_EXIT_HALT)
                 return end;
-        end.vector = (int)((s->rip - GUEST_HANDLERS) / 16);
-        uint64_t at = s->gpr[CPU_RSP];
+        end.vector = (int)((s->rip - handlers) / 16);
+        uint64_t at = s->gpr[CPU_RSP] & 0xffffffff;
         bool error = end.vector == 8 || (end.vector >= 10 && end.vector <= 14) || end.vector == 17;
         if (error) {
                 end.error = get64(g, at);

@@ -5,23 +5,29 @@
 
 #include "cpu/cpu.h"
 
-#define GUEST_RAM_BYTES (8u << 20)
+#define GUEST_RAM_BYTES (32u << 20)
 
 /* Guest physical layout of the fixed parts. */
 #define GUEST_TABLES   0x1000u /* page tables grow from here */
 #define GUEST_GDT      0x20000u
+#define GUEST_LDT      0x20800u /* entry 2, selector 0x17: user data */
 #define GUEST_IDT      0x21000u
 #define GUEST_TSS      0x22000u
 #define GUEST_HANDLERS 0x23000u /* 16 bytes per vector: HLT */
 #define GUEST_STACK0   0x28000u /* top of the ring 0 stack */
 #define GUEST_FREE     0x100000u
 
+/* The system structures are mapped at the same addresses and again up here, where
+ * the processor looks for them: a test may map what it likes below. */
+#define GUEST_HIGH 0xffff800000000000ull
+
+/* User selectors as Linux has them: suites from elsewhere count on it. */
 #define GUEST_CODE64   0x08
 #define GUEST_DATA     0x10
-#define GUEST_USER32   0x1b
-#define GUEST_USERDATA 0x23
-#define GUEST_USER64   0x2b
-#define GUEST_CODE32   0x30
+#define GUEST_CODE32   0x18
+#define GUEST_USER32   0x23
+#define GUEST_USERDATA 0x2b
+#define GUEST_USER64   0x33
 #define GUEST_CODE16   0x38
 #define GUEST_DATA16   0x40
 #define GUEST_TSS_SEL  0x48

@@ -309,7 +309,7 @@ static void syscall_and_sysret_change_privilege(void **state)
 }
 
 CODE(iret_user, 64,
-     "push 0x23; push 0x600800; push 0x202; push 0x2b; lea rax, [rip+1f]; push rax; iretq\n"
+     "push 0x2b; push 0x600800; push 0x202; push 0x33; lea rax, [rip+1f]; push rax; iretq\n"
      "1: cli; hlt");
 
 static void iret_enters_user_mode_which_may_not_mask_interrupts(void **state)
