@@ -85,7 +85,8 @@ static la_ssize_t feed(struct archive *archive, void *arg, const void **ret)
         }
         reader->header_left -= size < reader->header_left ? size : reader->header_left;
         *ret = reader->block;
-        reader->block += size;
+        if (size > 0) /* the block is NULL at the end */
+                reader->block += size;
         reader->block_left -= size;
         return (la_ssize_t)size;
 }
