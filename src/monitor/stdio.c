@@ -269,8 +269,13 @@ void stdio_finish(struct monitor *m)
         source_close(m, &m->console);
         m->in_gone = true;
         int64_t now = clock_monotonic_ns();
-        list_for_each (struct client, client, &m->clients, node)
-                client_finish(client, now);
+        list_for_each (struct client, client, &m->clients, node) {
+                /* Nothing ran: isled, which holds the connection too, says why on it. */
+                if (m->phase == MONITOR_FAILED)
+                        client->dead = true;
+                else
+                        client_finish(client, now);
+        }
 }
 
 bool stdio_drained(const struct monitor *m)
