@@ -39,9 +39,13 @@ void progress_bar_set(struct progress_bar *bar, uint64_t current, uint64_t total
         if (!bar->progress->to.report)
                 return;
         int64_t now = clock_monotonic_ns();
+        if (bar->told && bar->status == bar->told && current == bar->told_current)
+                return;
         if ((total == 0 || current < total) && now - bar->last_ns < PROGRESS_INTERVAL_NS)
                 return;
         bar->last_ns = now;
+        bar->told = bar->status;
+        bar->told_current = current;
         report(bar->progress,
                &(struct image_event){
                        .id = bar->id, .status = bar->status, .current = current, .total = total });

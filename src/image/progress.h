@@ -23,5 +23,7 @@ struct progress_bar {
         struct progress *progress;
         const char *id, *status;
         int64_t last_ns;
+        const char *told; /* the status last reported, and with what */
+        uint64_t told_current;
 };
 void progress_bar_set(struct progress_bar *bar, uint64_t current, uint64_t total);

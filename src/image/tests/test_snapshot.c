@@ -88,7 +88,7 @@ static void test_inherited_through_a_link(void **state)
         layer_file(&top, "d/victim/file", 0644, "x");
         layer_symlink(&top, "d", outside);
         layer_end(&top);
-        auto_image image = fixture_load(f, "evil:1", layers, 2, "evil");
+        image_unref(fixture_load(f, "evil:1", layers, 2, "evil"));
         struct stat st;
         assert_return_code(stat(victim, &st), 0);
         assert_int_equal(st.st_mode, S_IFDIR | 0700);
