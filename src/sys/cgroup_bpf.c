@@ -114,13 +114,15 @@ static int load_program(const struct cgroup_device_rule *rules, size_t length, s
                 return err_plain(err, E2BIG, "more than %d device rules", RULES_MAX);
         auto_free struct program *p = new0(struct program);
         emit_head(p);
-        for (size_t i = length; i-- > 0;) {
+        bool closed = false; /* a rule that always matches: nothing behind it is reached */
+        for (size_t i = length; i-- > 0 && !closed;) {
                 emit_rule(p, &rules[i]);
-                if (rules[i].type == 'a' && strlen(rules[i].access) == 3)
-                        break; /* whatever stands before is never reached */
+                closed = rules[i].type == 'a' && strlen(rules[i].access) == 3;
         }
-        emit(p, BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
-        emit(p, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+        if (!closed) {
+                emit(p, BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
+                emit(p, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+        }
 
         union bpf_attr attr = { 0 };
         attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;

@@ -1,0 +1,60 @@
+#include "sys/caps.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <string.h>
+
+#include "base/tests/test.h"
+
+static void names_go_both_ways(void **state)
+{
+        (void)state;
+        for (int cap = 0; cap <= CAP_LAST_CAP; cap++) {
+                int back;
+                assert_non_null(caps_name(cap));
+                assert_int_equal(caps_parse(caps_name(cap), &back), 0);
+                assert_int_equal(back, cap);
+        }
+        assert_null(caps_name(-1));
+        assert_null(caps_name(64));
+        int cap;
+        assert_int_equal(caps_parse("net_raw", &cap), 0);
+        assert_int_equal(cap, CAP_NET_RAW);
+        assert_int_equal(caps_parse("cap_Net_Raw", &cap), 0);
+        assert_int_equal(caps_parse("CAP_", &cap), -EINVAL);
+        assert_int_equal(caps_parse("", &cap), -EINVAL);
+}
+
+static void masks_name_what_is_unknown(void **state)
+{
+        (void)state;
+        char *good[] = { "CAP_CHOWN", "CAP_KILL", NULL }, *bad[] = { "CAP_CHOWN", "CAP_FLY", NULL };
+        uint64_t mask = 0;
+        struct err err = { 0 };
+        assert_int_equal(caps_mask(good, &mask, NULL), 0);
+        assert_true(mask == (1ull << CAP_CHOWN | 1ull << CAP_KILL));
+        assert_int_equal(caps_mask(bad, &mask, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "CAP_FLY"));
+        assert_int_equal(caps_mask(NULL, &mask, NULL), 0);
+        assert_true(mask == 0);
+}
+
+static void what_we_have_is_within_bounds(void **state)
+{
+        (void)state;
+        struct caps_sets sets;
+        assert_int_equal(caps_get(&sets, NULL), 0);
+        assert_true((sets.effective & ~sets.permitted) == 0);
+        assert_true((sets.bounding >> (caps_last() + 1)) == 0);
+        assert_in_range(caps_last(), CAP_AUDIT_READ, 63);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(names_go_both_ways),
+                cmocka_unit_test(masks_name_what_is_unknown),
+                cmocka_unit_test(what_we_have_is_within_bounds),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
