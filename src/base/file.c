@@ -149,24 +149,52 @@ int file_make_dirs(int dirfd, const char *path, mode_t mode, struct err *err)
         return 0;
 }
 
-static int remove_entries(int fd, dev_t device, struct err *err);
+/* Removal of one tree. A container can nest directories without end: below
+ * REMOVE_DEPTH_MAX they are moved up into the top directory, which is then listed
+ * again, so that descriptors and stack stay bounded. */
+#define REMOVE_DEPTH_MAX 64
 
-static int remove_entry(int dirfd, const char *name, dev_t device, struct err *err)
+struct removal {
+        dev_t device;
+        int top_fd; /* -1: not there yet */
+        unsigned depth;
+        bool moved;
+};
+
+static int remove_entries(struct removal *removal, int fd, struct err *err);
+
+static int move_up(struct removal *removal, int dirfd, const char *name, struct err *err)
 {
-        if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
-                return 0;
-        if (errno != EISDIR && errno != EPERM)
-                return err_set(err, errno, "remove '%s'", name);
+        char moved[32] = ".moved-";
+        rand_hex(moved + 7, 16);
+        if (renameat(dirfd, name, removal->top_fd, moved) < 0)
+                return err_set(err, errno, "move '%s' up to remove it", name);
+        removal->moved = true;
+        return 0;
+}
 
+static int remove_directory(struct removal *removal, int dirfd, const char *name, struct err *err)
+{
         auto_fd fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0)
                 return err_set(err, errno, "remove '%s'", name);
         struct stat st;
         if (fstat(fd, &st) < 0)
                 return err_set(err, errno, "stat '%s'", name);
-        if (device && st.st_dev != device)
+        bool top = removal->top_fd < 0;
+        if (top) {
+                removal->device = st.st_dev;
+                removal->top_fd = fd;
+        } else if (st.st_dev != removal->device) {
                 return err_plain(err, EBUSY, "remove '%s': something is mounted there", name);
-        int r = remove_entries(fd, st.st_dev, err);
+        }
+        int r;
+        removal->depth++;
+        do {
+                removal->moved = top ? false : removal->moved;
+                r = remove_entries(removal, fd, err);
+        } while (r == 0 && top && removal->moved);
+        removal->depth--;
         if (r < 0)
                 return r;
         if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
@@ -174,9 +202,20 @@ static int remove_entry(int dirfd, const char *name, dev_t device, struct err *e
         return 0;
 }
 
-static int remove_entries(int fd, dev_t device, struct err *err)
+static int remove_entry(struct removal *removal, int dirfd, const char *name, struct err *err)
 {
-        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+                return 0;
+        if (errno != EISDIR && errno != EPERM)
+                return err_set(err, errno, "remove '%s'", name);
+        if (removal->depth >= REMOVE_DEPTH_MAX && unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
+                return move_up(removal, dirfd, name, err);
+        return removal->depth >= REMOVE_DEPTH_MAX ? 0 : remove_directory(removal, dirfd, name, err);
+}
+
+static int remove_entries(struct removal *removal, int fd, struct err *err)
+{
+        int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         auto_dir dir = copy >= 0 ? fdopendir(copy) : NULL;
         if (!dir) {
                 int code = errno;
@@ -191,7 +230,7 @@ static int remove_entries(int fd, dev_t device, struct err *err)
                         return errno ? err_set(err, errno, "list a directory") : 0;
                 if (streq(entry->d_name, ".") || streq(entry->d_name, ".."))
                         continue;
-                int r = remove_entry(fd, entry->d_name, device, err);
+                int r = remove_entry(removal, fd, entry->d_name, err);
                 if (r < 0)
                         return r;
         }
@@ -199,5 +238,6 @@ static int remove_entries(int fd, dev_t device, struct err *err)
 
 int file_remove_tree(int dirfd, const char *name, struct err *err)
 {
-        return remove_entry(dirfd, name, 0, err);
+        struct removal removal = { .top_fd = -1 };
+        return remove_entry(&removal, dirfd, name, err);
 }

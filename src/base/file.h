@@ -37,6 +37,6 @@ int io_write_full(int fd, const void *data, size_t size);
 /* mkdir -p: every missing component is made with `mode`. 0 where it exists. */
 int file_make_dirs(int dirfd, const char *path, mode_t mode, struct err *err);
 
-/* Removes a tree without following links or crossing into another mount.
- * A missing tree is success. */
+/* Removes a tree, however deep, without following links or crossing into another
+ * mount. A missing tree is success. */
 int file_remove_tree(int dirfd, const char *name, struct err *err);

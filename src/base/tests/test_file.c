@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -92,6 +93,30 @@ static void trees_are_made_and_removed(void **state)
         assert_int_equal(file_remove_tree(dir, "a", &err), 0);
 }
 
+static void deep_trees_are_removed(void **state)
+{
+        int dir = *(int *)*state;
+        struct err err = { 0 };
+        struct rlimit before, few = { 200, 200 };
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        few.rlim_max = before.rlim_max;
+        assert_int_equal(mkdirat(dir, "deep", 0755), 0);
+        auto_fd at = openat(dir, "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        for (int i = 0; i < 3000; i++) {
+                assert_int_equal(mkdirat(at, "down", 0755), 0);
+                close(openat(at, "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+                int next = openat(at, "down", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                close(at);
+                at = next;
+        }
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        int r = file_remove_tree(dir, "deep", &err);
+        setrlimit(RLIMIT_NOFILE, &before);
+        if (r < 0)
+                fail_msg("%s", err_text(&err));
+        assert_int_equal(faccessat(dir, "deep", F_OK, 0), -1);
+}
+
 static void whole_transfers_cross_a_pipe(void **state)
 {
         (void)state;
@@ -116,6 +141,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(reading_is_bounded, enter_directory,
                                                 leave_directory),
                 cmocka_unit_test_setup_teardown(trees_are_made_and_removed, enter_directory,
+                                                leave_directory),
+                cmocka_unit_test_setup_teardown(deep_trees_are_removed, enter_directory,
                                                 leave_directory),
                 cmocka_unit_test(whole_transfers_cross_a_pipe),
         };
