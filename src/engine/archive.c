@@ -144,6 +144,9 @@ static int look(struct archive_job *job, struct err *err)
                 job->dir_fd = fcntl(job->view->root_fd, F_DUPFD_CLOEXEC, 3);
                 job->name = xstrdup(".");
                 job->as = xstrdup(".");
+                job->stat.name = xstrdup("/");
+                job->stat.link_target = xstrdup("");
+                job->stat.mode = go_mode(S_IFDIR | 0755);
                 return 0;
         }
         r = locate(job, err);

@@ -29,6 +29,7 @@
 #include "engine/volumes.h"
 #include "image/image.h"
 #include "image/snapshot.h"
+#include "oci/reference.h"
 #include "sys/resolve.h"
 
 #define NAME_ATTEMPTS     100
@@ -328,12 +329,32 @@ static void image_resolved(void *arg)
 
 /* -- first worker: the image --------------------------------------------------- */
 
+/* docker's words: with the tag that was meant. */
+static void name_missing(struct creation *c)
+{
+        const char *image = c->spec->config.image;
+        auto_reference reference = { 0 };
+        struct err why = { 0 };
+        if (c->r != -ENOENT || strspn(image, "0123456789abcdef") == strlen(image) ||
+            str_starts(image, "sha256:"))
+                return;
+        if (oci_reference_parse(image, &reference, &why) < 0) {
+                c->err = why;
+                c->r = -why.code;
+                return;
+        }
+        auto_free char *familiar = oci_reference_familiar(&reference);
+        err_plain(&c->err, ENOENT, "No such image: %s", familiar);
+}
+
 static void image_in_worker(void *arg)
 {
         struct creation *c = arg;
         c->r = image_resolve(c->engine->images, c->spec->config.image, &c->image, &c->err);
-        if (c->r < 0)
+        if (c->r < 0) {
+                name_missing(c);
                 return;
+        }
         config_merge(&c->spec->config, &c->image->spec.config, &c->warnings);
         const struct instance_config *config = &c->spec->config;
         if ((!config->entrypoint || !*config->entrypoint) && (!config->cmd || !*config->cmd))

@@ -168,6 +168,8 @@ struct exec *exec_find(struct engine *engine, const char *id, struct err *err)
         struct exec *exec = table_get(&engine->execs, id);
         if (!exec)
                 err_plain(err, ENOENT, "No such exec instance: %.200s", id);
+        else /* a client that saw the end of the output must see the exit code */
+                link_drain(&exec->private->link);
         return exec;
 }
 

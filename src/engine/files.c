@@ -39,6 +39,10 @@ char *files_hosts(const struct instance *instance, const char *host_file)
                                 "ff02::2\tip6-allrouters\n");
         if (text.size && text.data[text.size - 1] != '\n')
                 buf_putc(&text, '\n');
+        if (!streq(host->network_mode, "host")) {
+                auto_free char *name = files_hostname(instance);
+                buf_printf(&text, "127.0.1.1\t%s\n", name);
+        }
         for (char **extra = host->extra_hosts; extra && *extra; extra++) {
                 /* "name:address" or "name=address"; an address may have colons. */
                 size_t length = strcspn(*extra, ":=");

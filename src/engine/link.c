@@ -149,6 +149,12 @@ int link_send(struct link *link, const struct monitor_message *message, int fd)
         return link->fd < 0 ? -ENOTCONN : monitor_send(link->fd, message, fd);
 }
 
+void link_drain(struct link *link)
+{
+        if (link->fd >= 0 && !link->destroyed)
+                link_ready(link, 0);
+}
+
 void link_kill(struct link *link)
 {
         /* The monitor leads its session, so its pid cannot be reused while it is our

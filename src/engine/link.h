@@ -46,6 +46,8 @@ int link_open(struct link *link, struct engine *engine, const struct link_proces
 int link_connect(struct link *link, struct engine *engine, const char *dir,
                  const struct link_events *events, void *arg, struct err *err);
 int link_send(struct link *link, const struct monitor_message *message, int fd);
+/* Takes in now what the monitor has sent, instead of when the loop gets to it. */
+void link_drain(struct link *link);
 /* SIGKILL to the monitor and what it runs in its session (a stuck runtime). */
 void link_kill(struct link *link);
 /* Lets go; legal in its callbacks. A zeroed one (fd -1) is fine. */

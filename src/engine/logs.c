@@ -334,6 +334,9 @@ static bool read_piece(struct log_stream *s)
 
 static void stream_finish(struct log_stream *s)
 {
+        /* Before its descriptor moves on: elsewhere it stays open, and would stay watched. */
+        loop_source_destroy(s->out);
+        s->out = NULL;
         if (s->hand_over) {
                 struct attach_options options = {
                         .in = s->attach->flags & MONITOR_ATTACH_IN,

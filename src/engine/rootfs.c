@@ -13,10 +13,13 @@
 /* What a volatile mount leaves behind; the kernel refuses the next one until it is gone. */
 static void forget_volatile(const struct snapshot *snapshot)
 {
-        auto_free char *mark = xasprintf("%s/work/incompat/volatile", snapshot->work);
-        auto_free char *dir = xasprintf("%s/work/incompat", snapshot->work);
-        if (rmdir(mark) == 0)
-                rmdir(dir);
+        static const char *const marks[] = { "work/incompat/volatile/dirty",
+                                             "work/incompat/volatile", "work/incompat" };
+        for (size_t i = 0; i < ELEMENTS(marks); i++) {
+                auto_free char *path = xasprintf("%s/%s", snapshot->work, marks[i]);
+                if (unlink(path) < 0 && errno == EISDIR)
+                        rmdir(path);
+        }
 }
 
 static char **options_of(const struct snapshot *snapshot, bool one_by_one, bool is_volatile)

@@ -320,9 +320,41 @@ static int check_security(struct check *c)
         return r;
 }
 
+/* Kernel settings that belong to a name space; others would be the whole machine's. */
+static bool is_own_sysctl(const struct host_config *host, const char *key)
+{
+        static const char *const ipc[] = {
+                "kernel.msgmax", "kernel.msgmnb",          "kernel.msgmni",
+                "kernel.sem",    "kernel.shmall",          "kernel.shmmax",
+                "kernel.shmmni", "kernel.shm_rmid_forced", NULL
+        };
+        if (one_of(key, ipc) || str_starts(key, "fs.mqueue."))
+                return !streq(host->ipc_mode, "host");
+        if (str_starts(key, "net."))
+                return !streq(host->network_mode, "host");
+        return ONE_OF(key, "kernel.domainname", "kernel.hostname") &&
+               !streq(host->uts_mode, "host");
+}
+
+static int check_sysctls(struct check *c)
+{
+        for (char **entry = c->host->sysctls; entry && *entry; entry++) {
+                const char *value;
+                auto_free char *key = json_map_split(*entry, &value);
+                for (char *slash = key; (slash = strchr(slash, '/')); slash++)
+                        *slash = '.';
+                if (!is_own_sysctl(c->host, key))
+                        return err_plain(c->err, EINVAL,
+                                         "sysctl '%s' is not allowed: it is not in a name space of "
+                                         "the container's own",
+                                         key);
+        }
+        return 0;
+}
+
 static int (*const checks[])(struct check *) = {
         check_config, check_network, check_modes, check_restart,  check_memory,
-        check_cpu,    check_limits,  check_log,   check_security,
+        check_cpu,    check_limits,  check_log,   check_security, check_sysctls,
 };
 
 int spec_check(const struct instance_spec *spec, char ***warnings, struct err *err)

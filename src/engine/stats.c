@@ -87,7 +87,6 @@ static void fill(struct instance_stats *s, const struct cgroup_stats *group)
 static void sample_in_worker(void *arg)
 {
         struct sample_job *job = arg;
-        job->stats.read_ns = clock_realtime_ns();
         if (!job->cgroup)
                 return;
         auto_cgroup cgroup = NULL;

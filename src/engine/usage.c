@@ -59,6 +59,7 @@ void instance_measure(struct instance *instance, instance_measured *done, void *
 struct changes_job {
         struct engine *engine;
         char *id;
+        char **own; /* mount points, which the engine made */
         struct instance_change *changes;
         size_t length;
         int r;
@@ -84,14 +85,50 @@ static void changes_in_worker(void *arg)
         job->r = snapshot_diff(job->engine->images, job->id, add_change, job, &job->err);
 }
 
+/* Whether `path` is `own` or one of its parents. */
+static bool leads_to(const char *path, const char *own)
+{
+        const char *rest = str_after(own, path);
+        return rest && (*rest == '/' || !*rest);
+}
+
+/* Takes out what only our mount points changed, as docker's list does not show it: the points
+ * themselves, and directories above them with no other change below. */
+static void hide_own(struct changes_job *job)
+{
+        size_t kept = 0;
+        for (size_t i = 0; i < job->length; i++) {
+                struct instance_change *change = &job->changes[i];
+                bool above = false, other = false;
+                for (char **own = job->own; *own; own++)
+                        above = above || leads_to(change->path, *own);
+                for (size_t below = i + 1; above && below < job->length; below++) {
+                        const char *path = job->changes[below].path;
+                        if (!leads_to(change->path, path))
+                                break;
+                        bool ours = false;
+                        for (char **own = job->own; *own; own++)
+                                ours = ours || leads_to(path, *own);
+                        other = other || !ours;
+                }
+                if (above && !other && change->kind != SNAPSHOT_DELETED)
+                        free(change->path);
+                else
+                        job->changes[kept++] = *change;
+        }
+        job->length = kept;
+}
+
 static void changes_done(void *arg)
 {
         struct changes_job *job = arg;
+        hide_own(job);
         job->done(job->arg, job->r, job->r < 0 ? &job->err : NULL, job->changes, job->length);
         for (size_t i = 0; i < job->length; i++)
                 free(job->changes[i].path);
         free(job->changes);
         free(job->id);
+        strv_free(job->own);
         free(job);
 }
 
@@ -102,6 +139,14 @@ void instance_changes(struct instance *instance, instance_changed *done, void *a
                                      .id = xstrdup(instance->id),
                                      .done = done,
                                      .arg = arg };
+        static const char *const always[] = {
+                "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev",
+                "/proc",         "/sys",       "/sbin/docker-init"
+        };
+        for (size_t i = 0; i < ELEMENTS(always); i++)
+                strv_push(&job->own, always[i]);
+        for (size_t i = 0; i < instance->mounts_length; i++)
+                strv_push(&job->own, instance->mounts[i].destination);
         workers_submit(job->engine->workers, changes_in_worker, changes_done, job);
 }
 

@@ -12,8 +12,8 @@
  *   EXITED    init has gone and its output is read to the end (at most
  *             MONITOR_DRAIN_NS of silence, MONITOR_DRAIN_MAX_NS in all, where a descendant
  *             outside its pid namespace keeps the pipe). exit.json is written, isled told, the
- *             runtime's state deleted; then root file system, lock and sockets are given up, and the
- *             last bytes brought to the clients
+ *             runtime's state deleted; then root file system, lock and sockets are given up, and
+ * the last bytes brought to the clients
  *
  * isled may die and come back at any time: nothing here waits for it, except
  * before START. A monitor that dies takes no state with it that isled cannot
