@@ -25,7 +25,6 @@ const struct option save_options[] = {
           .kind = OPTION_TEXT,
           .help = "Write to a file instead of standard output",
           .completion = COMPLETE_FILE },
-        { .name = "platform", .kind = OPTION_TEXT, .help = "Platform to write (OS/ARCH)" },
         { 0 },
 };
 
@@ -104,8 +103,6 @@ int cmd_save(struct cli *cli, const struct args *args, struct err *err)
         target_set(&target, "/images/get");
         for (char **name = args->rest; *name; name++)
                 target_add(&target, "names", *name);
-        if (args_text(args, "platform"))
-                target_add(&target, "platform", args_text(args, "platform"));
         return download(cli, &target, args_text(args, "output"), "save", err);
 }
 

@@ -265,7 +265,10 @@ static int copy_out(struct copy *copy, struct err *err)
         auto_exchange exchange = NULL;
         auto_place source = { 0 }, place = { 0 };
         auto_landing landing = { 0 };
-        auto_free char *path = xstrdup(copy->inside);
+        /* Seen from the root, as the daemon does. */
+        auto_free char *rooted = copy->inside[0] == '/' ? xstrdup(copy->inside)
+                                                        : xasprintf("/%s", copy->inside);
+        auto_free char *path = path_absolute_kept(rooted);
         auto_free char *ignored = NULL, *asked_base = NULL;
         path_split(path, &ignored, &asked_base);
         int r = 0;

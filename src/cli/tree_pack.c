@@ -63,7 +63,7 @@ static bool seen_before(struct packer *packer, const struct stat *st, const char
 }
 
 static int pack_file(struct packer *packer, int parent_fd, const char *file, const char *name,
-                     const struct stat *st, struct tar_entry *entry, struct err *err)
+                     const struct stat *st, bool follow, struct tar_entry *entry, struct err *err)
 {
         char value[CAPABILITY_SIZE_MAX];
         struct tar_xattr capability = { .name = "security.capability", .value = value };
@@ -73,7 +73,7 @@ static int pack_file(struct packer *packer, int parent_fd, const char *file, con
                 entry->hard_link = true;
                 return tar_writer_entry(packer->writer, entry, err);
         }
-        auto_fd fd = openat(parent_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        auto_fd fd = openat(parent_fd, file, O_RDONLY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
         if (fd < 0)
                 return err_set(err, errno, "open %s", name);
         ssize_t size = fgetxattr(fd, capability.name, value, sizeof(value));
@@ -136,7 +136,7 @@ static int pack_any(struct packer *packer, int parent_fd, const char *file, cons
         if (S_ISSOCK(st.st_mode))
                 return 0;
         if (S_ISREG(st.st_mode))
-                return pack_file(packer, parent_fd, file, name, &st, &entry, err);
+                return pack_file(packer, parent_fd, file, name, &st, follow, &entry, err);
         if (S_ISLNK(st.st_mode)) {
                 ssize_t length = readlinkat(parent_fd, file, link, sizeof(link) - 1);
                 if (length < 0)
