@@ -76,45 +76,45 @@ def test_restart(daemon):
 
 
 def test_kill_and_signals(daemon):
-    daemon.docker("run", "-d", "--name", "k", "busybox", "sh", "-c",
+    daemon.docker("run", "-d", "--name", "kk", "busybox", "sh", "-c",
                   "trap 'echo hup' HUP; echo ready; while :; do sleep 0.05; done")
-    until(lambda: "ready" in daemon.out("logs", "k"))
-    daemon.docker("kill", "-s", "HUP", "k")
-    until(lambda: "hup" in daemon.out("logs", "k"))
-    assert state(daemon, "k") == "running"
-    bad = daemon.post("/containers/k/kill?signal=NOPE")
+    until(lambda: "ready" in daemon.out("logs", "kk"))
+    daemon.docker("kill", "-s", "HUP", "kk")
+    until(lambda: "hup" in daemon.out("logs", "kk"))
+    assert state(daemon, "kk") == "running"
+    bad = daemon.post("/containers/kk/kill?signal=NOPE")
     assert bad.status == 400 and "NOPE" in bad.message
-    daemon.docker("kill", "k")
-    assert daemon.inspect("k")["State"]["ExitCode"] == 137
-    again = daemon.post("/containers/k/kill")
+    daemon.docker("kill", "kk")
+    assert daemon.inspect("kk")["State"]["ExitCode"] == 137
+    again = daemon.post("/containers/kk/kill")
     assert again.status == 409 and "is not running" in again.message
-    daemon.docker("rm", "k")
+    daemon.docker("rm", "kk")
 
 
 def test_pause_and_unpause(daemon):
-    daemon.docker("run", "-d", "--name", "p", "busybox", "sh", "-c",
+    daemon.docker("run", "-d", "--name", "pp", "busybox", "sh", "-c",
                   "while :; do date +%s%N; sleep 0.02; done")
-    daemon.docker("pause", "p")
-    assert state(daemon, "p") == "paused"
-    assert "(Paused)" in daemon.out("ps", "--filter", "name=^p$", "--format", "{{.Status}}")
-    count = len(daemon.out("logs", "p"))
+    daemon.docker("pause", "pp")
+    assert state(daemon, "pp") == "paused"
+    assert "(Paused)" in daemon.out("ps", "--filter", "name=^pp$", "--format", "{{.Status}}")
+    count = len(daemon.out("logs", "pp"))
     time.sleep(0.2)
-    assert len(daemon.out("logs", "p")) == count
-    assert daemon.post("/containers/p/pause").status == 409
-    assert daemon.post("/containers/p/exec", {"Cmd": ["true"]}).status == 409
-    daemon.docker("unpause", "p")
-    assert state(daemon, "p") == "running"
-    until(lambda: len(daemon.out("logs", "p")) > count)
-    assert daemon.post("/containers/p/unpause").status == 409
-    daemon.docker("rm", "-f", "p")
+    assert len(daemon.out("logs", "pp")) == count
+    assert daemon.post("/containers/pp/pause").status == 409
+    assert daemon.post("/containers/pp/exec", {"Cmd": ["true"]}).status == 409
+    daemon.docker("unpause", "pp")
+    assert state(daemon, "pp") == "running"
+    until(lambda: len(daemon.out("logs", "pp")) > count)
+    assert daemon.post("/containers/pp/unpause").status == 409
+    daemon.docker("rm", "-f", "pp")
 
 
 def test_wait(daemon):
-    daemon.docker("run", "-d", "--name", "w", "busybox", "sh", "-c", "sleep 0.3; exit 9")
-    assert daemon.out("wait", "w") == "9"
-    assert daemon.out("wait", "w") == "9"
-    assert daemon.post("/containers/w/wait?condition=never").status == 400
-    daemon.docker("rm", "w")
+    daemon.docker("run", "-d", "--name", "ww", "busybox", "sh", "-c", "sleep 0.3; exit 9")
+    assert daemon.out("wait", "ww") == "9"
+    assert daemon.out("wait", "ww") == "9"
+    assert daemon.post("/containers/ww/wait?condition=never").status == 400
+    daemon.docker("rm", "ww")
 
 
 def test_wait_sends_its_head_at_once(daemon):
