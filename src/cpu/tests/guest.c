@@ -141,6 +141,8 @@ struct guest_end guest_run(struct guest *g, uint64_t budget)
                 return end;
         end.vector = (int)((s->rip - handlers) / 16);
         uint64_t at = s->gpr[CPU_RSP] & 0xffffffff;
+        if (at + 64 > GUEST_RAM_BYTES)
+                return end;
         bool error = end.vector == 8 || (end.vector >= 10 && end.vector <= 14) || end.vector == 17;
         if (error) {
                 end.error = get64(g, at);

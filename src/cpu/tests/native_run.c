@@ -41,8 +41,10 @@ static_assert(offsetof(struct native_state, rflags) == 136, "offset of rflags");
         X("rax", 0)                                                                                \
         X("rcx", 8)                                                                                \
         X("rdx", 16)                                                                               \
-        X("rbx", 24) X("rbp", 40) X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80)   \
-                X("r11", 88) X("r12", 96) X("r13", 104) X("r14", 112) X("r15", 120)
+        X("rbx", 24)                                                                               \
+        X("rbp", 40)                                                                               \
+        X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80) X("r11", 88) X("r12", 96)   \
+                X("r13", 104) X("r14", 112) X("r15", 120)
 #define YMMS(X)                                                                                    \
         X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
 #define LOAD_GPR(r, o)  "mov " IN "+" STR(o) ", %" r "\n\t"

@@ -15,7 +15,31 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 HIDDEN = {"3DNOW", "SSE4A", "CLZERO", "AES256", "AFP", "EMMI", "LINUX"}
-MASKS = {0: (1 << 64) - 1}
+MASK = (1 << 64) - 1
+# Programs that expect what FEX does and the architecture (or this runner) does not.
+EXPLAINED = {
+    "Primary/Primary_8C.asm": "loads selectors that do not exist; FEX does not check them",
+    "Primary/Primary_8C_2.asm": "loads selectors that do not exist; FEX does not check them",
+    "Primary/Pop_Segments.asm": "loads a null SS; FEX does not check it",
+    "Primary/Primary_E8.asm": "operand size prefix on a near branch: AMD's way, we have Intel's",
+    "Primary/Primary_E9.asm": "operand size prefix on a near branch: AMD's way, we have Intel's",
+    "PrimaryGroup/5_FF_05.asm": "REX.W on a far jump: AMD's way, we have Intel's",
+    "PrimaryGroup/5_FF_05_03_o64.asm": "REX.W on a far jump: AMD's way, we have Intel's",
+    "PrimaryGroup/5_FF_05_03_o64_imm.asm": "REX.W on a far call: AMD's way, we have Intel's",
+    "FEX_bugs/32bit_syscall.asm": "wants a Linux kernel",
+    "TwoByte/0F_02.asm": "wants a Linux kernel",
+    "FEX_bugs/SegmentAddressOverride.asm": "wants 4 GiB of memory",
+    "Secondary/07_XX_00.asm": "wants the table addresses of Linux",
+    "Secondary/07_XX_04.asm": "SMSW to a 32-bit register that keeps the upper half",
+    "Secondary/09_XX_07.asm": "RDSEED, where the host has none",
+    "X87/D9_F9.asm": "FYL2XP1 outside its domain",
+    "X87/FXAM_Simple.asm": "FXAM of zero as FEX has it",
+    "X87/X87MMXInteraction.asm": "FNSAVE's tag word as FEX has it",
+    "VEX/vldmxcsr.asm": "MXCSR without exception flags as FEX has it",
+    "VEX/vpclmulqdq_256.asm": "VPCLMULQDQ is hidden",
+    "modrm_oob/VEX.asm": "VPCLMULQDQ is hidden",
+    "modrm_oob/DDD.asm": "3DNow! is hidden",
+}
 
 
 def config_of(text):
@@ -58,7 +82,7 @@ def differences(config, output):
         if name == "RIP" or name not in lines:
             continue
         for i, value in enumerate(values):
-            want = int(value, 0) & MASKS[0]
+            want = int(value, 0) & MASK
             got = int(lines[name][i], 16) if i < len(lines[name]) else None
             if name.startswith("MM") and i == 1:
                 want &= 0xffff
@@ -110,10 +134,13 @@ def main():
         for base, _, files in os.walk(os.path.join(root, directory)):
             jobs += [(os.path.join(base, f), bits) for f in sorted(files)
                      if f.endswith(".asm") and only in os.path.join(base, f)]
-    counts = {"pass": {}, "fail": {}, "hidden": {}, "skip": {}}
+    counts = {"pass": {}, "fail": {}, "explained": {}, "hidden": {}, "skip": {}}
     with ThreadPoolExecutor(2) as pool:
         results = pool.map(lambda j: run_one(program, root, *j), jobs)
         for (path, bits), (what, why) in zip(jobs, results):
+            name = "/".join(path.split("/")[-2:])
+            if what == "fail" and name in EXPLAINED:
+                what = "explained"
             counts[what][bits] = counts[what].get(bits, 0) + 1
             if what in ("fail", "skip"):
                 print(what, os.path.relpath(path, root), why[:160])

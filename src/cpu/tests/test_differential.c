@@ -4,6 +4,8 @@
  *   test_cpu_differential                 the fixed set of the test suite
  *   test_cpu_differential SEED CASES      CASES from another seed, all differences shown
  *   test_cpu_differential SEED CASES N    only case N of it, verbosely
+ *   test_cpu_differential SEED CASES soft only the software CPU, for sanitizers, which
+ *                                         do not survive the child's way of life
  */
 #include "cpu/decode.h"
 #include "cpu/tests/guest.h"
@@ -199,7 +201,8 @@ int main(int argc, char **argv)
         uint64_t cases = argc > 2 ? strtoull(argv[2], NULL, 0) : FIXED_CASES;
         uint64_t first = 0, wrong = 0, faults = 0;
         decode_init();
-        if (argc > 3) {
+        bool soft_only = argc > 3 && strcmp(argv[3], "soft") == 0;
+        if (argc > 3 && !soft_only) {
                 first = strtoull(argv[3], NULL, 0);
                 cases = first + 1;
         }
@@ -210,11 +213,17 @@ int main(int argc, char **argv)
         struct cpu_state fresh = *cpu_state(g.cpu);
         while (first < cases) {
                 unsigned count = cases - first < BATCH ? (unsigned)(cases - first) : BATCH;
-                bool alive = native_run(seed, first, count, false, host);
+                bool alive = !soft_only && native_run(seed, first, count, false, host);
                 for (unsigned i = 0; i < count; i++) {
                         struct native_case c;
                         struct native_result soft;
                         native_make(seed, first + i, false, &c);
+                        if (soft_only) {
+                                run_soft(&g, &fresh, &c, &soft);
+                                faults += soft.vector >= 0;
+                                wrong += soft.vector >= 1000;
+                                continue;
+                        }
                         if (!host[i].done) {
                                 print_case(first + i, &c);
                                 printf("#   the child did not survive this (alive %d)\n", alive);
