@@ -1,0 +1,96 @@
+#include "vmm/memory.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "vmm/layout.h"
+
+static int host_has(uint64_t size_bytes, struct err *err)
+{
+        uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        if (size_bytes <= host)
+                return 0;
+        return err_plain(err, ENOMEM, "memory of %llu MiB: this host has only %llu MiB",
+                         (unsigned long long)(size_bytes >> 20), (unsigned long long)(host >> 20));
+}
+
+static void add_slot(struct memory *m, uint64_t base, uint64_t size_bytes, uint64_t offset)
+{
+        m->slots[m->length++] = (struct memory_slot){ .base = gpa(base),
+                                                      .size_bytes = size_bytes,
+                                                      .host = { m->map + offset },
+                                                      .file_offset = offset };
+}
+
+int memory_init(struct memory *m, uint64_t size_bytes, struct err *err)
+{
+        *m = (struct memory){ .fd = -1 };
+        size_bytes &= ~(MEMORY_PAGE_SIZE - 1);
+        if (size_bytes < MEMORY_SIZE_MIN)
+                return err_plain(err, EINVAL, "memory of %llu bytes: at least 1 MiB is needed",
+                                 (unsigned long long)size_bytes);
+        int r = host_has(size_bytes, err);
+        if (r < 0)
+                return r;
+        auto_fd fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return err_set(err, errno, "guest memory: memfd_create");
+        if (ftruncate(fd, (off_t)size_bytes) < 0)
+                return err_set(err, errno, "guest memory of %llu bytes",
+                               (unsigned long long)size_bytes);
+        void *map = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+                         0);
+        if (map == MAP_FAILED)
+                return err_set(err, errno, "map guest memory of %llu bytes",
+                               (unsigned long long)size_bytes);
+        m->fd = take_fd(fd);
+        m->map = map;
+        m->size_bytes = size_bytes;
+        uint64_t low = size_bytes < LAYOUT_LOW_MEMORY_END ? size_bytes : LAYOUT_LOW_MEMORY_END;
+        add_slot(m, 0, low, 0);
+        if (size_bytes > low)
+                add_slot(m, LAYOUT_HIGH_MEMORY, size_bytes - low, low);
+        return 0;
+}
+
+void memory_finish(struct memory *m)
+{
+        if (m->map)
+                munmap(m->map, m->size_bytes);
+        if (m->fd >= 0)
+                close_fd(&m->fd);
+        *m = (struct memory){ .fd = -1 };
+}
+
+uint8_t *memory_at(const struct memory *m, struct gpa base, uint64_t size_bytes)
+{
+        for (unsigned i = 0; i < m->length; i++) {
+                const struct memory_slot *s = &m->slots[i];
+                uint64_t offset = base.value - s->base.value;
+                if (base.value >= s->base.value && offset < s->size_bytes &&
+                    size_bytes <= s->size_bytes - offset)
+                        return s->host.bytes + offset;
+        }
+        return NULL;
+}
+
+int memory_read(const struct memory *m, struct gpa base, void *bytes, uint64_t size_bytes)
+{
+        const uint8_t *at = memory_at(m, base, size_bytes);
+        if (!at)
+                return -EFAULT;
+        memcpy(bytes, at, size_bytes);
+        return 0;
+}
+
+int memory_write(const struct memory *m, struct gpa base, const void *bytes, uint64_t size_bytes)
+{
+        uint8_t *at = memory_at(m, base, size_bytes);
+        if (!at)
+                return -EFAULT;
+        memcpy(at, bytes, size_bytes);
+        memory_touched(m, base, size_bytes);
+        return 0;
+}

@@ -1,0 +1,58 @@
+/* Guest memory: one memfd, mapped once, cut into slots around the PCI hole.
+ *
+ * The memory is shared with the guest: nothing read from it is stable. Code
+ * that interprets guest structures copies them out with memory_read() and looks
+ * at the copy only. memory_at() hands out the mapping itself for bulk transfers
+ * where a change under our feet does no harm.
+ *
+ * Threads: slots are fixed once the machine is built; all accessors may be used
+ * by any thread. Writers tell memory_touched(), so that decoded code of the
+ * software CPU is dropped; memory_write() does it itself.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "vmm/addr.h"
+
+#define MEMORY_SLOTS     4
+#define MEMORY_SIZE_MIN  (1ull << 20)
+#define MEMORY_PAGE_SIZE 4096ull
+
+struct memory_slot {
+        struct gpa base;
+        uint64_t size_bytes;
+        struct hva host;
+        uint64_t file_offset; /* in the memfd */
+};
+
+struct memory {
+        int fd;
+        uint64_t size_bytes;
+        uint8_t *map; /* the whole memfd */
+        struct memory_slot slots[MEMORY_SLOTS];
+        unsigned length;
+        /* Told of every write by the machine; NULL when nobody cares. */
+        void (*touched)(void *arg, struct gpa base, uint64_t size_bytes);
+        void *touched_arg;
+};
+
+/* Zeroed memory of a whole number of pages; refuses what the host does not have. */
+int memory_init(struct memory *memory, uint64_t size_bytes, struct err *err);
+void memory_finish(struct memory *memory);
+
+/* The `size` bytes at `base`, or NULL where they are not all memory of one slot. */
+uint8_t *memory_at(const struct memory *memory, struct gpa base, uint64_t size_bytes);
+
+/* Copies; -EFAULT where the range is not memory, with nothing transferred. */
+int memory_read(const struct memory *memory, struct gpa base, void *bytes, uint64_t size_bytes);
+int memory_write(const struct memory *memory, struct gpa base, const void *bytes,
+                 uint64_t size_bytes);
+
+static inline void memory_touched(const struct memory *memory, struct gpa base, uint64_t size_bytes)
+{
+        if (memory->touched)
+                memory->touched(memory->touched_arg, base, size_bytes);
+}

@@ -1,0 +1,25 @@
+/* An IOAPIC of 24 pins (82093AA with the later EOI register). A pure model: the
+ * fabric holds the lock and delivers what ioapic_line(), ioapic_write() and
+ * ioapic_eoi() report through `deliver`. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define IOAPIC_PINS 24
+
+struct ioapic {
+        uint64_t entries[IOAPIC_PINS];
+        uint32_t lines; /* as wired */
+        uint32_t select, id;
+        void (*deliver)(void *arg, uint8_t destination, bool logical, unsigned mode, uint8_t vector,
+                        bool level);
+        void *arg;
+};
+
+void ioapic_reset(struct ioapic *io);
+uint32_t ioapic_read(const struct ioapic *io, uint64_t offset);
+void ioapic_write(struct ioapic *io, uint64_t offset, uint32_t value);
+void ioapic_line(struct ioapic *io, unsigned pin, bool raised);
+/* A local APIC ended a level-triggered interrupt. */
+void ioapic_eoi(struct ioapic *io, uint8_t vector);

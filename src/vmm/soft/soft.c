@@ -1,0 +1,316 @@
+#include "vmm/soft/soft.h"
+
+#include <string.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/str.h"
+#include "vmm/layout.h"
+
+/* A busy vCPU looks at its timer this often. */
+#define SLICE_INSTRUCTIONS 20000
+
+/* ---- the processor's view of the machine ---- */
+
+static bool in_apic_page(const struct soft_vcpu *s, uint64_t address)
+{
+        uint64_t base = s->soft->fabric.ports[s->vcpu->index].lapic.base;
+        return (address ^ base) >> 12 == 0 &&
+               (base & (LAPIC_BASE_ENABLE | LAPIC_BASE_X2)) == LAPIC_BASE_ENABLE;
+}
+
+static uint64_t mmio_read(void *arg, uint64_t address, unsigned size)
+{
+        struct soft_vcpu *s = arg;
+        if (in_apic_page(s, address))
+                return fabric_page_read(&s->soft->fabric, s->vcpu->index, address & 0xfff, size);
+        uint64_t value;
+        bus_read(&s->vcpu->machine->mmio, address, size, &value);
+        return value;
+}
+
+static void mmio_write(void *arg, uint64_t address, unsigned size, uint64_t value)
+{
+        struct soft_vcpu *s = arg;
+        if (in_apic_page(s, address)) {
+                if ((address & 15) == 0)
+                        fabric_page_write(&s->soft->fabric, s->vcpu->index, address & 0xfff,
+                                          (uint32_t)value);
+                return;
+        }
+        bus_write(&s->vcpu->machine->mmio, address, size, value);
+}
+
+static uint32_t pio_read(void *arg, uint16_t port, unsigned size)
+{
+        struct soft_vcpu *s = arg;
+        uint64_t value;
+        bus_read(&s->vcpu->machine->pio, port, size, &value);
+        return (uint32_t)value;
+}
+
+static void pio_write(void *arg, uint16_t port, unsigned size, uint32_t value)
+{
+        struct soft_vcpu *s = arg;
+        bus_write(&s->vcpu->machine->pio, port, size, value);
+}
+
+static int acknowledge(void *arg)
+{
+        struct soft_vcpu *s = arg;
+        return fabric_acknowledge(&s->soft->fabric, s->vcpu->index);
+}
+
+static void tpr_changed(void *arg, uint8_t cr8)
+{
+        struct soft_vcpu *s = arg;
+        fabric_set_tpr(&s->soft->fabric, s->vcpu->index, cr8);
+}
+
+static uint8_t tpr_read(void *arg)
+{
+        struct soft_vcpu *s = arg;
+        return fabric_tpr(&s->soft->fabric, s->vcpu->index);
+}
+
+/* ---- sleeping ---- */
+
+static void soft_wake(void *arg)
+{
+        struct soft_vcpu *s = arg;
+        atomic_store(&s->signalled, true);
+        if (!atomic_load(&s->sleeping))
+                return;
+        pthread_mutex_lock(&s->lock);
+        pthread_cond_signal(&s->wake);
+        pthread_mutex_unlock(&s->lock);
+}
+
+static void soft_sleep(struct soft_vcpu *s, int64_t deadline_ns)
+{
+        struct timespec until = { deadline_ns / NS_PER_S, deadline_ns % NS_PER_S };
+        pthread_mutex_lock(&s->lock);
+        atomic_store(&s->sleeping, true);
+        while (!atomic_load(&s->signalled)) {
+                if (!deadline_ns)
+                        pthread_cond_wait(&s->wake, &s->lock);
+                else if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT)
+                        break;
+        }
+        atomic_store(&s->sleeping, false);
+        pthread_mutex_unlock(&s->lock);
+}
+
+static void soft_kick(struct vcpu *v)
+{
+        struct soft_vcpu *s = v->provider;
+        cpu_kick(s->cpu);
+        soft_wake(s);
+}
+
+static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        for (;;) {
+                atomic_store(&s->signalled, false);
+                int64_t next = fabric_timer(&s->soft->fabric, v->index, clock_monotonic_ns());
+                switch (cpu_run(s->cpu, SLICE_INSTRUCTIONS)) {
+                case CPU_EXIT_BUDGET:
+                case CPU_EXIT_DEBUG:
+                        break;
+                case CPU_EXIT_KICK:
+                        return VCPU_KICKED;
+                case CPU_EXIT_HALT:
+                        /* The slice may have set the timer anew. */
+                        next = fabric_timer(&s->soft->fabric, v->index, clock_monotonic_ns());
+                        soft_sleep(s, next);
+                        break;
+                case CPU_EXIT_WAIT_SIPI:
+                        soft_sleep(s, 0);
+                        break;
+                case CPU_EXIT_SHUTDOWN:
+                        return VCPU_SHUTDOWN;
+                default:
+                        err_plain(err, EIO, "vCPU %u: the processor stopped for no known reason",
+                                  v->index);
+                        return VCPU_FAILED;
+                }
+        }
+}
+
+/* ---- building ---- */
+
+static void touched(void *arg, struct gpa base, uint64_t size_bytes)
+{
+        struct soft_machine *soft = arg;
+        cpu_memory_written(&soft->memory, base.value, size_bytes);
+}
+
+static int soft_attach(struct machine *m, struct err *err)
+{
+        struct soft_machine *soft = new0(struct soft_machine);
+        for (unsigned i = 0; i < m->memory.length; i++) {
+                const struct memory_slot *slot = &m->memory.slots[i];
+                soft->memory.slots[soft->memory.length++] = (struct cpu_slot){
+                        slot->base.value, slot->size_bytes, slot->host.bytes, false
+                };
+        }
+        int r = cpu_memory_init(&soft->memory, err);
+        if (r < 0) {
+                free(soft);
+                return r;
+        }
+        m->memory.touched = touched;
+        m->memory.touched_arg = soft;
+        m->tsc_khz = soft_tsc_khz();
+        soft_clock_init(soft, m->tsc_khz);
+        m->provider = soft;
+        return fabric_init(&soft->fabric, m, err);
+}
+
+static void soft_detach(struct machine *m)
+{
+        struct soft_machine *soft = m->provider;
+        fabric_finish(&soft->fabric);
+        cpu_memory_finish(&soft->memory);
+        m->irq = (struct irq){ 0 };
+        m->provider = NULL;
+        free(soft);
+}
+
+static int soft_create(struct vcpu *v, struct err *err)
+{
+        struct soft_machine *soft = v->machine->provider;
+        struct soft_vcpu *s = new0(struct soft_vcpu);
+        s->vcpu = v;
+        s->soft = soft;
+        s->bus = (struct cpu_bus){
+                .arg = s,
+                .memory = &soft->memory,
+                .mmio_read = mmio_read,
+                .mmio_write = mmio_write,
+                .pio_read = pio_read,
+                .pio_write = pio_write,
+                .interrupt_acknowledge = acknowledge,
+                .msr_read = soft_msr_read,
+                .msr_write = soft_msr_write,
+                .tpr_changed = tpr_changed,
+                .tpr_read = tpr_read,
+                .cpuid = soft_cpuid,
+        };
+        int r = cpu_create(&s->bus, v->index, &s->cpu, err);
+        if (r < 0) {
+                free(s);
+                return r;
+        }
+        cpu_state(s->cpu)->tsc_offset = soft->tsc_offset;
+        pthread_condattr_t monotonic;
+        pthread_condattr_init(&monotonic);
+        pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        pthread_cond_init(&s->wake, &monotonic);
+        pthread_condattr_destroy(&monotonic);
+        pthread_mutex_init(&s->lock, NULL);
+        v->provider = s;
+        fabric_connect(&soft->fabric, v->index, s->cpu, soft_wake, s);
+        return 0;
+}
+
+static void soft_destroy(struct vcpu *v)
+{
+        struct soft_vcpu *s = v->provider;
+        if (!s)
+                return;
+        cpu_destroy(s->cpu);
+        pthread_cond_destroy(&s->wake);
+        pthread_mutex_destroy(&s->lock);
+        free(s);
+        v->provider = NULL;
+}
+
+/* ---- state ---- */
+
+static int soft_get_state(struct vcpu *v, struct cpu_state *ret, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        (void)err;
+        *ret = *cpu_state(s->cpu);
+        return 0;
+}
+
+static int soft_set_state(struct vcpu *v, const struct cpu_state *state, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        (void)err;
+        *cpu_state(s->cpu) = *state;
+        cpu_state_changed(s->cpu);
+        return 0;
+}
+
+static int soft_get_apic(struct vcpu *v, struct vcpu_apic *ret, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        struct fabric *f = &s->soft->fabric;
+        (void)err;
+        memset(ret, 0, sizeof(*ret));
+        pthread_mutex_lock(&f->lock);
+        const struct lapic *l = &f->ports[v->index].lapic;
+        for (unsigned i = 0; i < 64; i++)
+                ret->registers[i] = lapic_read(l, i, clock_monotonic_ns());
+        if (lapic_x2(l))
+                ret->registers[LAPIC_ID] = l->id;
+        ret->base = l->base;
+        ret->tsc_deadline = l->tsc_deadline;
+        pthread_mutex_unlock(&f->lock);
+        return 0;
+}
+
+static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        struct fabric *f = &s->soft->fabric;
+        int64_t now = clock_monotonic_ns();
+        (void)err;
+        pthread_mutex_lock(&f->lock);
+        struct lapic *l = &f->ports[v->index].lapic;
+        memcpy(l->regs, apic->registers, sizeof(l->regs));
+        l->base = apic->base;
+        l->icr = (uint64_t)apic->registers[LAPIC_ICR_HIGH] << 32 | apic->registers[LAPIC_ICR];
+        uint32_t left = apic->registers[LAPIC_TIMER_CURRENT];
+        l->expiry_ns = 0;
+        if (left) {
+                uint32_t initial = l->regs[LAPIC_TIMER_INITIAL];
+                lapic_write(l, LAPIC_TIMER_INITIAL, left, now);
+                l->regs[LAPIC_TIMER_INITIAL] = initial;
+        }
+        pthread_mutex_unlock(&f->lock);
+        uint64_t ignored = apic->tsc_deadline;
+        if (ignored)
+                soft_msr_write(s, 0x6e0, ignored);
+        return 0;
+}
+
+static int soft_notify_fd(struct machine *m, uint64_t address, int fd, bool set)
+{
+        (void)m;
+        (void)address;
+        (void)fd;
+        (void)set;
+        return -EOPNOTSUPP;
+}
+
+const struct vcpu_ops vcpu_soft = {
+        .name = "soft",
+        .attach = soft_attach,
+        .detach = soft_detach,
+        .create = soft_create,
+        .destroy = soft_destroy,
+        .run = soft_run,
+        .kick = soft_kick,
+        .get_state = soft_get_state,
+        .set_state = soft_set_state,
+        .get_apic = soft_get_apic,
+        .set_apic = soft_set_apic,
+        .notify_fd = soft_notify_fd,
+};

@@ -1,0 +1,45 @@
+/* The `soft` provider: vCPUs executed by src/cpu.
+ *
+ * Each vCPU thread runs slices of instructions; between slices it fires its
+ * local APIC's timer, so no timer thread is needed and a busy guest is at most
+ * one slice late. A halted vCPU sleeps on a condition until somebody wakes it
+ * or its timer is due.
+ *
+ * Time. The guest's TSC is the host's plus one offset for all vCPUs. Its
+ * frequency is told through CPUID and kvmclock, so that no guest calibrates
+ * (delay loops would be a fifth of a small kernel's boot).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "vmm/machine.h"
+#include "vmm/soft/fabric.h"
+
+struct soft_machine {
+        struct cpu_memory memory;
+        struct fabric fabric;
+        uint64_t tsc_offset;  /* guest TSC = host TSC + offset */
+        int64_t epoch_ns;     /* monotonic time when the guest's TSC was 0 */
+        uint32_t clock_scale; /* pvclock: ns = (tsc << shift) * scale >> 32 */
+        int8_t clock_shift;
+};
+
+struct soft_vcpu {
+        struct vcpu *vcpu;
+        struct soft_machine *soft;
+        struct cpu *cpu;
+        struct cpu_bus bus;
+        uint64_t system_time_msr;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        atomic_bool signalled, sleeping;
+};
+
+/* CPUID and the paravirtual clock (soft_guest.c). */
+void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
+int soft_msr_read(void *arg, uint32_t index, uint64_t *ret_value);
+int soft_msr_write(void *arg, uint32_t index, uint64_t value);
+/* Frequency of the host's TSC in kHz. */
+uint64_t soft_tsc_khz(void);
+void soft_clock_init(struct soft_machine *soft, uint64_t tsc_khz);

@@ -1,0 +1,69 @@
+/* A virtual processor, and the provider that executes it.
+ *
+ * A provider is one `struct vcpu_ops`: `kvm` (the host's), `soft` (src/cpu), or
+ * a dummy in tests. It is bound to a machine once (attach), then makes vCPUs.
+ * run() executes guest code on the calling thread and returns when somebody
+ * asked for it (kick) or when the guest cannot go on; I/O, MMIO and interrupts
+ * are served inside, through the machine's buses.
+ *
+ * Architectural state has one form for all providers: `struct cpu_state` of
+ * cpu/cpu.h, plus what is outside of a core in `struct vcpu_apic`. So a state
+ * taken from one provider can be put into another.
+ *
+ * Threads: create, destroy, get and set are called while the vCPU does not
+ * run; run by the vCPU's own thread; kick by anybody.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "cpu/cpu.h"
+
+struct machine;
+
+enum vcpu_exit {
+        VCPU_KICKED,
+        VCPU_SHUTDOWN, /* triple fault */
+        VCPU_FAILED,   /* the provider cannot go on; err tells why */
+};
+
+/* A local APIC: its 1 KiB of registers in xAPIC layout, and what is beside. */
+struct vcpu_apic {
+        uint32_t registers[256]; /* one per 16 bytes of the page */
+        uint64_t base;           /* IA32_APIC_BASE */
+        uint64_t tsc_deadline;
+};
+
+struct vcpu {
+        struct machine *machine;
+        unsigned index; /* also the APIC id */
+        void *provider; /* the provider's own */
+        pthread_t thread;
+        bool started;              /* the thread exists */
+        atomic_bool paused;        /* it waits in vcpu_thread */
+        atomic_uint_fast64_t runs; /* times run() returned */
+};
+
+struct vcpu_ops {
+        const char *name;
+        /* Binds the provider to a machine whose memory is there; sets machine->irq. */
+        int (*attach)(struct machine *machine, struct err *err);
+        void (*detach)(struct machine *machine);
+        int (*create)(struct vcpu *vcpu, struct err *err);
+        void (*destroy)(struct vcpu *vcpu);
+        enum vcpu_exit (*run)(struct vcpu *vcpu, struct err *err);
+        void (*kick)(struct vcpu *vcpu);
+        int (*get_state)(struct vcpu *vcpu, struct cpu_state *ret, struct err *err);
+        int (*set_state)(struct vcpu *vcpu, const struct cpu_state *state, struct err *err);
+        int (*get_apic)(struct vcpu *vcpu, struct vcpu_apic *ret, struct err *err);
+        int (*set_apic)(struct vcpu *vcpu, const struct vcpu_apic *apic, struct err *err);
+        /* Lets writes of `gpa` signal `fd` without leaving the kernel; -EOPNOTSUPP
+         * where the provider has no such thing, and the bus write does it. */
+        int (*notify_fd)(struct machine *machine, uint64_t gpa, int fd, bool set);
+};
+
+extern const struct vcpu_ops vcpu_kvm, vcpu_soft;
