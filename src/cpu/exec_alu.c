@@ -102,15 +102,17 @@ DEFINE_ALU_SIZES(test, "test", CARRY_NO)
                 }                                                                                  \
                 uint##bits##_t old = *(volatile unaligned##bits *)p, desired;                      \
                 uint64_t flags;                                                                    \
-                uint8_t done;                                                                      \
-                do {                                                                               \
+                uint8_t done = 0;                                                                  \
+                for (;;) {                                                                         \
                         flags = cpu->s.rflags;                                                     \
                         desired = alu_##name##bits(old, b, &flags);                                \
                         __asm__ volatile("lock cmpxchg %[n], %[p]\n\tsete %[d]"                    \
                                          : "+a"(old), [p] "+m"(*p), [d] "=q"(done)                 \
                                          : [n] "q"(desired)                                        \
                                          : "memory", "cc");                                        \
-                } while (!done);                                                                   \
+                        if (done)                                                                  \
+                                break;                                                             \
+                }                                                                                  \
                 cpu->s.rflags = flags;                                                             \
         }                                                                                          \
         static void name##bits##_lr(struct cpu *cpu, const struct step *st)                        \
@@ -222,15 +224,17 @@ step_fn *exec_alu_function(unsigned op, unsigned log2_size, enum alu_form form)
                 }                                                                                  \
                 uint##bits##_t old = *(volatile unaligned##bits *)p, desired;                      \
                 uint64_t flags;                                                                    \
-                uint8_t done;                                                                      \
-                do {                                                                               \
+                uint8_t done = 0;                                                                  \
+                for (;;) {                                                                         \
                         flags = cpu->s.rflags;                                                     \
                         desired = un_##name##bits(old, &flags);                                    \
                         __asm__ volatile("lock cmpxchg %[n], %[p]\n\tsete %[d]"                    \
                                          : "+a"(old), [p] "+m"(*p), [d] "=q"(done)                 \
                                          : [n] "q"(desired)                                        \
                                          : "memory", "cc");                                        \
-                } while (!done);                                                                   \
+                        if (done)                                                                  \
+                                break;                                                             \
+                }                                                                                  \
                 cpu->s.rflags = flags;                                                             \
         }
 #define DEFINE_UNARY(name, mnemonic, mask)                                                         \

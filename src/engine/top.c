@@ -114,7 +114,6 @@ static int run_ps(char **args, char **ret, struct err *err)
         if (r == 0 && status != 0) {
                 (*ret)[strcspn(*ret, "\n")] = '\0';
                 r = err_plain(err, EINVAL, "error running ps: %s", *ret);
-                free(*ret);
         }
         return r;
 }
@@ -122,12 +121,11 @@ static int run_ps(char **args, char **ret, struct err *err)
 static int collect(struct top_job *job)
 {
         auto_cgroup cgroup = NULL;
-        pid_t *pids = NULL;
+        auto_free pid_t *pids = NULL;
         size_t length = 0;
         int r = cgroup_prepare(job->cgroup, 0, &cgroup, &job->err);
         if (r == 0)
                 r = cgroup_members(cgroup, &pids, &length, &job->err);
-        auto_free pid_t *owned = pids;
         auto_free char *output = NULL;
         if (r == 0)
                 r = run_ps(job->args, &output, &job->err);

@@ -19,7 +19,7 @@ struct archive_source;
 int archive_source_open(int fd, const atomic_bool *cancel, struct archive_source **ret,
                         struct err *err);
 /* A tar_read. */
-ssize_t archive_source_read(void *source, const void **ret_block, struct err *err);
+ssize_t archive_source_read(void *arg, const void **ret_block, struct err *err);
 void archive_source_close(struct archive_source *source);
 DEFINE_CLEANUP(auto_archive_source_cleanup, struct archive_source *, archive_source_close)
 #define auto_archive_source CLEANUP(auto_archive_source_cleanup) struct archive_source *

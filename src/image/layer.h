@@ -45,7 +45,7 @@ int layer_build_begin(struct image_store *st, enum compression compression, uint
                       const struct digest *diff_id, const atomic_bool *cancel,
                       struct layer_build **ret, struct err *err);
 /* Packed bytes; a compress_sink. A failure further down shows here or in _finish. */
-int layer_build_write(void *build, const void *data, size_t size, struct err *err);
+int layer_build_write(void *arg, const void *data, size_t size, struct err *err);
 /* Packed bytes that went through decompression so far. Any thread. */
 uint64_t layer_build_consumed(const struct layer_build *build);
 /* Waits for the pipeline and checks the diff id. ret_diff_id may be NULL. */

@@ -279,7 +279,7 @@ static int load_descriptor(struct loading *loading, const struct oci_descriptor 
 {
         auto_free char *text = NULL;
         size_t size;
-        enum oci_media_kind kind;
+        enum oci_media_kind kind = OCI_KIND_UNKNOWN;
         int r = read_text(loading, descriptor->digest, OCI_MANIFEST_SIZE_MAX, &text, &size, err);
         if (r == 0)
                 r = oci_manifest_kind(text, size, descriptor->media_type, &kind, err);

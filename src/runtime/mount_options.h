@@ -28,7 +28,7 @@ struct mount_options {
 };
 
 int mount_options_parse(char *const *words, struct mount_options *ret, struct err *err);
-void mount_options_finish(struct mount_options *options);
+void mount_options_finish(struct mount_options *to);
 
 /* All words the parser knows, in the order of the table, for `features`. */
 char **mount_options_known(void);

@@ -19,7 +19,7 @@ const char *caps_name(int cap);
 /* The highest capability the running kernel knows. */
 int caps_last(void);
 /* Mask of names; unknown or not in the kernel: -EINVAL naming it. */
-int caps_mask(char *const *names, uint64_t *ret_mask, struct err *err);
+int caps_mask(char *const *list, uint64_t *ret_mask, struct err *err);
 
 /* What the calling thread has. */
 int caps_get(struct caps_sets *ret, struct err *err);

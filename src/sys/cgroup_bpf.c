@@ -137,7 +137,7 @@ static int load_program(const struct cgroup_device_rule *rules, size_t length, s
 /* The first program attached to the group itself, by the kernel's list. */
 static int attached_program(int cgroup_fd)
 {
-        uint32_t ids[ATTACHED_MAX];
+        uint32_t ids[ATTACHED_MAX] = { 0 };
         union bpf_attr attr = { 0 };
         attr.query.target_fd = (uint32_t)cgroup_fd;
         attr.query.attach_type = BPF_CGROUP_DEVICE;

@@ -101,43 +101,41 @@ static struct cpu_state *setup_code(struct guest *g, bool user, const uint8_t *c
 
 /* ---- from reset to long mode ---- */
 
-#define AT(label) "(" label " - boot + 0x7c00)"
+/* Labels count from where the code is loaded; clang wants such sums outside operands. */
+#define AT7C00(label) ".word " #label " - boot + 0x7c00"
 CODE(boot, 16,
      "cli; xor ax, ax; mov ds, ax; mov ss, ax; mov sp, 0x7000\n"
      "mov al, 'R'; out 0xe9, al\n"
      "push 0x1234; pop cx; cmp cx, 0x1234; jne boot_bad\n"
-     "lgdt [" AT(
-             "boot_gdtr") "]\n"
-                          "mov eax, cr0; or al, 1; mov cr0, eax\n"
-                          ".byte 0xea; .word " AT(
-                                  "boot_32") ", 0x08\n" /* jmp 8:boot_32 */
-                                             "boot_bad: hlt\n"
-                                             ".code32\n"
-                                             "boot_32: mov ax, 0x10; mov ds, ax; mov ss, ax; mov "
-                                             "esp, 0x7000\n"
-                                             "mov al, 'P'; out 0xe9, al\n"
-                                             "mov eax, cr4; or eax, 0x20; mov cr4, eax\n"
-                                             "mov eax, 0x1000; mov cr3, eax\n"
-                                             "mov ecx, 0xc0000080; rdmsr; or eax, 0x100; wrmsr\n"
-                                             "mov eax, cr0; or eax, 0x80000000; mov cr0, eax\n"
-                                             "mov al, 'C'; out 0xe9, al\n" /* compatibility mode now
-                                                                            */
-                                             ".byte 0xea; .long " AT(
-                                                     "boot_64") "; .word 0x18\n"
-                                                                ".code64\n"
-                                                                "boot_64: mov al, 'L'; out 0xe9, "
-                                                                "al\n"
-                                                                "mov rax, 0x123456789abcdef0; mov "
-                                                                "[0x6000], rax\n"
-                                                                "mov ecx, 0xc0000080; rdmsr; mov "
-                                                                "[0x6008], eax\n"
-                                                                "hlt\n"
-                                                                ".balign 8\nboot_gdt: .quad 0, "
-                                                                "0x00cf9b000000ffff, "
-                                                                "0x00cf93000000ffff, "
-                                                                "0x00af9b000000ffff\n"
-                                                                "boot_gdtr: .word 31; .long " AT(
-                                                                        "boot_gdt") "\n");
+     ".byte 0x0f, 0x01, 0x16; " AT7C00(
+             boot_gdtr) "\n" /* lgdt [boot_gdtr] */
+                        "mov eax, cr0; or al, 1; mov cr0, eax\n"
+                        ".byte 0xea; " AT7C00(
+                                boot_32) "; .word 8\n" /* jmp 8:boot_32 */
+                                         "boot_bad: hlt\n"
+                                         ".code32\n"
+                                         "boot_32: mov ax, 0x10; mov ds, ax; mov ss, ax; mov esp, "
+                                         "0x7000\n"
+                                         "mov al, 'P'; out 0xe9, al\n"
+                                         "mov eax, cr4; or eax, 0x20; mov cr4, eax\n"
+                                         "mov eax, 0x1000; mov cr3, eax\n"
+                                         "mov ecx, 0xc0000080; rdmsr; or eax, 0x100; wrmsr\n"
+                                         "mov eax, cr0; or eax, 0x80000000; mov cr0, eax\n"
+                                         "mov al, 'C'; out 0xe9, al\n" /* compatibility mode now */
+                                         ".byte 0xea; " AT7C00(
+                                                 boot_64) "; .word 0, 0x18\n" /* jmp 0x18:boot_64 */
+                                                          ".code64\n"
+                                                          "boot_64: mov al, 'L'; out 0xe9, al\n"
+                                                          "mov rax, 0x123456789abcdef0; mov "
+                                                          "[0x6000], rax\n"
+                                                          "mov ecx, 0xc0000080; rdmsr; mov "
+                                                          "[0x6008], eax\n"
+                                                          "hlt\n"
+                                                          ".balign 8\n"
+                                                          "boot_gdt: .quad 0, 0x00cf9b000000ffff, "
+                                                          "0x00cf93000000ffff, 0x00af9b000000ffff\n"
+                                                          "boot_gdtr: .word 31; " AT7C00(
+                                                                  boot_gdt) "; .word 0\n");
 
 static void boots_from_real_to_long_mode(void **state)
 {
@@ -284,7 +282,7 @@ static void rep_faults_in_the_middle_and_restarts(void **state)
 /* ---- privilege ---- */
 
 CODE(do_syscall, 64, "mov rdi, 7; syscall; mov r8, rax; ud2");
-CODE(kernel_entry, 64, "swapgs; mov rax, gs:[0]; add rax, rdi; swapgs; rex.w sysret");
+CODE(kernel_entry, 64, "swapgs; mov rax, gs:[0]; add rax, rdi; swapgs; sysretq");
 
 static void syscall_and_sysret_change_privilege(void **state)
 {
