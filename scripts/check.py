@@ -20,7 +20,7 @@ PYTHON = "/usr/bin/python3"
 BUILD, SANITIZED = TOP / "build", TOP / "build-asan"
 SANITIZER_ENV = {
     "CC": "clang",
-    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:strict_string_checks=1",
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
 }
 

@@ -77,14 +77,15 @@ static int pack_file(struct packer *packer, int parent_fd, const char *file, con
         if (fd < 0)
                 return err_set(err, errno, "open %s", name);
         ssize_t size = fgetxattr(fd, capability.name, value, sizeof(value));
+        struct tar_entry whole = *entry;
         if (size > 0) {
                 capability.size_bytes = (size_t)size;
-                entry->xattrs = &capability;
-                entry->xattrs_length = 1;
+                whole.xattrs = &capability;
+                whole.xattrs_length = 1;
         }
-        entry->size_bytes = (uint64_t)st->st_size;
-        int r = tar_writer_entry(packer->writer, entry, err);
-        return r < 0 ? r : pack_data(packer, fd, name, entry->size_bytes, err);
+        whole.size_bytes = (uint64_t)st->st_size;
+        int r = tar_writer_entry(packer->writer, &whole, err);
+        return r < 0 ? r : pack_data(packer, fd, name, whole.size_bytes, err);
 }
 
 static int pack_any(struct packer *packer, int parent_fd, const char *file, const char *name,

@@ -280,13 +280,13 @@ static inline void cpu_stop_block(struct cpu *cpu)
         cpu->end = cpu->step + 1;
 }
 void cpu_code_flush(struct cpu *cpu);
-_Noreturn void cpu_unimplemented(struct cpu *cpu);
+__attribute__((noreturn)) void cpu_unimplemented(struct cpu *cpu);
 
 /* ---- event.c ---- */
-_Noreturn void cpu_raise(struct cpu *cpu, int vector);
+__attribute__((noreturn)) void cpu_raise(struct cpu *cpu, int vector);
 void cpu_deliver_fault(struct cpu *cpu);
-_Noreturn void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
-_Noreturn void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
+__attribute__((noreturn)) void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
+__attribute__((noreturn)) void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
 enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWARE };
 /* Enters the handler of `vector`. May raise. */
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);

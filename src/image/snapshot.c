@@ -248,7 +248,8 @@ static int read_names(int dirfd, char ***ret, size_t *ret_length, struct err *er
                         names = xrealloc(names, capacity = capacity * 2 + 32, sizeof(*names));
                 names[length++] = xstrdup(entry->d_name);
         }
-        qsort(names, length, sizeof(*names), by_name);
+        if (names)
+                qsort(names, length, sizeof(*names), by_name);
         *ret = names;
         *ret_length = length;
         return 0;
