@@ -35,9 +35,10 @@ static void pack(enum compression compression, const struct buf *in, struct buf 
         struct err err = { 0 };
         assert_int_equal(
                 compressor_create(compression, COMPRESS_LEVEL_DEFAULT, collect, out, &c, &err), 0);
-        assert_int_equal(compressor_write(c, in->data, in->size / 2, &err), 0);
-        assert_int_equal(
-                compressor_write(c, in->data + in->size / 2, in->size - in->size / 2, &err), 0);
+        size_t half = in->size / 2;
+        const char *data = in->data ? in->data : "";
+        assert_int_equal(compressor_write(c, data, half, &err), 0);
+        assert_int_equal(compressor_write(c, data + half, in->size - half, &err), 0);
         assert_int_equal(compressor_finish(c, &err), 0);
 }
 

@@ -27,6 +27,8 @@ static ssize_t pull(void *arg, const void **ret, struct err *err)
         size_t size = source->size < source->piece ? source->size : source->piece;
         if (size == 0 && source->fail_with)
                 return err_plain(err, source->fail_with, "source failed");
+        if (size == 0)
+                return 0;
         *ret = source->data;
         source->data += size;
         source->size -= size;
