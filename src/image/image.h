@@ -280,7 +280,6 @@ struct image_import {
         char *const *changes;  /* "CMD [\"sh\"]", "ENV a=b", … */
         const char *message;   /* history comment; NULL: docker's default */
         const char *platform;  /* NULL: the store's default */
-        struct image_progress progress;
         const atomic_bool *cancel;
 };
 

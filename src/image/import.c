@@ -5,7 +5,6 @@
 #include "image/image_store.h"
 #include "image/import_change.h"
 #include "image/layer.h"
-#include "image/progress.h"
 #include "oci/image_spec.h"
 #include "oci/reference.h"
 
@@ -15,7 +14,6 @@ struct importing {
         struct image_store *st;
         const struct image_import *how;
         struct lease lease;
-        struct progress progress;
         struct digest blob, diff_id, chain_id;
         uint64_t blob_size;
         enum compression compression;
@@ -26,7 +24,6 @@ static int read_layer(struct importing *in, int fd, struct ingest *ingest,
                       struct layer_build *build, struct err *err)
 {
         auto_free char *chunk = xmalloc(READ_SIZE);
-        struct progress_bar bar = { .progress = &in->progress, .id = "", .status = "Importing" };
         ssize_t n;
         while ((n = io_read_full(fd, chunk, READ_SIZE)) > 0) {
                 if (in->how->cancel && atomic_load(in->how->cancel))
@@ -39,7 +36,6 @@ static int read_layer(struct importing *in, int fd, struct ingest *ingest,
                         r = layer_build_write(build, chunk, (size_t)n, err);
                 if (r < 0)
                         return r;
-                progress_bar_set(&bar, in->blob_size, 0);
         }
         if (n < 0)
                 return err_set(err, (int)-n, "read the archive");
@@ -148,11 +144,7 @@ int image_import(struct image_store *st, int in_fd, const struct image_import *h
         int r = lease_begin(st, "import", &in.lease, err);
         if (r < 0)
                 return r;
-        progress_init(&in.progress, &how->progress);
         r = import_all(&in, in_fd, &image, err);
-        if (r == 0)
-                progress_say(&in.progress, NULL, "%s", image->id.text);
-        progress_finish(&in.progress);
         lease_end(&in.lease, true);
         if (r < 0) {
                 image_gc(st, NULL, NULL);

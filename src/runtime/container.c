@@ -329,8 +329,7 @@ int container_update(const char *root, const char *id, const struct oci_resource
                 return err_plain(err, EINVAL, "container not running");
         if (!cgroup)
                 return err_plain(err, EOPNOTSUPP, "container %s has no cgroup to update", id);
-        const struct oci_linux *linux_ = record.config->linux_;
-        r = limits_create(resources, linux_->devices, linux_->devices_length, true, &limits, err);
+        r = limits_create(resources, true, &limits, err);
         if (r < 0)
                 return r;
         r = extend_cgroup(&state, &record, cgroup, cgroup_limits_controllers(&limits.values), err);

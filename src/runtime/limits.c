@@ -176,14 +176,14 @@ static bool is_allow_all(const struct cgroup_device_rule *rule)
         return rule->allow && rule->type == 'a' && strlen(rule->access) == 3;
 }
 
-/* Deny everything, then the rules in order, then what is always allowed. */
-static int set_devices(const struct oci_resources *r, const struct oci_device *devices,
-                       size_t devices_length, struct limits *limits, struct err *err)
+/* Deny everything, then the rules in order, then what is always allowed. That a
+ * node is made says nothing of its use: only rules do. */
+static int set_devices(const struct oci_resources *r, struct limits *limits, struct err *err)
 {
         size_t rules_length = r ? r->devices_length : 0;
         size_t n = 0;
-        struct cgroup_device_rule *rules = xcalloc(
-                1 + rules_length + devices_length + ELEMENTS(always), sizeof(*rules));
+        struct cgroup_device_rule *rules = xcalloc(1 + rules_length + ELEMENTS(always),
+                                                   sizeof(*rules));
         limits->devices = rules;
         rules[n++] = (struct cgroup_device_rule){ false, 'a', -1, -1, "rwm" };
         bool all = false;
@@ -200,13 +200,6 @@ static int set_devices(const struct oci_resources *r, const struct oci_device *d
                 }
                 n++;
         }
-        for (size_t i = 0; !all && i < devices_length; i++) {
-                if (!devices[i].type || !strchr("bcu", *devices[i].type))
-                        continue;
-                rules[n++] = (struct cgroup_device_rule){ true, *devices[i].type == 'b' ? 'b' : 'c',
-                                                          devices[i].major, devices[i].minor,
-                                                          "rwm" };
-        }
         for (size_t i = 0; !all && i < ELEMENTS(always); i++)
                 rules[n++] = always[i];
         limits->values.devices = rules;
@@ -214,8 +207,8 @@ static int set_devices(const struct oci_resources *r, const struct oci_device *d
         return 0;
 }
 
-int limits_create(const struct oci_resources *resources, const struct oci_device *devices,
-                  size_t devices_length, bool for_update, struct limits *ret, struct err *err)
+int limits_create(const struct oci_resources *resources, bool for_update, struct limits *ret,
+                  struct err *err)
 {
         struct limits limits = { 0 };
         cgroup_limits_init(&limits.values);
@@ -232,7 +225,7 @@ int limits_create(const struct oci_resources *resources, const struct oci_device
                 limits.values.unified = resources->unified;
         }
         if (!for_update || (resources && resources->devices_length)) {
-                int r = set_devices(resources, devices, devices_length, &limits, err);
+                int r = set_devices(resources, &limits, err);
                 if (r < 0) {
                         limits_finish(&limits);
                         return r;

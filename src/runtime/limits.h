@@ -13,9 +13,8 @@ struct limits {
         struct cgroup_named_limit *rdma, *net_priorities;
 };
 
-/* `devices` and `devices_length` are linux.devices, which are allowed besides
- * the rules. With `for_update` nothing is said about devices unless rules are
- * given. `resources` may be NULL. */
-int limits_create(const struct oci_resources *resources, const struct oci_device *devices,
-                  size_t devices_length, bool for_update, struct limits *ret, struct err *err);
+/* With `for_update` nothing is said about devices unless rules are given.
+ * `resources` may be NULL. */
+int limits_create(const struct oci_resources *resources, bool for_update, struct limits *ret,
+                  struct err *err);
 void limits_finish(struct limits *limits);

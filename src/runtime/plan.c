@@ -309,8 +309,7 @@ static int plan_everything(const struct oci_spec *spec, const char *bundle, cons
                 return r;
         plan_propagation(l, plan);
         plan->cgroup_path = xstrdup(str_empty(l->cgroups_path) ? id : l->cgroups_path);
-        return limits_create(l->resources, l->devices, l->devices_length, false, &plan->limits,
-                             err);
+        return limits_create(l->resources, false, &plan->limits, err);
 }
 
 int plan_create(const struct oci_spec *spec, const char *bundle, const char *id, struct plan *ret,

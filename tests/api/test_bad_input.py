@@ -91,7 +91,7 @@ def test_missing_image_to_create(fresh):
 @pytest.mark.parametrize("body,words", [
     ({"Image": "busybox", "HostConfig": {"Memory": 1000}}, "memory"),
     ({"Image": "busybox", "HostConfig": {"NanoCpus": -1}}, "CPU"),
-    ({"Image": "busybox", "HostConfig": {"Binds": ["relative:/x"]}}, "relative"),
+    ({"Image": "busybox", "HostConfig": {"Binds": ["./relative:/x"]}}, "./relative"),
     ({"Image": "busybox", "HostConfig": {"Binds": ["/a:rel"]}}, "rel"),
     ({"Image": "busybox", "HostConfig": {"CapAdd": ["NO_SUCH_CAP"]}}, "NO_SUCH_CAP"),
     ({"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "maybe"}}}, "maybe"),

@@ -72,8 +72,10 @@ def test_run_pulls_what_is_missing(clean, registry, pushed):
     assert done.stdout == "hi\n" and f"Unable to find image '{reference}' locally" in done.stderr
 
 
-def test_pull_progress_records(clean, registry, pushed):
-    reply = clean.post(f"/images/create?fromImage={registry.address}/test/two&tag=1.0")
+def test_pull_progress_records(clean, registry):
+    layers = [images.small_layer(name, 5000) for name in ("progress", "more")]
+    images.Image(layers).push(registry, "test/two", "progress")
+    reply = clean.post(f"/images/create?fromImage={registry.address}/test/two&tag=progress")
     assert reply.status == 200 and reply.headers["Content-Type"] == "application/json"
     statuses = [r.get("status", "") for r in reply.lines]
     assert statuses[0] == "Pulling from test/two"

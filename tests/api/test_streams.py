@@ -70,10 +70,10 @@ def test_interactive_terminal(daemon):
     t.expect(r"# ")
     t.send("echo $((6*7)); tty; stty size\n")
     t.expect(r"42\r\n/dev/pts/0\r\n30 100\r\n")
+    t.send("trap 'echo resized: $(stty size)' WINCH; while :; do sleep 0.02; done\n")
     t.resize(40, 120)
-    until(lambda: (t.send("stty size\n"), time.sleep(0.1), t.expect(r"\d+ \d+\r\n"),
-                   select.select([t.master], [], [], 0.1)[0] and t.expect("40 120"))[-1] or "40 120" in t.text)
-    t.send("exit 5\n")
+    t.expect(r"resized: 40 120\r\n")
+    t.send("\x03exit 5\n")
     assert t.wait() == 5
 
 

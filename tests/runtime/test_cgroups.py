@@ -72,16 +72,22 @@ def test_memory_limit_kills(runtime, bundle, leaks):
 
 def test_default_devices_only(runtime, bundle):
     bundle.config["linux"]["devices"] = [{"path": "/dev/kmsg2", "type": "c", "major": 1,
-                                          "minor": 11}]
+                                          "minor": 11},
+                                         {"path": "/dev/mem3", "type": "c", "major": 1,
+                                          "minor": 1}]
+    bundle.config["linux"]["resources"]["devices"] = [
+        {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"}]
     bundle.config["process"]["capabilities"] = {
         k: ["CAP_MKNOD", "CAP_SYSLOG"] for k in ("bounding", "effective", "permitted")}
     out = runtime.output(bundle.sh(
         "mknod /dev/mem2 c 1 1; cat /dev/mem2 2>&1 | head -c 80; "
+        "cat /dev/mem3 2>&1 | head -c 80; (echo x > /dev/kmsg2) 2>&1; "
         "head -c 1 /dev/urandom > /dev/null && echo random; "
         "dd if=/dev/kmsg2 of=/dev/null bs=8k count=1 2>&1 | head -1"))
     assert "Operation not permitted" in out
     assert "random" in out
-    assert out.count("not permitted") == 1  # the device of the spec is allowed
+    # memory is refused by either name, and the log may only be read
+    assert out.count("not permitted") == 3
 
 
 def test_device_rules(runtime, bundle):

@@ -164,7 +164,6 @@ static void import_run(struct transfer *transfer)
                 .changes = m->changes,
                 .message = m->message,
                 .platform = m->platform,
-                .progress = { transfer_event, transfer },
                 .cancel = &transfer->cancelled,
         };
         transfer->r = image_import(transfer->api->images, m->body_fd, &how, &m->image,
