@@ -143,7 +143,7 @@ static int look(struct archive_job *job, struct err *err)
         if (job->kind == ARCHIVE_EXPORT) {
                 job->dir_fd = fcntl(job->view->root_fd, F_DUPFD_CLOEXEC, 3);
                 job->name = xstrdup(".");
-                job->as = xstrdup(".");
+                job->as = xstrdup("");
                 job->stat.name = xstrdup("/");
                 job->stat.link_target = xstrdup("");
                 job->stat.mode = go_mode(S_IFDIR | 0755);

@@ -118,8 +118,8 @@ static int walk_directory(struct tar_walk *w, int fd, const char *as, unsigned l
         while ((entry = readdir(dir))) {
                 if (streq(entry->d_name, ".") || streq(entry->d_name, ".."))
                         continue;
-                auto_free char *below = streq(as, ".") ? xstrdup(entry->d_name)
-                                                       : xasprintf("%s/%s", as, entry->d_name);
+                auto_free char *below = *as ? xasprintf("%s/%s", as, entry->d_name)
+                                            : xstrdup(entry->d_name);
                 int r = walk(w, fd, entry->d_name, below, level + 1);
                 if (r < 0)
                         return r;
@@ -158,7 +158,7 @@ static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as
                 return 0;
         char target[4097];
         struct tar_entry entry = {
-                .path = as,
+                .path = *as ? as : ".",
                 .mode = st.st_mode,
                 .uid = st.st_uid,
                 .gid = st.st_gid,

@@ -5,7 +5,7 @@
 #include "codec/tar.h"
 
 /* Writes `name` of directory `dir_fd` and, where it is a directory, all beneath it; it is
- * called `as` in the archive ("." for content without a directory of its own). Hard links
+ * called `as` in the archive, and what is below `as`/…; with "" that is a bare name. Hard links
  * within are kept; sockets and what lies on other mounts are left out. */
 int tree_tar(struct tar_writer *writer, int dir_fd, const char *name, const char *as,
              struct err *err);

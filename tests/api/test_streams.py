@@ -70,7 +70,9 @@ def test_interactive_terminal(daemon):
     t.expect(r"# ")
     t.send("echo $((6*7)); tty; stty size\n")
     t.expect(r"42\r\n/dev/pts/0\r\n30 100\r\n")
-    t.send("trap 'echo resized: $(stty size)' WINCH; while :; do sleep 0.02; done\n")
+    t.send("trap 'echo resized: $(stty size)' WINCH; echo armed-$((1+1)); "
+           "while :; do sleep 0.02; done\n")
+    t.expect("armed-2")
     t.resize(40, 120)
     t.expect(r"resized: 40 120\r\n")
     t.send("\x03exit 5\n")
