@@ -355,12 +355,19 @@ static int daemon_start(struct daemon *d, struct err *err)
         return r;
 }
 
-/* Waits for the threads; what is stuck must not keep the daemon from ending. */
+static bool is_busy(const struct daemon *d)
+{
+        return (d->workers && workers_pending(d->workers) > 0) ||
+               (d->engine && !engine_is_settled(d->engine));
+}
+
+/* Waits for the threads, and for what has ended to be cleaned up; what is stuck
+ * must not keep the daemon from ending. */
 static void wait_for_threads(struct daemon *d)
 {
         bool drained = !d->api || api_drain(d->api);
         int64_t deadline_ns = clock_monotonic_ns() + DRAIN_NS;
-        while (drained && d->workers && workers_pending(d->workers) > 0) {
+        while (drained && is_busy(d)) {
                 int64_t left_ns = deadline_ns - clock_monotonic_ns();
                 if (left_ns <= 0)
                         drained = false;

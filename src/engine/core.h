@@ -57,6 +57,7 @@ struct engine {
         struct list subscriptions;
         struct list children; /* child.h */
         struct list commands; /* command.c */
+        unsigned endings;     /* runs that are over and not yet cleaned up */
         struct list log_streams;
         struct list adoptions; /* reconcile.c */
 };

@@ -12,6 +12,7 @@
 #include "engine/core.h"
 #include "engine/operation.h"
 #include "engine/run.h"
+#include "sys/cgroup.h"
 
 #define STREAM_THREADS_DEFAULT 16
 
@@ -144,6 +145,11 @@ static void forget_instance(struct instance *instance)
         instance_delist(instance);
 }
 
+bool engine_is_settled(const struct engine *engine)
+{
+        return engine->endings == 0 && list_empty(&engine->commands);
+}
+
 void engine_destroy(struct engine *engine)
 {
         if (!engine)
@@ -158,6 +164,8 @@ void engine_destroy(struct engine *engine)
                 forget_instance(instance);
         commands_destroy(engine);
         children_destroy(engine);
+        if (engine->settings.cgroup_parent[0] == '/') /* it stays while instances run */
+                cgroup_trim(engine->settings.cgroup_parent);
         volumes_destroy(engine);
         events_finish(engine);
         table_finish(&engine->by_id);

@@ -62,6 +62,9 @@ int engine_create(struct loop *loop, struct workers *workers, struct store *stor
                   struct image_store *images, const struct engine_settings *settings,
                   struct engine **ret, struct err *err);
 
+/* Whether all that has ended is cleaned up too. */
+bool engine_is_settled(const struct engine *engine);
+
 /* Lets go of everything; instances keep running. Call after the loop has ended
  * and workers are drained; outstanding `done` are not called. NULL allowed. */
 void engine_destroy(struct engine *engine);

@@ -36,10 +36,19 @@ static struct run *run_new(struct instance *instance)
         return run;
 }
 
+static void set_phase(struct run *run, enum run_phase phase)
+{
+        if (run->phase < RUN_FAILED && phase >= RUN_FAILED)
+                run->engine->endings++;
+        run->phase = phase;
+}
+
 /* The very end: directory and object go. */
 static void run_free(struct run *run)
 {
         struct instance *instance = run->instance;
+        if (run->phase >= RUN_FAILED)
+                run->engine->endings--;
         link_close(&run->link);
         close_fd(&run->process.control_fd);
         close_fd(&run->process.pidfd);
@@ -103,7 +112,7 @@ static void run_failed(struct run *run)
 {
         if (run->phase >= RUN_FAILED)
                 return;
-        run->phase = RUN_FAILED;
+        set_phase(run, RUN_FAILED);
         instance_start_failed(run->instance, &run->failure);
 }
 
@@ -120,7 +129,7 @@ static void burial_done(void *arg, int r, const struct err *err)
 
 static void begin_burial(struct run *run)
 {
-        run->phase = RUN_BURIAL;
+        set_phase(run, RUN_BURIAL);
         loop_source_destroy(run->timer);
         run->timer = NULL;
         if (run->deleted)
@@ -248,7 +257,7 @@ static void told_ended(struct run *run, const struct monitor_message *state)
                 return;
         if (!run->started)
                 told_running(run, state);
-        run->phase = RUN_ENDED;
+        set_phase(run, RUN_ENDED);
         expect_burial(run);
         instance_ended(run->instance, state->exit_code, state->oom_kills > 0, state->finished_ns);
 }

@@ -258,9 +258,11 @@ static bool is_done(const struct monitor *m)
 
 static void run(struct monitor *m)
 {
-        while (!is_done(m)) {
+        for (;;) {
                 int64_t now = clock_monotonic_ns();
                 int64_t deadline = stdio_sweep(m, now);
+                if (is_done(m)) /* the last client may just have gone */
+                        return;
                 if (m->phase == MONITOR_RUNNING && m->init_exited &&
                     (stdio_drained(m) || now >= drain_end(m))) {
                         finish(m, MONITOR_EXITED);

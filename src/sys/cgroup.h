@@ -168,6 +168,9 @@ int cgroup_members(struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_length, 
 /* Removes the directories and those below; members are waited for up to
  * `timeout_ms`. -EBUSY where some stay. Missing is success. */
 int cgroup_remove(struct cgroup *cgroup, int timeout_ms, struct err *err);
+/* Removes the group at an absolute path from every hierarchy where it has neither
+ * members nor groups below; where it has, it stays. */
+void cgroup_trim(const char *path);
 
 int cgroup_stats(struct cgroup *cgroup, struct cgroup_stats *ret, struct err *err);
 void cgroup_stats_finish(struct cgroup_stats *stats);

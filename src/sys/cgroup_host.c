@@ -141,6 +141,18 @@ void cgroup_host_finish(struct cgroup_host *host)
         host->length = 0;
 }
 
+void cgroup_trim(const char *path)
+{
+        struct cgroup_host host;
+        if (cgroup_host_read(&host, NULL) < 0)
+                return;
+        for (size_t i = 0; i < host.length; i++) {
+                auto_free char *directory = xasprintf("%s%s", host.places[i].mount, path);
+                rmdir(directory);
+        }
+        cgroup_host_finish(&host);
+}
+
 enum cgroup_mode cgroup_mode(void)
 {
         struct statfs fs;

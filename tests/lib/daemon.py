@@ -162,7 +162,36 @@ class Daemon:
                 self.remove_containers()
         finally:
             self.stop()
+            left = self.leftovers()
             shutil.rmtree(self.run, ignore_errors=True)
+            assert not left, f"left behind: {left}"
+
+    def leftovers(self):
+        """Processes, mounts and cgroups of this daemon's containers that are still there."""
+        def found():
+            processes, mounts = [], set()
+            for entry in pathlib.Path("/proc").iterdir():
+                if not entry.name.isdigit():
+                    continue
+                try:
+                    words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                    if str(self.run) in words or f"{self.root}/" in words:
+                        processes.append(words.replace("\0", " "))
+                    for line in (entry / "mountinfo").read_text().splitlines():
+                        if str(self.run) in line or f"{self.root}/" in line:
+                            mounts.add(line)
+                except OSError:
+                    pass  # it has ended meanwhile
+            ids = [p.name for p in (self.root / "instances").glob("*")]
+            groups = [str(g) for g in pathlib.Path("/sys/fs/cgroup").glob("*/isle/*")
+                      if g.name in ids]
+            runs = [str(p) for d in ("instances", "execs", "runtime")
+                    for p in (self.run / d).glob("*")]
+            return processes + sorted(mounts) + groups + runs
+        deadline = time.monotonic() + 10
+        while found() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found()
 
     def __enter__(self):
         return self
