@@ -16,107 +16,73 @@
 #include "sys/caps.h"
 #include "sys/cgroup.h"
 
-#define MOUNT(at, type, source, options)                                                           \
-        "{\"destination\":\"" at "\",\"type\":\"" type "\",\"source\":\"" source                   \
-        "\",\"options\":[" options "]}"
-
-#define DEFAULT_CAPS "[\"CAP_AUDIT_WRITE\",\"CAP_KILL\",\"CAP_NET_BIND_SERVICE\"]"
-
+/* The default specification is written with ' for ", which spec_text() turns round. */
 static const char head[] =
-        "{\"ociVersion\":\"" OCI_RUNTIME_SPEC_VERSION "\",\"process\":{\"terminal\":true,"
-        "\"user\":{\"uid\":0,\"gid\":0},\"args\":[\"sh\"],"
-        "\"env\":[\"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\","
-        "\"TERM=xterm\"],\"cwd\":\"/\",\"capabilities\":{\"bounding\":" DEFAULT_CAPS
-        ",\"effective\":" DEFAULT_CAPS ",\"permitted\":" DEFAULT_CAPS "},"
-        "\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"hard\":1024,\"soft\":1024}],"
-        "\"noNewPrivileges\":true},\"root\":{\"path\":\"rootfs\",\"readonly\":true},"
-        "\"hostname\":\"isle\",\"mounts\":[" MOUNT("/proc", "proc", "proc", "") "," MOUNT(
-                "/dev", "tmpfs", "tmpfs",
-                "\"nosuid\",\"strictatime\",\"mode=755\",\"size=65536k\"") ",";
+        "{'ociVersion': '" OCI_RUNTIME_SPEC_VERSION "',"
+        " 'process': {"
+        "  'terminal': true,"
+        "  'user': {'uid': 0, 'gid': 0},"
+        "  'args': ['sh'],"
+        "  'env': ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',"
+        "          'TERM=xterm'],"
+        "  'cwd': '/',"
+        "  'capabilities': {"
+        "   'bounding': ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE'],"
+        "   'effective': ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE'],"
+        "   'permitted': ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE']},"
+        "  'rlimits': [{'type': 'RLIMIT_NOFILE', 'hard': 1024, 'soft': 1024}],"
+        "  'noNewPrivileges': true},"
+        " 'root': {'path': 'rootfs', 'readonly': true},"
+        " 'hostname': 'isle',"
+        " 'mounts': ["
+        "  {'destination': '/proc', 'type': 'proc', 'source': 'proc', 'options': []},"
+        "  {'destination': '/dev', 'type': 'tmpfs', 'source': 'tmpfs',"
+        "   'options': ['nosuid', 'strictatime', 'mode=755', 'size=65536k']},"
+        "  {'destination': '/dev/shm', 'type': 'tmpfs', 'source': 'shm',"
+        "   'options': ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k']},"
+        "  {'destination': '/dev/mqueue', 'type': 'mqueue', 'source': 'mqueue',"
+        "   'options': ['nosuid', 'noexec', 'nodev']},";
 
-static const char mounts_privileged[] =
-        MOUNT("/dev/pts", "devpts", "devpts", "\"nosuid\",\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode=0620\",\"gid=5\"") "," MOUNT("/dev/shm", "tmpfs", "shm", "\"nosuid\",\"noexec\",\"nodev\",\"mode=1777\",\"size=65536k\"") "," MOUNT(
-                "/dev/mqueue", "mqueue", "mqueue",
-                "\"nosuid\",\"noexec\",\"nodev\"") "," MOUNT("/sys", "sysfs", "sysfs",
-                                                             "\"nosuid\",\"noexec\",\"nodev\","
-                                                             "\"ro\"") "," MOUNT("/sys/fs/cgroup",
-                                                                                 "cgroup", "cgroup",
-                                                                                 "\"nosuid\","
-                                                                                 "\"noexec\","
-                                                                                 "\"nodev\","
-                                                                                 "\"relatime\","
-                                                                                 "\"ro\"") "],"
-                                                                                           "\"linux"
-                                                                                           "\":{"
-                                                                                           "\"resou"
-                                                                                           "rces\":"
-                                                                                           "{\"devi"
-                                                                                           "ces\":["
-                                                                                           "{\"allo"
-                                                                                           "w\":"
-                                                                                           "false,"
-                                                                                           "\"acces"
-                                                                                           "s\":"
-                                                                                           "\"rwm\""
-                                                                                           "}]},"
-                                                                                           "\"names"
-                                                                                           "paces\""
-                                                                                           ":[{"
-                                                                                           "\"type"
-                                                                                           "\":"
-                                                                                           "\"pid\""
-                                                                                           "},{"
-                                                                                           "\"type"
-                                                                                           "\":"
-                                                                                           "\"netwo"
-                                                                                           "rk\"},{"
-                                                                                           "\"type"
-                                                                                           "\":"
-                                                                                           "\"ipc\""
-                                                                                           "},"
-                                                                                           "{\"type"
-                                                                                           "\":"
-                                                                                           "\"uts\""
-                                                                                           "},{"
-                                                                                           "\"type"
-                                                                                           "\":"
-                                                                                           "\"mount"
-                                                                                           "\"}";
+static const char privileged[] =
+        "  {'destination': '/dev/pts', 'type': 'devpts', 'source': 'devpts',"
+        "   'options': ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5']},"
+        "  {'destination': '/sys', 'type': 'sysfs', 'source': 'sysfs',"
+        "   'options': ['nosuid', 'noexec', 'nodev', 'ro']},"
+        "  {'destination': '/sys/fs/cgroup', 'type': 'cgroup', 'source': 'cgroup',"
+        "   'options': ['nosuid', 'noexec', 'nodev', 'relatime', 'ro']}],"
+        " 'linux': {"
+        "  'resources': {'devices': [{'allow': false, 'access': 'rwm'}]},"
+        "  'namespaces': [{'type': 'pid'}, {'type': 'network'}, {'type': 'ipc'},"
+        "                 {'type': 'uts'}, {'type': 'mount'}";
 
-static const char
-        mounts_rootless
-                [] =
-                        MOUNT("/dev/pts", "devpts", "devpts",
-                              "\"nosuid\",\"noexec\",\"newinstance\",\"ptmxmode=0666\",\"mode="
-                              "0620\"") "," MOUNT("/dev/shm", "tmpfs", "shm",
-                                                  "\"nosuid\",\"noexec\",\"nodev\",\"mode=1777\","
-                                                  "\"size=65536k\"") "," MOUNT("/dev/mqueue",
-                                                                               "mqueue", "mqueue",
-                                                                               "\"nosuid\","
-                                                                               "\"noexec\","
-                                                                               "\"nodev\"") "," MOUNT("/sys",
-                                                                                                      "none",
-                                                                                                      "/sys",
-                                                                                                      "\"rbind\",\"nosuid\",\"noexec\",\"nodev\",\"ro\"") "],"
-                                                                                                                                                          "\"linux\":{\"uidMappings\":[{\"containerID\":0,\"hostID\":%u,\"size\":1}],"
-                                                                                                                                                          "\"gidMappings\":[{\"containerID\":0,\"hostID\":%u,\"size\":1}],"
-                                                                                                                                                          "\"namespaces\":[{\"type\":\"pid\"},{\"type\":\"ipc\"},"
-                                                                                                                                                          "{\"type\":\"uts\"},{\"type\":\"mount\"},{\"type\":\"user\"}";
+/* printf: user and group id */
+static const char rootless_format[] =
+        "  {'destination': '/dev/pts', 'type': 'devpts', 'source': 'devpts',"
+        "   'options': ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620']},"
+        "  {'destination': '/sys', 'type': 'none', 'source': '/sys',"
+        "   'options': ['rbind', 'nosuid', 'noexec', 'nodev', 'ro']}],"
+        " 'linux': {"
+        "  'uidMappings': [{'containerID': 0, 'hostID': %u, 'size': 1}],"
+        "  'gidMappings': [{'containerID': 0, 'hostID': %u, 'size': 1}],"
+        "  'namespaces': [{'type': 'pid'}, {'type': 'ipc'}, {'type': 'uts'}, {'type': 'mount'},"
+        "                 {'type': 'user'}";
 
 static const char tail[] =
-        "],\"maskedPaths\":[\"/proc/acpi\",\"/proc/asound\",\"/proc/kcore\",\"/proc/keys\","
-        "\"/proc/latency_stats\",\"/proc/timer_list\",\"/proc/timer_stats\","
-        "\"/proc/sched_debug\",\"/sys/firmware\",\"/proc/scsi\"],"
-        "\"readonlyPaths\":[\"/proc/bus\",\"/proc/fs\",\"/proc/irq\",\"/proc/sys\","
-        "\"/proc/sysrq-trigger\"]}}";
+        "],"
+        "  'maskedPaths': ['/proc/acpi', '/proc/asound', '/proc/kcore', '/proc/keys',"
+        "                  '/proc/latency_stats', '/proc/timer_list', '/proc/timer_stats',"
+        "                  '/proc/sched_debug', '/sys/firmware', '/proc/scsi'],"
+        "  'readonlyPaths': ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys',"
+        "                    '/proc/sysrq-trigger']}}";
 
 static char *spec_text(bool rootless)
 {
-        auto_free char *middle = rootless ? xasprintf(mounts_rootless, geteuid(), getegid())
-                                          : xstrdup(mounts_privileged);
-        const char *cgroup_namespace = cgroup_mode() == CGROUP_MODE_V2 ? ",{\"type\":\"cgroup\"}"
-                                                                       : "";
-        auto_free char *text = xasprintf("%s%s%s%s", head, middle, cgroup_namespace, tail);
+        auto_free char *middle = rootless ? xasprintf(rootless_format, geteuid(), getegid())
+                                          : xstrdup(privileged);
+        const char *cgroup = cgroup_mode() == CGROUP_MODE_V2 ? ", {'type': 'cgroup'}" : "";
+        auto_free char *text = xasprintf("%s%s%s%s", head, middle, cgroup, tail);
+        for (char *p = text; (p = strchr(p, '\'')); p++)
+                *p = '"';
         struct json_object *object = NULL;
         if (json_parse(text, strlen(text), &object, NULL) < 0)
                 return NULL;

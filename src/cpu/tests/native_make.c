@@ -302,7 +302,8 @@ void native_make(uint64_t seed, uint64_t number, bool bits32, struct native_case
                 if (i.eflags.read & c->undefined)
                         continue;
                 /* A fault in the middle leaves flags of before. */
-                bool may_skip = i.rep && (i.op == OP_SCAS || i.op == OP_CMPS);
+                bool may_skip = (i.rep && (i.op == OP_SCAS || i.op == OP_CMPS)) ||
+                                (i.op >= OP_ROL && i.op <= OP_SHRD); /* by zero */
                 if (!may_skip)
                         c->undefined &= ~(uint32_t)i.eflags.write;
                 c->undefined |= undefined_flags(&i);

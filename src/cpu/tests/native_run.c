@@ -29,50 +29,60 @@ void native_enter(void);
 void native_exit(void);
 
 /* Absolute addresses: in at 0, out at sizeof(struct native_state). */
-#define STR2(x) #x
-#define STR(x)  STR2(x)
-#define IN      "0x30000000"
-#define OUT     "0x30000000+1216"
+#define IN  "0x30000000"
+#define OUT "0x30000000+1216"
 static_assert(sizeof(struct native_state) == 1216, "offset of out");
 static_assert(offsetof(struct stub_area, host_rsp) == 2432, "offset of host_rsp");
 static_assert(offsetof(struct native_state, rflags) == 136, "offset of rflags");
-
-#define GPRS(X)                                                                                    \
-        X("rax", 0)                                                                                \
-        X("rcx", 8)                                                                                \
-        X("rdx", 16)                                                                               \
-        X("rbx", 24)                                                                               \
-        X("rbp", 40)                                                                               \
-        X("rsi", 48) X("rdi", 56) X("r8", 64) X("r9", 72) X("r10", 80) X("r11", 88) X("r12", 96)   \
-                X("r13", 104) X("r14", 112) X("r15", 120)
-#define YMMS(X)                                                                                    \
-        X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
-#define LOAD_GPR(r, o)  "mov " IN "+" STR(o) ", %" r "\n\t"
-#define STORE_GPR(r, o) "mov %" r ", " OUT "+" STR(o) "\n\t"
-#define LOAD_YMM(n)     "vmovups " IN "+656+32*" STR(n) ", %ymm" STR(n) "\n\t"
-#define STORE_YMM(n)    "vmovups %ymm" STR(n) ", " OUT "+656+32*" STR(n) "\n\t"
 static_assert(offsetof(struct native_state, fx) == 144, "offset of fx");
 static_assert(offsetof(struct native_state, ymm) == 656, "offset of ymm");
 
+__asm__(".macro load_gpr register, at\n"
+        "  mov " IN "+\\at, %\\register\n"
+        ".endm\n"
+        ".macro store_gpr register, at\n"
+        "  mov %\\register, " OUT "+\\at\n"
+        ".endm\n"
+        ".macro each_gpr what\n" /* but rsp */
+        "  \\what rax, 0\n  \\what rcx, 8\n  \\what rdx, 16\n  \\what rbx, 24\n"
+        "  \\what rbp, 40\n  \\what rsi, 48\n  \\what rdi, 56\n  \\what r8, 64\n"
+        "  \\what r9, 72\n  \\what r10, 80\n  \\what r11, 88\n  \\what r12, 96\n"
+        "  \\what r13, 104\n  \\what r14, 112\n  \\what r15, 120\n"
+        ".endm\n");
+
 /* FXSAVE wants alignment: it goes through a copy at +0x2000. */
-__asm__(".text\n.globl native_enter\nnative_enter:\n\t"
-        "push %rbx\n\tpush %rbp\n\tpush %r12\n\tpush %r13\n\tpush %r14\n\tpush %r15\n\t"
-        "mov %rsp, " IN "+2432\n\t"
-        "fxrstor64 " IN "+0x2000\n\t" YMMS(LOAD_YMM) "push " IN "+136\n\tpopfq\n\t" GPRS(
-                LOAD_GPR) "mov " IN "+32, %rsp\n\t"
-                          "jmp *" IN "+2440\n\t"
-                          ".globl native_exit\nnative_exit:\n\t" GPRS(
-                                  STORE_GPR) "mov %rsp, " OUT "+32\n\t"
-                                             "mov " IN "+2432, %rsp\n\t"
-                                             "pushfq\n\tpop " OUT "+136\n\t"
-                                             "cld\n\t" YMMS(
-                                                     STORE_YMM) "fxsave64 " IN "+0x2200\n\tfninit\n"
-                                                                "\tvzeroupper\n\t"
-                                                                "movl $0x1f80, -8(%rsp)\n\tldmxcsr "
-                                                                "-8(%rsp)\n\t"
-                                                                "pop %r15\n\tpop %r14\n\tpop "
-                                                                "%r13\n\tpop %r12\n\tpop "
-                                                                "%rbp\n\tpop %rbx\n\tret\n");
+__asm__(".text\n"
+        ".globl native_enter\n"
+        "native_enter:\n"
+        "  push %rbx\n  push %rbp\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n"
+        "  mov %rsp, " IN "+2432\n"
+        "  fxrstor64 " IN "+0x2000\n"
+        ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+        "  vmovups " IN "+656+32*\\i, %ymm\\i\n"
+        ".endr\n"
+        "  push " IN "+136\n"
+        "  popfq\n"
+        "  each_gpr load_gpr\n"
+        "  mov " IN "+32, %rsp\n"
+        "  jmp *" IN "+2440\n"
+        ".globl native_exit\n"
+        "native_exit:\n"
+        "  each_gpr store_gpr\n"
+        "  mov %rsp, " OUT "+32\n"
+        "  mov " IN "+2432, %rsp\n"
+        "  pushfq\n"
+        "  pop " OUT "+136\n"
+        "  cld\n"
+        ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+        "  vmovups %ymm\\i, " OUT "+656+32*\\i\n"
+        ".endr\n"
+        "  fxsave64 " IN "+0x2200\n"
+        "  fninit\n"
+        "  vzeroupper\n"
+        "  movl $0x1f80, -8(%rsp)\n"
+        "  ldmxcsr -8(%rsp)\n"
+        "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbp\n  pop %rbx\n"
+        "  ret\n");
 
 static sigjmp_buf back;
 static volatile struct native_result *now;
