@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/str.h"
+#include "runtime/filter_cache.h"
 
 static const enum seccomp_action actions[] = {
         [OCI_SECCOMP_UNSET] = SECCOMP_ACTION_ALLOW,
@@ -83,7 +84,21 @@ static struct seccomp_rule *rules_of(const struct oci_seccomp *seccomp,
         return rules;
 }
 
-int filter_create(const struct oci_seccomp *seccomp, struct filter *ret, struct err *err)
+static int compile(const struct seccomp_profile *profile, const char *root,
+                   struct seccomp_program *ret, struct err *err)
+{
+        auto_buf key = { 0 };
+        filter_cache_key(profile, &key);
+        if (filter_cache_load(root, &key, ret) == 0)
+                return 0;
+        int r = seccomp_compile(profile, ret, err);
+        if (r == 0)
+                filter_cache_store(root, &key, ret);
+        return r;
+}
+
+int filter_create(const struct oci_seccomp *seccomp, const char *root, struct filter *ret,
+                  struct err *err)
 {
         struct filter filter = { 0 };
         if (!seccomp) {
@@ -109,7 +124,7 @@ int filter_create(const struct oci_seccomp *seccomp, struct filter *ret, struct 
                 .rules = rules,
                 .rules_length = seccomp->syscalls_length,
         };
-        r = seccomp_compile(&profile, &filter.program, err);
+        r = compile(&profile, root, &filter.program, err);
         free(rules);
         free(conditions);
         if (r < 0)

@@ -10,6 +10,8 @@ struct filter {
         const char *listener_path, *listener_metadata; /* borrowed from the profile */
 };
 
-/* `seccomp` NULL gives an empty filter (program.length 0). */
-int filter_create(const struct oci_seccomp *seccomp, struct filter *ret, struct err *err);
+/* `seccomp` NULL gives an empty filter (program.length 0). A compiled program is looked
+ * for, and left, below the state root `root` where that exists (filter_cache.h). */
+int filter_create(const struct oci_seccomp *seccomp, const char *root, struct filter *ret,
+                  struct err *err);
 void filter_finish(struct filter *filter);

@@ -160,7 +160,8 @@ static int load(struct join *join, struct err *err)
         if (r == 0)
                 r = plan_process_create(&join->process, &join->plan, err);
         if (r == 0)
-                r = filter_create(join->record.config->linux_->seccomp, &join->filter, err);
+                r = filter_create(join->record.config->linux_->seccomp, options->root,
+                                  &join->filter, err);
         return r;
 }
 

@@ -363,7 +363,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0)
                 r = check_terminal(launch, err);
         if (r == 0)
-                r = filter_create(launch->spec.linux_->seccomp, &launch->filter, err);
+                r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
+                                  err);
         if (r < 0)
                 return r;
         launch->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);

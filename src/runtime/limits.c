@@ -176,6 +176,18 @@ static bool is_allow_all(const struct cgroup_device_rule *rule)
         return rule->allow && rule->type == 'a' && strlen(rule->access) == 3;
 }
 
+/* Engines write the defaults into their bundles too; a denial after the rule makes it count again.
+ */
+static bool has_rule(const struct cgroup_device_rule *rules, size_t length,
+                     const struct cgroup_device_rule *rule)
+{
+        for (size_t i = length; i-- > 0 && rules[i].allow;)
+                if (rules[i].type == rule->type && rules[i].major == rule->major &&
+                    rules[i].minor == rule->minor && streq(rules[i].access, rule->access))
+                        return true;
+        return false;
+}
+
 /* Deny everything, then the rules in order, then what is always allowed. That a
  * node is made says nothing of its use: only rules do. */
 static int set_devices(const struct oci_resources *r, struct limits *limits, struct err *err)
@@ -201,7 +213,8 @@ static int set_devices(const struct oci_resources *r, struct limits *limits, str
                 n++;
         }
         for (size_t i = 0; !all && i < ELEMENTS(always); i++)
-                rules[n++] = always[i];
+                if (!has_rule(rules, n, &always[i]))
+                        rules[n++] = always[i];
         limits->values.devices = rules;
         limits->values.devices_length = n;
         return 0;

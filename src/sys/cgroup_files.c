@@ -24,11 +24,18 @@ static int open_file(const char *directory, const char *file, int flags)
         return open(path, flags | O_CLOEXEC);
 }
 
-int cgroup_put(const char *directory, const char *file, const char *text, struct err *err)
+int cgroup_open_file(const char *directory, const char *file, int flags, int *ret_fd,
+                     struct err *err)
 {
-        auto_fd fd = open_file(directory, file, O_WRONLY);
+        int fd = open_file(directory, file, flags);
         if (fd < 0)
                 return err_set(err, errno, "open '%s/%s'", directory, file);
+        *ret_fd = fd;
+        return 0;
+}
+
+int cgroup_write(int fd, const char *directory, const char *file, const char *text, struct err *err)
+{
         ssize_t n;
         do
                 n = write(fd, text, strlen(text));
@@ -36,6 +43,13 @@ int cgroup_put(const char *directory, const char *file, const char *text, struct
         if (n < 0)
                 return err_set(err, errno, "write '%s' to '%s/%s'", text, directory, file);
         return 0;
+}
+
+int cgroup_put(const char *directory, const char *file, const char *text, struct err *err)
+{
+        auto_fd fd = -1;
+        int r = cgroup_open_file(directory, file, O_WRONLY, &fd, err);
+        return r < 0 ? r : cgroup_write(fd, directory, file, text, err);
 }
 
 int cgroup_put_number(const char *directory, const char *file, int64_t value, struct err *err)

@@ -63,6 +63,11 @@ void cgroup_add_hierarchy(struct cgroup *cgroup, uint32_t controllers, char *dir
 
 /* Files of a group. Errors name the file. */
 int cgroup_put(const char *directory, const char *file, const char *text, struct err *err);
+/* The two halves of cgroup_put(), for several writes. */
+int cgroup_open_file(const char *directory, const char *file, int flags, int *ret_fd,
+                     struct err *err);
+int cgroup_write(int fd, const char *directory, const char *file, const char *text,
+                 struct err *err);
 int cgroup_put_number(const char *directory, const char *file, int64_t value, struct err *err);
 int cgroup_get(const char *directory, const char *file, char **ret_text, struct err *err);
 /* The number in a file; "max" and absent files give `otherwise`. */

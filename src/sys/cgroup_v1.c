@@ -303,10 +303,12 @@ static int apply_net_prio(const char *directory, const struct cgroup_limits *l, 
         return r;
 }
 
+/* One write a rule, since the kernel takes no more; one open a run of rules for a file. */
 static int apply_devices(const char *directory, const struct cgroup_limits *l, struct err *err)
 {
-        int r = 0;
-        for (size_t i = 0; r == 0 && i < l->devices_length; i++) {
+        auto_fd fd = -1;
+        const char *file = NULL;
+        for (size_t i = 0; i < l->devices_length; i++) {
                 const struct cgroup_device_rule *rule = &l->devices[i];
                 char text[64], major[24] = "*", minor[24] = "*";
                 if (rule->major >= 0)
@@ -318,10 +320,18 @@ static int apply_devices(const char *directory, const struct cgroup_limits *l, s
                 else
                         snprintf(text, sizeof(text), "%c %s:%s %s", rule->type, major, minor,
                                  rule->access);
-                r = cgroup_put(directory, rule->allow ? "devices.allow" : "devices.deny", text,
-                               err);
+                const char *wanted = rule->allow ? "devices.allow" : "devices.deny";
+                int r = 0;
+                if (wanted != file) {
+                        close_fd(&fd);
+                        r = cgroup_open_file(directory, file = wanted, O_WRONLY, &fd, err);
+                }
+                if (r == 0)
+                        r = cgroup_write(fd, directory, file, text, err);
+                if (r < 0)
+                        return r;
         }
-        return r;
+        return 0;
 }
 
 static const struct {

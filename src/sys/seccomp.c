@@ -21,6 +21,22 @@
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
 
+#define TEXT2(x) #x
+#define TEXT(x)  TEXT2(x)
+
+const char *seccomp_compiler(void)
+{
+        return "libseccomp " TEXT(SCMP_VER_MAJOR) "." TEXT(SCMP_VER_MINOR) "." TEXT(
+                SCMP_VER_MICRO) " "
+#if defined(__x86_64__)
+                                "x86_64";
+#elif defined(__aarch64__)
+                                "aarch64";
+#else
+                                "native";
+#endif
+}
+
 static uint32_t action_code(enum seccomp_action action, uint32_t value)
 {
         switch (action) {

@@ -65,6 +65,8 @@ struct seccomp_program {
 int seccomp_compile(const struct seccomp_profile *profile, struct seccomp_program *ret,
                     struct err *err);
 void seccomp_program_finish(struct seccomp_program *program);
+/* What compiles: name, version and native architecture. */
+const char *seccomp_compiler(void);
 
 /* SECCOMP_FILTER_FLAG_… bit of a name as runtime-spec has them, "" is 0; -EINVAL
  * for an unknown name. */

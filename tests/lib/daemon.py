@@ -186,7 +186,7 @@ class Daemon:
             groups = [str(g) for g in pathlib.Path("/sys/fs/cgroup").glob("*/isle/*")
                       if g.name in ids]
             runs = [str(p) for d in ("instances", "execs", "runtime")
-                    for p in (self.run / d).glob("*")]
+                    for p in (self.run / d).glob("*") if p.name != ".seccomp"]
             return processes + sorted(mounts) + groups + runs
         deadline = time.monotonic() + 10
         while found() and time.monotonic() < deadline:
