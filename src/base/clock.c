@@ -59,6 +59,15 @@ static int parse_offset(const char *text)
         return text[0] == '-' ? -seconds : seconds;
 }
 
+int clock_join(int64_t seconds, int64_t ns, int64_t *ret_ns)
+{
+        int64_t whole;
+        if (__builtin_mul_overflow(seconds, NS_PER_S, &whole) ||
+            __builtin_add_overflow(whole, ns, ret_ns))
+                return -ERANGE;
+        return 0;
+}
+
 int clock_parse(const char *text, int64_t *ret_realtime_ns)
 {
         struct tm tm = { 0 };
@@ -69,6 +78,5 @@ int clock_parse(const char *text, int64_t *ret_realtime_ns)
         int offset = parse_offset(rest);
         if (fraction < 0 || offset == 1 << 30)
                 return -EINVAL;
-        *ret_realtime_ns = ((int64_t)timegm(&tm) - offset) * NS_PER_S + fraction;
-        return 0;
+        return clock_join((int64_t)timegm(&tm) - offset, fraction, ret_realtime_ns);
 }

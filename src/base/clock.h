@@ -17,5 +17,8 @@ int64_t clock_realtime_ns(void);
 
 void clock_format(int64_t realtime_ns, char text[CLOCK_TEXT_SIZE]);
 
-/* Parses RFC 3339 with optional fraction and any offset. Returns 0 or -EINVAL. */
+/* Parses RFC 3339 with optional fraction and any offset. Returns 0, -EINVAL, or -ERANGE
+ * beyond the years that 64 bits of nanoseconds hold (1677 to 2262). */
 int clock_parse(const char *text, int64_t *ret_realtime_ns);
+/* seconds and ns in one number; -ERANGE as above. */
+int clock_join(int64_t seconds, int64_t ns, int64_t *ret_ns);

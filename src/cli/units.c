@@ -189,8 +189,7 @@ static int parse_local(const char *text, int64_t *ret_ns)
                         fraction = take_number(&rest);
                 if (*rest || fraction < 0)
                         return -EINVAL;
-                *ret_ns = (int64_t)mktime(&tm) * NS_PER_S + (int64_t)(fraction * 1e9);
-                return 0;
+                return clock_join((int64_t)mktime(&tm), (int64_t)(fraction * 1e9), ret_ns);
         }
         return -EINVAL;
 }

@@ -36,6 +36,8 @@ static void offsets_and_fractions_are_read(void **state)
                                                  "2026-01-02T03:04:05Zx" };
         for (size_t i = 0; i < ELEMENTS(malformed); i++)
                 assert_int_equal(clock_parse(malformed[i], &a), -EINVAL);
+        assert_int_equal(clock_parse("0019-01-02T03:04:05Z", &a), -ERANGE);
+        assert_int_equal(clock_parse("2900-01-02T03:04:05Z", &a), -ERANGE);
 }
 
 int main(void)
