@@ -314,8 +314,7 @@ static int make_link(struct image_store *st, const char *hex, char ret_name[65],
                 ssize_t n = readlinkat(st->links_fd, ret_name, found, sizeof(found) - 1);
                 if (n < 0)
                         return err_set(err, errno, "read '%s/l/%s'", st->root, ret_name);
-                found[n] = '\0';
-                if (streq(found, target))
+                if ((size_t)n == strlen(target) && memcmp(found, target, (size_t)n) == 0)
                         return 0;
         }
         return err_plain(err, EEXIST, "no free name in '%s/l'", st->root);

@@ -17,17 +17,8 @@
 #include "runtime/setup.h"
 #include "runtime/sync.h"
 #include "sys/netlink.h"
+#include "sys/process.h"
 #include "sys/resolve.h"
-
-static void reset_signals(void)
-{
-        struct sigaction standard = { .sa_handler = SIG_DFL };
-        for (int signo = 1; signo < SIGRTMIN; signo++)
-                (void)sigaction(signo, &standard, NULL);
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-}
 
 /* Root inside the user namespace; until the maps are written we are nobody. */
 static int become_root(struct launch *launch, struct err *err)
@@ -220,7 +211,7 @@ void init_main(struct launch *launch)
         const struct oci_hooks *hooks = launch->spec.hooks;
         close_fd(&launch->state.fd); /* holds the lock, which must end with the parent */
         close_fd(&launch->parent_fd);
-        reset_signals();
+        process_reset_signals();
 
         struct hook_state state = {
                 .id = launch->record.id,

@@ -251,11 +251,7 @@ static void join_main(void *arg)
         struct join *join = arg;
         struct err err = { 0 };
         close_fd(&join->parent_fd);
-        for (int signo = 1; signo < SIGRTMIN; signo++)
-                (void)signal(signo, SIG_DFL);
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
+        process_reset_signals();
 
         struct hook_state state = {
                 .id = join->record.id,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,6 +106,21 @@ int process_wait_gone(int pidfd, int timeout_ms, struct err *err)
                 if (errno != EINTR)
                         return err_set(err, errno, "wait for a process");
         }
+}
+
+/* Asked of the kernel itself: the C library refuses to touch its own two. */
+void process_reset_signals(void)
+{
+        const struct {
+                void (*handler)(int);
+                unsigned long flags;
+                void (*restorer)(void);
+                uint64_t mask;
+        } standard = { .handler = SIG_DFL };
+        for (int signo = 1; signo < _NSIG; signo++)
+                (void)syscall(SYS_rt_sigaction, signo, &standard, NULL, sizeof(standard.mask));
+        const uint64_t none = 0;
+        (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 
 int process_exit_code(int status)

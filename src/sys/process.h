@@ -36,5 +36,10 @@ int process_wait_gone(int pidfd, int timeout_ms, struct err *err);
 /* Exit code as shells and OCI runtimes give it, of a waitpid() status: 0 … 255, 128 + signal. */
 int process_exit_code(int status);
 
+/* Every signal at its default and none blocked, including the two that the C
+ * library keeps for itself and that a parent may have left ignored. For children
+ * about to execute: the library's own handlers are gone after it. */
+void process_reset_signals(void);
+
 /* "TERM", "SIGTERM", "15", "RTMIN+3" -> number; -EINVAL otherwise. */
 int process_signal_parse(const char *text, int *ret_signo);

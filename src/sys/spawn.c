@@ -15,6 +15,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "sys/process.h"
 
 #define STACK_BYTES (32 * 1024)
 
@@ -62,16 +63,6 @@ static void child_map_fds(struct child *child)
         }
 }
 
-static void child_reset_signals(void)
-{
-        struct sigaction standard = { .sa_handler = SIG_DFL };
-        for (int signo = 1; signo < _NSIG; signo++)
-                (void)sigaction(signo, &standard, NULL);
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 static void child_join_cgroup(struct child *child)
 {
         int fd = openat(child->spawn->cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
@@ -95,7 +86,7 @@ static int child_main(void *arg)
                 child_failed(child, "take the terminal");
         if (spawn->cwd && chdir(spawn->cwd) < 0)
                 child_failed(child, "change directory");
-        child_reset_signals();
+        process_reset_signals();
         execve(child->path, spawn->argv, spawn->envp ? spawn->envp : environ);
         child_failed(child, "execute");
         return 0;

@@ -23,11 +23,11 @@ CAPS = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 
 
 def find_program(name="isle-runtime"):
-    """The built program: $ISLE_RUNTIME, or the newest in the tree's build directories."""
+    """The built program: $ISLE_RUNTIME, or that of $ISLE_BUILD, by default `build`."""
     if os.environ.get("ISLE_RUNTIME"):
         return os.environ["ISLE_RUNTIME"]
-    found = sorted(TREE.glob(f"build*/src/bin/{name}"), key=lambda p: p.stat().st_mtime)
-    return str(found[-1]) if found else None
+    found = Path(os.environ.get("ISLE_BUILD", TREE / "build")) / "src" / "bin" / name
+    return str(found.resolve()) if found.exists() else None
 
 
 def wait_until(condition, timeout_s=10.0, what="condition"):
