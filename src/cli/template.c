@@ -109,7 +109,7 @@ static int find_variable(struct evaluation *e, const char *name, struct variable
 static int eval_operand(struct evaluation *e, const struct operand *operand, struct value dot,
                         struct value *ret)
 {
-        struct variable *variable;
+        struct variable *variable = NULL;
         struct value from = dot;
         int r = 0;
         switch (operand->kind) {
@@ -191,7 +191,7 @@ static int eval_call(struct evaluation *e, const struct call *call, struct value
 
 static int set_variable(struct evaluation *e, const char *name, bool declares, struct value value)
 {
-        struct variable *variable;
+        struct variable *variable = NULL;
         if (!declares) {
                 int r = find_variable(e, name, &variable);
                 if (r == 0)

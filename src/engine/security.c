@@ -54,7 +54,7 @@ static uint64_t whole_mask(void)
 static int parse_capabilities(const struct host_config *host, struct security *security,
                               struct err *err)
 {
-        uint64_t add, drop, mask;
+        uint64_t add = 0, drop = 0, mask;
         int r = mask_of(host->cap_add, "CapAdd", &add, err);
         if (r == 0)
                 r = mask_of(host->cap_drop, "CapDrop", &drop, err);
