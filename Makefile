@@ -32,7 +32,9 @@ bench: build
 	bench/run
 
 install: build
-	meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
+	meson configure $(BUILD) -Dprefix=$(PREFIX)
+	ninja -C $(BUILD)
+	meson install -C $(BUILD) --no-rebuild --strip $(if $(DESTDIR),--destdir $(DESTDIR))
 
 lint: build
 	scripts/lint clang-tidy

@@ -259,8 +259,10 @@ static int serve(struct daemon *d, struct err *err)
                 return r;
         int count = sd_listen_fds(1);
         r = listen_activated(d, count > 0 ? count : 0, err);
-        if (r >= 0 && !d->settings.hosts && !d->activated)
-                strv_push(&d->settings.hosts, ISLED_HOST_DEFAULT);
+        if (r >= 0 && !d->settings.hosts && !d->activated) {
+                auto_free char *host = xasprintf("unix://%s/docker.sock", d->settings.run_dir);
+                strv_push(&d->settings.hosts, host);
+        }
         for (char **host = d->settings.hosts; r >= 0 && host && *host; host++)
                 r = listen_on(d, *host, err);
         return r;

@@ -19,7 +19,7 @@ const char isled_usage[] =
         "      --root DIR                 state: images, containers, volumes [/var/lib/isle]\n"
         "      --run DIR                  runtime files, lost at boot [/run/isle]\n"
         "  -H, --host URL                 unix://PATH or tcp://HOST:PORT; may be repeated\n"
-        "                                 [" ISLED_HOST_DEFAULT "]\n"
+        "                                 [unix://RUN/docker.sock]\n"
         "      --insecure-registry HOST   HOST[:PORT] or CIDR reached without TLS; may be "
         "repeated\n"
         "      --registry-ca FILE         certificates (PEM) trusted beside the system's\n"

@@ -16,13 +16,12 @@
 #include "base/err.h"
 #include "base/log.h"
 
-#define ISLED_CONFIG_PATH  "/etc/isle/isled.json"
-#define ISLED_HOST_DEFAULT "unix:///run/isle/docker.sock"
+#define ISLED_CONFIG_PATH "/etc/isle/isled.json"
 
 struct isled_settings {
         char *config_path; /* NULL: ISLED_CONFIG_PATH where it exists */
         char *root_dir, *run_dir;
-        char **hosts; /* NULL: those of socket activation, else the default */
+        char **hosts; /* NULL: those of socket activation, else docker.sock in run_dir */
         char *log_level, *log_format;
         char **insecure_registries;
         char *registry_ca;

@@ -3,9 +3,9 @@
 import io
 import tarfile
 
-import pytest
 
-docker = pytest.importorskip("docker", reason="python3-docker is not installed")
+import docker
+import pytest
 
 
 @pytest.fixture(scope="module")
