@@ -48,6 +48,8 @@ static void start_advance(struct operation *o)
         if (o->step == 0) {
                 if (!run)
                         start_go(o);
+                else if (run->phase == RUN_RUNNING) /* begun before the daemon was restarted */
+                        finish_with(o, EALREADY, "container %s is already running", i->name);
         } else if (!run) {
                 finish_with(o, EIO, "the start of %s was interrupted", i->name);
         } else if (run->phase == RUN_FAILED) {

@@ -124,6 +124,11 @@ static void burial_done(void *arg, int r, const struct err *err)
         /* A container that the runtime does not know needs no deletion. */
         if (r < 0 && !strcasestr(err_text(err), "does not exist"))
                 log_warning("cannot clean up after %s: %s", run->instance->name, err_text(err));
+        if (run->lost) {
+                free(run->instance->error);
+                run->instance->error = xstrdup("its monitor was lost, so it was killed");
+                instance_ended(run->instance, KILLED_EXIT_CODE, false, clock_realtime_ns());
+        }
         run_finish(run);
 }
 
@@ -184,7 +189,8 @@ static bool read_exit(struct run *run)
         return true;
 }
 
-/* The monitor is dead and said nothing: so is the instance, or will be. */
+/* The monitor is dead and said nothing. What it held is killed with the burial, and
+ * has ended only then. */
 static void presume_dead(struct run *run, bool was_running)
 {
         if (read_exit(run))
@@ -192,7 +198,7 @@ static void presume_dead(struct run *run, bool was_running)
         if (was_running) {
                 log_warning("the monitor of %s is gone; the instance is killed",
                             run->instance->name);
-                instance_ended(run->instance, KILLED_EXIT_CODE, false, clock_realtime_ns());
+                run->lost = true;
         } else {
                 if (!run->failure.code)
                         err_plain(&run->failure, EIO, "the start was interrupted");

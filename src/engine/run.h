@@ -22,6 +22,7 @@ struct run {
         bool aborted;
         bool started; /* "start" has been told */
         bool deleted; /* the runtime's state is known to be gone */
+        bool lost;    /* the monitor died under a running instance */
         char *text;   /* what the monitor said last: a failed delete */
         uint32_t oom_kills;
         struct err failure; /* of RUN_FAILED */

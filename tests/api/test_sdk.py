@@ -3,7 +3,6 @@
 import io
 import tarfile
 
-
 import docker
 import pytest
 
