@@ -58,6 +58,21 @@ int err_wrap(struct err *err, const char *format, ...)
         return -err->code;
 }
 
+int err_advise(struct err *err, const char *format, ...)
+{
+        if (!err)
+                return -EIO;
+        size_t length = strlen(err->text);
+        length += (size_t)snprintf(err->text + length, sizeof(err->text) - length, "; ");
+        if (length < sizeof(err->text)) {
+                va_list ap;
+                va_start(ap, format);
+                vsnprintf(err->text + length, sizeof(err->text) - length, format, ap);
+                va_end(ap);
+        }
+        return -err->code;
+}
+
 void err_clear(struct err *err)
 {
         if (err) {

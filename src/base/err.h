@@ -42,6 +42,9 @@ int err_plainv(struct err *err, int code, const char *format, va_list ap)
  * that needs the code keeps its own `r`. */
 int err_wrap(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts "; message", the way out, behind the text and returns -code. */
+int err_advise(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Forgets what was recorded, for a caller that recovers. */
 void err_clear(struct err *err);
 

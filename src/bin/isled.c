@@ -38,6 +38,7 @@
 
 #define WORKER_THREADS 8
 #define DRAIN_NS       (5 * NS_PER_S)
+#define COLLECT_NS     (3600 * NS_PER_S) /* between looks for expired garbage */
 #define ID_KEY         "daemon/id"
 
 struct daemon {
@@ -48,6 +49,7 @@ struct daemon {
         char *id;
         struct loop *loop;
         struct loop_source *signals[3];
+        struct loop_source *collection;
         struct workers *workers;
         struct store *store;
         struct image_store *images;
@@ -192,6 +194,29 @@ static int open_engine(struct daemon *d, struct err *err)
                               .insecure_registries = s->insecure_registries },
         };
         return api_create(&parts, &d->api, err);
+}
+
+/* --- garbage --- */
+
+/* What interrupted pulls left goes when their leases have run out. */
+static void collect(void *arg)
+{
+        struct daemon *d = arg;
+        struct err err = { 0 };
+        if (image_gc(d->images, NULL, &err) < 0)
+                log_warning("%s", err_text(&err));
+}
+
+static void collect_again(void *arg)
+{
+        struct daemon *d = arg;
+        loop_timer_arm(d->collection, COLLECT_NS);
+}
+
+static void collection_due(void *arg)
+{
+        struct daemon *d = arg;
+        workers_submit(d->workers, collect, collect_again, d);
 }
 
 /* --- sockets --- */
@@ -353,7 +378,11 @@ static int daemon_start(struct daemon *d, struct err *err)
         if (r >= 0)
                 r = open_engine(d, err);
         if (r >= 0)
+                r = loop_timer(d->loop, collection_due, d, &d->collection, err);
+        if (r >= 0) {
+                loop_timer_arm(d->collection, COLLECT_NS);
                 r = serve(d, err);
+        }
         return r;
 }
 
@@ -402,6 +431,7 @@ static void daemon_stop(struct daemon *d, bool served)
         engine_destroy(d->engine);
         image_store_close(d->images);
         store_close(d->store);
+        loop_source_destroy(d->collection);
         for (size_t i = 0; i < ELEMENTS(d->signals); i++)
                 loop_source_destroy(d->signals[i]);
         loop_destroy(d->loop);

@@ -208,7 +208,8 @@ int image_remove(struct image_store *st, const char *name_or_id, bool force,
                  const struct image_use *uses, size_t uses_length, struct image_removal *removal,
                  struct err *err);
 
-/* docker image prune [-a]. Images in use stay. */
+/* docker image prune [-a]. Images in use stay. What interrupted pulls left for
+ * the next one goes too. */
 int image_prune(struct image_store *st, bool dangling_only, const struct image_filter *filter,
                 const struct image_use *uses, size_t uses_length, struct image_removal *removal,
                 struct err *err);

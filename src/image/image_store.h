@@ -94,6 +94,8 @@ int lease_save(struct lease *lease, struct err *err);
 int lease_save_locked(struct lease *lease, struct err *err); /* st->lock is held */
 /* `done`: what it protected has a record now, or is not wanted. */
 void lease_end(struct lease *lease, bool done);
+/* Those of operations that failed or died. With the store's lock held. */
+int leases_drop_abandoned(struct image_store *st, struct err *err);
 
 /* ---- committing images (image/commit.c) -------------------------------- */
 

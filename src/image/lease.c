@@ -82,3 +82,19 @@ void lease_end(struct lease *lease, bool done)
         free(take_ptr(lease->name));
         json_free(&lease_record_shape, &lease->record);
 }
+
+int leases_drop_abandoned(struct image_store *st, struct err *err)
+{
+        struct store_value *values = NULL;
+        size_t length = 0;
+        int r = store_list(st->store, RECORD_LEASE, &values, &length, NULL, err);
+        for (size_t i = 0; r == 0 && i < length; i++) {
+                struct lease_record record = { 0 };
+                r = record_decode(&values[i], &lease_record_shape, &record, err);
+                if (r == 0 && record.expires_ns != 0)
+                        r = store_delete(st->store, values[i].key, err);
+                json_free(&lease_record_shape, &record);
+        }
+        store_values_free(values, length);
+        return r < 0 ? r : 0;
+}

@@ -295,6 +295,8 @@ int registry_get_manifest(struct registry *registry, const char *what,
                                             .size_limit = OCI_MANIFEST_SIZE_MAX };
         struct fetch_result result = { 0 };
         int r = registry_perform(registry, &request, &result, err);
+        if (r == -EFBIG)
+                return err_wrap(err, "manifest %s of %s", what, registry->shown), r;
         if (r == -EACCES)
                 return err_wrap(err,
                                 "pull access denied for %s, repository does not exist or may "

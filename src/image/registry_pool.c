@@ -261,6 +261,19 @@ static int probe_schemes(struct registry *registry, struct fetcher *fetcher, con
         }
 }
 
+/* What to do about a registry that does not speak TLS, or not as somebody we trust. */
+static void advise(const struct registry *registry, int r, struct err *err)
+{
+        if (registry->insecure)
+                return;
+        if (r == -EPERM)
+                err_advise(err, "give isled its authority with --registry-ca, or name it with "
+                                "--insecure-registry");
+        else if (r == -EPROTO)
+                err_advise(err, "if it is to be used by plain http, name it with "
+                                "isled --insecure-registry");
+}
+
 int registry_find_scheme(struct registry *registry, const char **ret, struct err *err)
 {
         struct registry_pool *pool = registry->pool;
@@ -274,8 +287,11 @@ int registry_find_scheme(struct registry *registry, const char **ret, struct err
                         return r;
                 r = probe_schemes(registry, fetcher, &scheme, err);
                 registry_fetcher_give(pool, fetcher);
-                if (r < 0)
-                        return err_wrap(err, "registry %s cannot be reached", registry->host), r;
+                if (r < 0) {
+                        err_wrap(err, "registry %s cannot be reached", registry->host);
+                        advise(registry, r, err);
+                        return r;
+                }
                 pthread_mutex_lock(&pool->mutex);
                 table_put(&pool->schemes, registry->host, (void *)scheme);
                 pthread_mutex_unlock(&pool->mutex);

@@ -284,6 +284,8 @@ int image_prune(struct image_store *st, bool dangling_only, const struct image_f
                 names_finish(&names);
         }
         if (r == 0)
+                r = leases_drop_abandoned(st, err);
+        if (r == 0)
                 r = image_sweep(st, removal, NULL, err);
         pthread_mutex_unlock(&st->lock);
         image_list_free(list, length);

@@ -106,10 +106,10 @@ static int load_manifest(const char *text, size_t size, const char *hint,
         }
         if (!json_object_is_type(object, json_type_object))
                 return err_plain(err, EBADMSG, "image manifest is not a JSON object");
-        r = kind_of_members(object, &by_members, err);
+        r = kind_of_hint(hint, &by_hint, err);
         if (r < 0)
                 return r;
-        r = kind_of_hint(hint, &by_hint, err);
+        r = kind_of_members(object, &by_members, err);
         if (r < 0)
                 return r;
         const char *type = member_text(object, "mediaType");

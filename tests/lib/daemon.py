@@ -85,7 +85,7 @@ class Reply:
 
 
 class Daemon:
-    def __init__(self, directory, args=(), env=None, start=True, root=None):
+    def __init__(self, directory, args=(), env=None, start=True, root=None, prefix=()):
         self.directory = pathlib.Path(directory)
         # Socket paths end at 108 bytes; pytest's directories are long.
         self.run = pathlib.Path(tempfile.mkdtemp(prefix="isle-run-"))
@@ -93,6 +93,7 @@ class Daemon:
         self.socket = str(self.run / "docker.sock")
         self.host = "unix://" + self.socket
         self.args = list(args)
+        self.prefix = list(prefix)  # a command that runs another and becomes it
         self.env = {**os.environ, **(env or {})}
         self.log_path = self.directory / "isled.log"
         self.process = None
@@ -101,7 +102,7 @@ class Daemon:
 
     # -- life ---------------------------------------------------------------
     def command(self):
-        return [program("isled"), "--root", str(self.root), "--run", str(self.run),
+        return [*self.prefix, program("isled"), "--root", str(self.root), "--run", str(self.run),
                 "--host", self.host, "--log-level", "debug", *self.args]
 
     def spawn(self):
@@ -272,6 +273,18 @@ class Daemon:
                               stdin=subprocess.DEVNULL if input is None else None)
         if check and done.returncode != 0:
             raise AssertionError(f"docker {' '.join(map(str, args))}: status {done.returncode}\n"
+                                 f"{done.stdout}\n{done.stderr}\n--- isled:\n{self.log_text()[-4000:]}")
+        return done
+
+    def isle(self, *args, check=True, timeout=60, env=None):
+        """Runs our own command line; returns the CompletedProcess (text)."""
+        done = subprocess.run([program("isle"), "-H", self.host, *map(str, args)],
+                              capture_output=True, text=True, timeout=timeout,
+                              stdin=subprocess.DEVNULL,
+                              env={**os.environ, "ISLE_CONFIG": str(self.directory / "islecfg"),
+                                   **(env or {})})
+        if check and done.returncode != 0:
+            raise AssertionError(f"isle {' '.join(map(str, args))}: status {done.returncode}\n"
                                  f"{done.stdout}\n{done.stderr}\n--- isled:\n{self.log_text()[-4000:]}")
         return done
 

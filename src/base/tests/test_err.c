@@ -14,6 +14,9 @@ static void the_story_reads_outside_in(void **state)
         assert_int_equal(err_wrap(&err, "start container %s", "web"), -EPERM);
         assert_string_equal(err_text(&err),
                             "start container web: mount /proc: Operation not permitted");
+        assert_int_equal(err_advise(&err, "run it as %s", "root"), -EPERM);
+        assert_string_equal(err_text(&err), "start container web: mount /proc: Operation not "
+                                            "permitted; run it as root");
         err_clear(&err);
         assert_string_equal(err_text(&err), "no error");
         assert_int_equal(err_plain(&err, EINVAL, "no such option"), -EINVAL);
@@ -30,6 +33,7 @@ static void long_text_is_cut_not_overrun(void **state)
         err_set(&err, ENOENT, "open %s", path);
         assert_int_equal(strlen(err.text), ERR_TEXT_SIZE - 1);
         err_wrap(&err, "read %s", path);
+        err_advise(&err, "try %s", path);
         assert_int_equal(strlen(err.text), ERR_TEXT_SIZE - 1);
         assert_int_equal(err.code, ENOENT);
 }
@@ -39,6 +43,7 @@ static void nobody_needs_to_listen(void **state)
         (void)state;
         assert_int_equal(err_set(NULL, ENOMEM, "x"), -ENOMEM);
         assert_int_equal(err_wrap(NULL, "x"), -EIO);
+        assert_int_equal(err_advise(NULL, "x"), -EIO);
         struct err unexplained = { 0 };
         assert_int_equal(err_wrap(&unexplained, "x"), -EIO);
         assert_non_null(strstr(err_text(&unexplained), "unexplained"));
