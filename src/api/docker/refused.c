@@ -4,14 +4,11 @@
 #include "api/routes.h"
 #include "base/str.h"
 
-#define NOT_A_SWARM                                                                                \
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to " \
-        "connect this node to swarm and try again."
-
 static void swarm_begin(struct http_request *request, void *arg)
 {
         (void)arg;
-        http_reply_error(request, 503, NOT_A_SWARM);
+        http_reply_error(request, 503,
+                         "This node is not a swarm manager: clusters are not implemented yet");
 }
 
 static void build_begin(struct http_request *request, void *arg)
