@@ -29,6 +29,8 @@ const char isled_usage[] =
         "      --monitor PATH             instance monitor [isle-monitor beside this program]\n"
         "      --init PATH                init process of --init\n"
         "      --cgroup-parent PATH       cgroup that holds the containers' [/isle]\n"
+        "      --userns-remap USER[:GROUP]  run containers in user namespaces, with the ids that\n"
+        "                                 /etc/subuid and /etc/subgid give USER; default: isle\n"
         "      --config FILE              settings in JSON [" ISLED_CONFIG_PATH "]\n"
         "      --version                  print the version\n"
         "  -h, --help                     print this\n";
@@ -45,6 +47,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct isled_settings, "monitor", JSON_STRING, monitor_path, 0),
         JSON_FIELD(struct isled_settings, "init", JSON_STRING, init_path, 0),
         JSON_FIELD(struct isled_settings, "cgroup-parent", JSON_STRING, cgroup_parent, 0),
+        JSON_FIELD(struct isled_settings, "userns-remap", JSON_STRING, userns_remap, 0),
 };
 static const struct json_shape config_file_shape = JSON_SHAPE("configuration",
                                                               struct isled_settings, config_fields);
@@ -69,6 +72,7 @@ enum option_key {
         OPTION_MONITOR,
         OPTION_INIT,
         OPTION_CGROUP,
+        OPTION_USERNS,
         OPTION_CONFIG,
         OPTION_VERSION,
 };
@@ -85,6 +89,7 @@ static const struct option options[] = {
         { "monitor", required_argument, NULL, OPTION_MONITOR },
         { "init", required_argument, NULL, OPTION_INIT },
         { "cgroup-parent", required_argument, NULL, OPTION_CGROUP },
+        { "userns-remap", required_argument, NULL, OPTION_USERNS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
         { "help", no_argument, NULL, 'h' },
@@ -112,6 +117,8 @@ static char **text_setting(struct isled_settings *settings, int key)
                 return &settings->init_path;
         case OPTION_CGROUP:
                 return &settings->cgroup_parent;
+        case OPTION_USERNS:
+                return &settings->userns_remap;
         case OPTION_CONFIG:
                 return &settings->config_path;
         }

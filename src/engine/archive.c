@@ -180,7 +180,7 @@ static void stream_in_worker(void *arg)
         struct err *err = &job->err;
         int r = tar_writer_create(write_out, job, &writer, err);
         if (r == 0)
-                r = tree_tar(writer, job->dir_fd, job->name, job->as, err);
+                r = tree_tar(writer, job->dir_fd, job->name, job->as, &job->view->remap, err);
         if (r == 0)
                 r = tar_writer_finish(writer, err);
         if (r < 0 && r != -EPIPE)

@@ -64,7 +64,11 @@ static int apply_metadata(const struct put_job *job, int dir_fd, const char *nam
 {
         uid_t uid = job->has_owner ? job->uid : entry->uid;
         gid_t gid = job->has_owner ? job->gid : entry->gid;
-        if (fchownat(dir_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+        const struct id_remap *remap = &job->view->remap;
+        if (remap->on && (uid >= remap->uids || gid >= remap->gids))
+                return err_plain(err, EINVAL, "owner %u:%u of '%s' has no id in the container", uid,
+                                 gid, entry->path);
+        if (fchownat(dir_fd, name, remap->uid + uid, remap->gid + gid, AT_SYMLINK_NOFOLLOW) < 0)
                 return err_set(err, errno, "set the owner of '%s'", entry->path);
         if (!S_ISLNK(entry->mode)) {
                 /* An O_PATH descriptor cannot be replaced by a link in between. */
@@ -241,9 +245,16 @@ static int put(struct put_job *job, struct err *err)
         auto_tar_reader reader = NULL;
         if (r == 0)
                 r = tar_reader_create(tar_source_read, source, NULL, &reader, err);
+        if (r == 0)
+                r = remap_enter(&job->view->remap, err);
         struct tar_entry entry;
         while (r >= 0 && (r = tar_reader_next(reader, &entry, err)) > 0)
                 r = put_entry(job, reader, &entry, err);
+        remap_leave(&job->view->remap);
+        /* To the very end, so that whoever sends it is known to have sent it all. */
+        const void *rest;
+        while (r == 0 && tar_source_read(source, &rest, NULL) > 0)
+                ;
         return r;
 }
 

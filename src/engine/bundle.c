@@ -206,11 +206,8 @@ static void add_system_mounts(const struct bundle_input *in, struct oci_spec *sp
         add_mount(spec, "/sys", "sysfs", "sysfs", OPTIONS("nosuid", "noexec", "nodev", access));
         add_mount(spec, "/sys/fs/cgroup", "cgroup", "cgroup",
                   OPTIONS("nosuid", "noexec", "nodev", "relatime", access));
-        if (streq(host->ipc_mode, "host"))
-                add_mount(spec, "/dev/mqueue", "bind", "/dev/mqueue", OPTIONS("rbind", "rprivate"));
-        else
-                add_mount(spec, "/dev/mqueue", "mqueue", "mqueue",
-                          OPTIONS("nosuid", "noexec", "nodev"));
+        /* It shows the queues of the IPC namespace it is mounted in: no bind is needed. */
+        add_mount(spec, "/dev/mqueue", "mqueue", "mqueue", OPTIONS("nosuid", "noexec", "nodev"));
         add_shm(in, spec);
 }
 
@@ -225,7 +222,7 @@ static void add_file_mounts(const struct bundle_input *in, struct oci_spec *spec
         for (size_t n = 0; n < ELEMENTS(files); n++)
                 if (!is_taken(i, files[n].destination))
                         add_mount(spec, files[n].destination, "bind", files[n].source,
-                                  OPTIONS("rbind", "rprivate"));
+                                  OPTIONS("rbind", "rprivate", in->remap.on ? "idmap" : NULL));
         if (i->spec.host.has_init && i->spec.host.init && in->init_path)
                 add_mount(spec, INIT_IN_INSTANCE, "bind", in->init_path,
                           OPTIONS("bind", "ro", "rprivate"));
@@ -260,8 +257,9 @@ static void add_tmpfs(const struct instance_mount *m, struct oci_spec *spec)
         ARRAY_PUSH(spec->mounts, spec->mounts_length, mount);
 }
 
-static void add_user_mounts(const struct instance *instance, struct oci_spec *spec)
+static void add_user_mounts(const struct bundle_input *in, struct oci_spec *spec)
 {
+        const struct instance *instance = in->instance;
         for (size_t n = 0; n < instance->mounts_length; n++) {
                 const struct instance_mount *m = &instance->mounts[n];
                 if (streq(m->type, "tmpfs")) {
@@ -271,7 +269,7 @@ static void add_user_mounts(const struct instance *instance, struct oci_spec *sp
                 const char *propagation = str_empty(m->propagation) ? "rprivate" : m->propagation;
                 add_mount(spec, m->destination, "bind", m->source,
                           OPTIONS(m->non_recursive ? "bind" : "rbind", m->read_write ? "rw" : "ro",
-                                  propagation));
+                                  propagation, in->remap.on && m->name ? "idmap" : NULL));
                 if (strstr(propagation, "slave") && spec->linux_)
                         spec->linux_->rootfs_propagation = OCI_PROPAGATION_RSLAVE;
         }
@@ -306,8 +304,10 @@ static void add_namespaces(const struct bundle_input *in, struct oci_linux *l)
                 add_namespace(l, OCI_NAMESPACE_CGROUP, 0);
 }
 
-static void add_sysctls(const struct host_config *host, struct oci_linux *l)
+static void add_sysctls(const struct bundle_input *in, struct oci_linux *l)
 {
+        const struct host_config *host = &in->instance->spec.host;
+        uint32_t last_gid = in->remap.on ? in->remap.gids - 1 : INT32_MAX;
         l->sysctl = host->sysctls ? strv_copy(host->sysctls) : NULL;
         /* As docker: unprivileged ping and low ports, where the network is its own. */
         if (!streq(host->network_mode, "host") &&
@@ -315,7 +315,8 @@ static void add_sysctls(const struct host_config *host, struct oci_linux *l)
                 if (!json_map_get(l->sysctl, "net.ipv4.ip_unprivileged_port_start"))
                         strv_push(&l->sysctl, "net.ipv4.ip_unprivileged_port_start=0");
                 if (!json_map_get(l->sysctl, "net.ipv4.ping_group_range"))
-                        strv_push(&l->sysctl, "net.ipv4.ping_group_range=0 2147483647");
+                        strv_push_take(&l->sysctl,
+                                       xasprintf("net.ipv4.ping_group_range=0 %u", last_gid));
         }
 }
 
@@ -356,9 +357,11 @@ static int build(const struct bundle_input *in, const struct security *security,
         struct oci_linux *l = spec->linux_ = new0(struct oci_linux);
         add_system_mounts(in, spec);
         add_file_mounts(in, spec);
-        add_user_mounts(in->instance, spec);
+        add_user_mounts(in, spec);
         add_namespaces(in, l);
-        add_sysctls(host, l);
+        if (in->remap.on)
+                remap_apply(&in->remap, l);
+        add_sysctls(in, l);
         add_hidden_paths(host, l);
         l->cgroups_path = xstrdup(in->cgroups_path);
         l->resources = bundle_resources(host, in->swap_limit);

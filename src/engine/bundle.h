@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine/instance.h"
+#include "engine/remap.h"
 #include "engine/users.h"
 #include "oci/runtime_spec.h"
 
@@ -19,6 +20,7 @@ struct bundle_input {
         /* Processes whose name spaces are joined (…Mode container:x); 0: none. */
         pid_t ipc_pid, network_pid, pid_pid;
         bool swap_limit; /* the host can limit swap */
+        struct id_remap remap;
 };
 
 /* The caller frees with json_free(&oci_spec_shape, ret). */

@@ -27,6 +27,7 @@
 #include "engine/engine.h"
 #include "engine/events.h"
 #include "engine/instance.h"
+#include "engine/remap.h"
 #include "loop/loop.h"
 #include "loop/workers.h"
 #include "store/store.h"
@@ -45,6 +46,7 @@ struct engine {
         char *instances_dir, *volumes_dir;       /* ROOT/… */
         char *run_instances_dir, *run_execs_dir; /* RUN/… */
         bool swap_limit;                         /* the host can limit swap */
+        struct id_remap remap;
 
         struct table by_id;    /* -> struct instance */
         struct table by_name;  /* -> struct instance, or &name_reserved */

@@ -155,7 +155,7 @@ static int fill_volume(struct creation *c, const struct snapshot *snapshot,
                 return 0;
         (void)c;
         if (*root_fd < 0) {
-                int r = rootfs_mount(snapshot, true, root_fd, err);
+                int r = rootfs_mount(snapshot, NULL, true, root_fd, err);
                 if (r < 0)
                         return r;
         }
@@ -406,6 +406,8 @@ void instance_create(struct engine *engine, const char *name, const struct insta
         struct creation *c = new0(struct creation);
         *c = (struct creation){ .engine = engine, .done = done, .arg = arg };
         c->r = spec_check(spec, &c->warnings, &c->err);
+        if (c->r == 0)
+                c->r = remap_check(&engine->remap, &spec->host, &c->err);
         if (c->r == 0)
                 c->r = reserve_name(c, name);
         if (c->r < 0) {

@@ -120,7 +120,9 @@ int engine_create(struct loop *loop, struct workers *workers, struct store *stor
         list_init(&engine->adoptions);
         fill_settings(engine, settings);
         engine->swap_limit = has_swap_limit();
-        int r = make_dirs(engine, err);
+        int r = remap_load(settings->userns_remap, &engine->remap, err);
+        if (r == 0)
+                r = make_dirs(engine, err);
         if (r == 0)
                 r = workers_create(loop, engine->settings.stream_threads, &engine->streams, err);
         if (r == 0)

@@ -50,6 +50,7 @@ struct engine_settings {
         const char *monitor_path;  /* [isle-monitor beside this program, else in PATH] */
         const char *init_path;     /* for --init [tini-static, docker-init: where found] */
         const char *cgroup_parent; /* [/isle] */
+        const char *userns_remap;  /* as remap_load() takes it [off] */
         unsigned stream_threads;   /* tar streams at once [16] */
 };
 

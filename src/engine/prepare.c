@@ -59,6 +59,7 @@ static int write_bundle(const struct prepare_input *in, const char *dir, int roo
                 .network_pid = in->network_pid,
                 .pid_pid = in->pid_pid,
                 .swap_limit = in->engine->swap_limit,
+                .remap = remap_of(&in->engine->remap, &in->instance->spec.host),
         };
         int r = user_lookup(root_fd, in->instance->spec.config.user,
                             in->instance->spec.host.group_add, &bundle.user, err);
@@ -133,7 +134,9 @@ static int open_root(const struct prepare_input *in, int *ret_fd, struct err *er
         int r = snapshot_open(in->engine->images, in->instance->id, &snapshot, err);
         if (r < 0)
                 return r;
-        return rootfs_mount(&snapshot, in->instance->spec.host.auto_remove, ret_fd, err);
+        const struct host_config *host = &in->instance->spec.host;
+        const struct id_remap remap = remap_of(&in->engine->remap, host);
+        return rootfs_mount(&snapshot, &remap, host->auto_remove, ret_fd, err);
 }
 
 int prepare_run(const struct prepare_input *in, struct link_process *ret, struct err *err)
@@ -146,6 +149,8 @@ int prepare_run(const struct prepare_input *in, struct link_process *ret, struct
         if (r == 0)
                 return err_plain(err, EBUSY, "the monitor of its last run is still there");
         if (r > 0)
+                r = remap_check(&in->engine->remap, &in->instance->spec.host, err);
+        if (r == 0)
                 r = check_sources(in->instance, err);
         if (r >= 0)
                 r = open_root(in, &root, err);

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,9 +58,106 @@ static int mount_by_path(const struct snapshot *snapshot, bool is_volatile, int 
         return r;
 }
 
-int rootfs_mount(const struct snapshot *snapshot, bool is_volatile, int *ret_fd, struct err *err)
+/* -- with ids mapped ----------------------------------------------------------- */
+
+struct mapped { /* descriptors that end with it */
+        struct mount_fd *fds;
+        size_t length;
+        int above; /* the mount that upper and work lie on; it is gone with its descriptor */
+};
+
+static void mapped_finish(struct mapped *mapped)
+{
+        for (size_t i = 0; i < mapped->length; i++)
+                close(mapped->fds[i].fd);
+        free(mapped->fds);
+        close_fd(&mapped->above);
+}
+
+static void mapped_add(struct mapped *mapped, const char *key, int fd)
+{
+        mapped->fds = xrealloc(mapped->fds, mapped->length + 1, sizeof(*mapped->fds));
+        mapped->fds[mapped->length++] = (struct mount_fd){ key, fd };
+}
+
+static int clone_mapped(const char *path, int userns_fd, int *ret_fd, struct err *err)
+{
+        auto_fd fd = -1;
+        const struct mount_change change = { .set = MOUNT_ATTR_IDMAP, .userns_fd = userns_fd };
+        int r = mount_clone(AT_FDCWD, path, false, &fd, err);
+        if (r == 0)
+                r = mount_set_attributes(fd, &change, err);
+        if (r == 0)
+                *ret_fd = take_fd(fd);
+        return r;
+}
+
+/* upper and work have to be on one mount: that of their directory. */
+static int add_writable(struct mapped *mapped, const struct snapshot *snapshot, int userns_fd,
+                        struct err *err)
+{
+        auto_free char *parent = xstrndup(
+                snapshot->upper, (size_t)(strrchr(snapshot->upper, '/') - snapshot->upper));
+        int r = clone_mapped(parent, userns_fd, &mapped->above, err);
+        if (r < 0)
+                return r;
+        const struct {
+                const char *key, *path;
+        } parts[] = { { "upperdir", snapshot->upper }, { "workdir", snapshot->work } };
+        for (size_t i = 0; i < ELEMENTS(parts); i++) {
+                int fd = openat(mapped->above, strrchr(parts[i].path, '/') + 1,
+                                O_PATH | O_DIRECTORY | O_CLOEXEC);
+                if (fd < 0)
+                        return err_set(err, errno, "open '%s'", parts[i].path);
+                mapped_add(mapped, parts[i].key, fd);
+        }
+        return 0;
+}
+
+static int add_lowers(struct mapped *mapped, const struct snapshot *snapshot, int userns_fd,
+                      struct err *err)
+{
+        for (char **lower = snapshot->lower_paths; *lower; lower++) {
+                int fd = -1;
+                int r = clone_mapped(*lower, userns_fd, &fd, err);
+                if (r < 0)
+                        return r;
+                mapped_add(mapped, "lowerdir+", fd);
+        }
+        return 0;
+}
+
+static int mount_mapped(const struct snapshot *snapshot, const struct id_remap *remap,
+                        bool is_volatile, int *ret_fd, struct err *err)
+{
+        CLEANUP(mapped_finish) struct mapped mapped = { .above = -1 };
+        char *options[] = { is_volatile ? "volatile" : NULL, NULL };
+        auto_fd userns = -1;
+        int r = remap_namespace(remap, &userns, err);
+        if (r == 0)
+                r = add_lowers(&mapped, snapshot, userns, err);
+        if (r == 0)
+                r = add_writable(&mapped, snapshot, userns, err);
+        /* Overlayfs works with the credentials of who mounts it: they need ids that the
+         * mounts beneath know. */
+        if (r == 0)
+                r = remap_enter(remap, err);
+        if (r == 0)
+                r = mount_create_with("overlay", "overlay", options, mapped.fds, mapped.length, 0,
+                                      ret_fd, err);
+        remap_leave(remap);
+        if (r == -EINVAL)
+                err_advise(err, "--userns-remap needs Linux 6.15 or newer, and a file system with "
+                                "idmapped mounts");
+        return r;
+}
+
+int rootfs_mount(const struct snapshot *snapshot, const struct id_remap *remap, bool is_volatile,
+                 int *ret_fd, struct err *err)
 {
         forget_volatile(snapshot);
+        if (remap && remap->on)
+                return mount_mapped(snapshot, remap, is_volatile, ret_fd, err);
         auto_strv modern = options_of(snapshot, true, is_volatile);
         int r = mount_create("overlay", "overlay", modern, 0, ret_fd, err);
         if (r != -EINVAL)

@@ -25,6 +25,7 @@
 struct tar_walk {
         struct tar_writer *writer;
         uint64_t mount_id;
+        const struct id_remap *remap;
         struct table links; /* "device:inode" -> name in the archive */
         char *buffer;
         struct err *err;
@@ -106,6 +107,12 @@ static int write_opened(struct tar_walk *w, struct tar_entry *entry, int fd)
         return r;
 }
 
+/* Outside of the range, an id is the host's: of a bind mount. Without one, first is 0. */
+static uint32_t id_within(uint32_t id, uint32_t first, uint32_t count)
+{
+        return id >= first && id - first < count ? id - first : id;
+}
+
 static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as, unsigned level);
 
 static int walk_directory(struct tar_walk *w, int fd, const char *as, unsigned level)
@@ -160,8 +167,8 @@ static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as
         struct tar_entry entry = {
                 .path = *as ? as : ".",
                 .mode = st.st_mode,
-                .uid = st.st_uid,
-                .gid = st.st_gid,
+                .uid = id_within(st.st_uid, w->remap->uid, w->remap->uids),
+                .gid = id_within(st.st_gid, w->remap->gid, w->remap->gids),
                 .mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec,
                 .dev_major = major(st.st_rdev),
                 .dev_minor = minor(st.st_rdev),
@@ -186,11 +193,12 @@ static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as
 }
 
 int tree_tar(struct tar_writer *writer, int dir_fd, const char *name, const char *as,
-             struct err *err)
+             const struct id_remap *remap, struct err *err)
 {
         struct tar_walk w = {
                 .writer = writer,
                 .mount_id = mount_id_of(dir_fd, name),
+                .remap = remap,
                 .buffer = xmalloc(CHUNK),
                 .err = err,
         };

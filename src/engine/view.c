@@ -20,6 +20,8 @@ static struct view *view_new(struct instance *instance)
                 .read_only_root = instance->spec.host.readonly_rootfs,
                 .root_fd = -1,
         };
+        if (view->pid)
+                view->remap = remap_of(&instance_engine(instance)->remap, &instance->spec.host);
         for (size_t i = 0; i < instance->mounts_length; i++) {
                 const struct instance_mount *m = &instance->mounts[i];
                 if (streq(m->type, "tmpfs"))
@@ -69,7 +71,7 @@ int view_open(struct view *view, struct err *err)
         int r = snapshot_open(instance_engine(view->instance)->images, view->instance->id,
                               &snapshot, err);
         if (r == 0)
-                r = rootfs_mount(&snapshot, false, &view->root_fd, err);
+                r = rootfs_mount(&snapshot, NULL, false, &view->root_fd, err);
         return r;
 }
 

@@ -25,6 +25,8 @@ struct view {
         size_t mounts_length;
         bool read_only_root;
         int root_fd; /* opened by view_open() */
+        /* Of a running one: ids as we see them, which are not those in it. */
+        struct id_remap remap;
 };
 
 /* -EBUSY where the instance is starting. */

@@ -114,23 +114,6 @@ int content_read(struct content *content, const struct digest *digest, size_t li
         return 0;
 }
 
-int content_write(struct content *content, const struct digest *digest, const void *data,
-                  size_t size, struct err *err)
-{
-        if (content_has(content, digest, size))
-                return 0;
-        auto_ingest ingest = NULL;
-        uint64_t offset;
-        int r = ingest_begin(content, digest, size, &ingest, &offset, err);
-        if (r == 0 && offset > 0)
-                r = ingest_restart(ingest, err);
-        if (r == 0)
-                r = ingest_write(ingest, data, size, err);
-        if (r == 0)
-                r = ingest_commit(ingest, NULL, err);
-        return r;
-}
-
 int content_verify(struct content *content, const struct digest *digest, const atomic_bool *cancel,
                    struct err *err)
 {
@@ -228,6 +211,7 @@ struct ingest {
         uint64_t offset;  /* bytes hashed and written */
         uint64_t present; /* bytes in the file at the beginning, to be replayed */
         struct hasher *hasher;
+        bool apart; /* its name says nothing: of no use to a next writer */
         bool committed;
 };
 
@@ -274,13 +258,22 @@ int ingest_begin(struct content *content, const struct digest *expected, uint64_
         return r;
 }
 
+/* A file that no other writer of the same blob has. */
+static int ingest_begin_apart(struct content *content, struct ingest *made, struct ingest **ret,
+                              struct err *err)
+{
+        made->fd = -1;
+        made->apart = true;
+        memcpy(made->name, "new-", 4);
+        rand_hex(made->name + 4, 16);
+        return ingest_create(content, made, ret, err);
+}
+
 int ingest_begin_new(struct content *content, uint64_t limit_bytes, struct ingest **ret,
                      struct err *err)
 {
-        struct ingest made = { .fd = -1, .limit_bytes = limit_bytes };
-        memcpy(made.name, "new-", 4);
-        rand_hex(made.name + 4, 16);
-        return ingest_create(content, &made, ret, err);
+        struct ingest made = { .limit_bytes = limit_bytes };
+        return ingest_begin_apart(content, &made, ret, err);
 }
 
 int ingest_replay(struct ingest *ingest,
@@ -373,10 +366,25 @@ void ingest_destroy(struct ingest *ingest)
 {
         if (!ingest)
                 return;
-        bool resumable = digest_is_set(&ingest->expected) && ingest->offset > 0;
+        bool resumable = !ingest->apart && digest_is_set(&ingest->expected) && ingest->offset > 0;
         if (!ingest->committed && !resumable && ingest->fd >= 0 && ingest->present == 0)
                 unlinkat(ingest->content->ingest_fd, ingest->name, 0);
         close_fd(&ingest->fd);
         hasher_destroy(ingest->hasher);
         free(ingest);
+}
+
+int content_write(struct content *content, const struct digest *digest, const void *data,
+                  size_t size, struct err *err)
+{
+        if (content_has(content, digest, size))
+                return 0;
+        struct ingest made = { .expected = *digest, .limit_bytes = size, .exact = true };
+        auto_ingest ingest = NULL;
+        int r = ingest_begin_apart(content, &made, &ingest, err);
+        if (r == 0)
+                r = ingest_write(ingest, data, size, err);
+        if (r == 0)
+                r = ingest_commit(ingest, NULL, err);
+        return r;
 }

@@ -40,6 +40,13 @@ static int configure(int context, const char *option, struct err *err)
 int mount_create(const char *type, const char *source, char *const *options, uint64_t attributes,
                  int *ret_fd, struct err *err)
 {
+        return mount_create_with(type, source, options, NULL, 0, attributes, ret_fd, err);
+}
+
+int mount_create_with(const char *type, const char *source, char *const *options,
+                      const struct mount_fd *fds, size_t fds_length, uint64_t attributes,
+                      int *ret_fd, struct err *err)
+{
         auto_fd context = fsopen(type, FSOPEN_CLOEXEC);
         if (context < 0)
                 return err_set(err, errno, "file system type '%s'", type);
@@ -50,6 +57,9 @@ int mount_create(const char *type, const char *source, char *const *options, uin
                 if (r < 0)
                         return r;
         }
+        for (size_t i = 0; i < fds_length; i++)
+                if (fsconfig(context, FSCONFIG_SET_FD, fds[i].key, NULL, fds[i].fd) < 0)
+                        return context_failed(context, errno, err, fds[i].key);
         if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
                 return context_failed(context, errno, err, type);
         int fd = fsmount(context, FSMOUNT_CLOEXEC, (unsigned)attributes);

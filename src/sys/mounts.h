@@ -29,6 +29,16 @@ struct mount_change {
 int mount_create(const char *type, const char *source, char *const *options, uint64_t attributes,
                  int *ret_fd, struct err *err);
 
+/* A descriptor as the value of an option ("upperdir" of overlay, since Linux 6.13;
+ * descriptors of detached mounts since 6.15). */
+struct mount_fd {
+        const char *key;
+        int fd;
+};
+int mount_create_with(const char *type, const char *source, char *const *options,
+                      const struct mount_fd *fds, size_t fds_length, uint64_t attributes,
+                      int *ret_fd, struct err *err);
+
 /* A detached copy of what is at `path` under `dirfd` (an empty path is dirfd itself). */
 int mount_clone(int dirfd, const char *path, bool recursive, int *ret_fd, struct err *err);
 
