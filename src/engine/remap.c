@@ -68,7 +68,8 @@ int remap_load(const char *setting, struct id_remap *ret, struct err *err)
 
 struct id_remap remap_of(const struct id_remap *remap, const struct host_config *host)
 {
-        return streq(host->userns_mode, "host") ? (struct id_remap){ 0 } : *remap;
+        static const struct id_remap off;
+        return streq(host->userns_mode, "host") ? off : *remap;
 }
 
 int remap_check(const struct id_remap *remap, const struct host_config *host, struct err *err)
