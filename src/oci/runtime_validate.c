@@ -370,7 +370,7 @@ static int check_device_rules(const struct oci_resources *resources, struct err 
                                          "linux.resources.devices[%zu].type: unknown value '%s' "
                                          "(known: a, b, c)",
                                          i, rule->type);
-                if (rule->access && rule->access[strspn(rule->access, "rwm")])
+                if (rule->access && rule->access[strspn(rule->access, "rwma")])
                         return err_plain(err, EINVAL,
                                          "linux.resources.devices[%zu].access: '%s' is not made of "
                                          "r, w, m",

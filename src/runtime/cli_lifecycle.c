@@ -206,7 +206,7 @@ int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         bool force = false;
         int flag;
         (void)ret_code;
-        while ((flag = cli_next(argc, argv, "+:f", longs, err)) != -1) {
+        while ((flag = cli_next(argc, argv, ":f", longs, err)) != -1) {
                 if (flag != 'f')
                         return -EINVAL;
                 force = true;
@@ -237,7 +237,7 @@ static const struct option exec_options[] = {
 };
 
 struct exec_lists {
-        char **env, **caps, **gids;
+        char **env, **caps, **gids, **cgroups;
 };
 
 static int exec_flag(int flag, struct exec_options *o, struct exec_lists *lists, struct err *err)
@@ -285,7 +285,7 @@ static int exec_flag(int flag, struct exec_options *o, struct exec_lists *lists,
         case FLAG_PRESERVE_FDS:
                 return set_preserve(optarg, &o->preserve_fds, err);
         case FLAG_CGROUP:
-                o->cgroup = optarg;
+                strv_push(&lists->cgroups, optarg);
                 return 0;
         case FLAG_IGNORE_PAUSED:
                 o->ignore_paused = true;
@@ -315,6 +315,7 @@ static int exec_with(const struct cli *cli, int argc, char **argv, struct exec_o
         options->env = lists->env;
         options->caps = lists->caps;
         options->gids = lists->gids;
+        options->cgroups = lists->cgroups;
         options->argv = cli->argv;
         add_listen_fds(&options->preserve_fds);
         return container_exec(options, ret_code, err);
@@ -328,6 +329,7 @@ int cli_exec(const struct cli *cli, int argc, char **argv, int *ret_code, struct
         strv_free(lists.env);
         strv_free(lists.caps);
         strv_free(lists.gids);
+        strv_free(lists.cgroups);
         if (r < 0) {
                 *ret_code = 255; /* as runc: no program has exited with it, or it says so */
                 err_wrap(err, "exec failed");

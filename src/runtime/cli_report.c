@@ -378,7 +378,7 @@ int cli_events(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         auto_cgroup cgroup = NULL;
         enum state_status status;
         (void)ret_code;
-        while ((flag = cli_next(argc, argv, "+:", longs, err)) != -1) {
+        while ((flag = cli_next(argc, argv, ":", longs, err)) != -1) {
                 if (flag == FLAG_STATS)
                         once = true;
                 else if (flag == FLAG_INTERVAL && parse_interval(optarg, &interval_ms) < 0)

@@ -136,7 +136,7 @@ static int parse(int argc, char **argv, struct oci_resources *resources, struct 
         longs[n++] = (struct option){ "resources", required_argument, NULL, 'r' };
         longs[n++] = (struct option){ "l3-cache-schema", required_argument, NULL, FLAG_L3_CACHE };
         longs[n++] = (struct option){ "mem-bw-schema", required_argument, NULL, FLAG_MEM_BW };
-        while ((flag = cli_next(argc, argv, "+:r:", longs, err)) != -1) {
+        while ((flag = cli_next(argc, argv, ":r:", longs, err)) != -1) {
                 int r;
                 if (flag == '?')
                         return -EINVAL;

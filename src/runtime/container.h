@@ -41,7 +41,7 @@ struct exec_options {
         char *const *caps;      /* added */
         char *const *gids;      /* additional, numbers */
         const char *apparmor, *selinux_label;
-        const char *cgroup; /* below the container's; NULL */
+        char *const *cgroups; /* as cgroup_descend() takes them; NULL */
         bool tty, detach, no_new_privs, ignore_paused;
         const char *pid_file, *console_socket;
         unsigned preserve_fds;

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "base/table.h"
 
+#define KEY_VERSION    2 /* of what the compiler makes of a profile */
 #define DIRECTORY      ".seccomp"
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 
@@ -39,6 +40,7 @@ void filter_cache_key(const struct seccomp_profile *profile, struct buf *ret)
         if (uname(&host) < 0)
                 memset(&host, 0, sizeof(host));
         put_text(ret, ISLE_VERSION);
+        put_number(ret, KEY_VERSION);
         put_text(ret, seccomp_compiler());
         put_text(ret, host.release);
         put_number(ret, profile->default_action);

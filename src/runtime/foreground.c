@@ -158,6 +158,7 @@ static int wait_with_terminal(pid_t pid, int socket_fd, int *ret_code, struct er
         if (signals < 0)
                 return err_set(err, errno, "signalfd");
         copy_size(master);
+        (void)pty_plain_newlines(master, NULL);
         (void)fcntl(master, F_SETFL, fcntl(master, F_GETFL) | O_NONBLOCK);
         if (isatty(0))
                 terminal.raw = pty_make_raw(0, &terminal.saved, NULL) == 0;

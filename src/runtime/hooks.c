@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -72,6 +73,17 @@ static void last_words(int fd, char text[OUTPUT_SIZE_MAX])
                         *c = c[1] ? ' ' : '\0';
 }
 
+/* As Go says it, whose words people search for. */
+static const char *signal_words(int signo)
+{
+        static char words[64];
+        const char *description = sigdescr_np(signo);
+        snprintf(words, sizeof(words), "%s", description ? description : "unknown");
+        for (char *c = words; *c; c++)
+                *c = *c >= 'A' && *c <= 'Z' ? (char)(*c - 'A' + 'a') : *c;
+        return words;
+}
+
 static int run_one(const struct oci_hook *hook, const char *state, struct err *err)
 {
         auto_fd input = -1, output = -1, pidfd = -1;
@@ -100,8 +112,8 @@ static int run_one(const struct oci_hook *hook, const char *state, struct err *e
         char said[OUTPUT_SIZE_MAX];
         last_words(output, said);
         if (WIFSIGNALED(status))
-                return err_plain(err, ECANCELED, "'%s': signal %d: %s", hook->path,
-                                 WTERMSIG(status), said);
+                return err_plain(err, ECANCELED, "'%s': signal: %s: %s", hook->path,
+                                 signal_words(WTERMSIG(status)), said);
         return err_plain(err, ECANCELED, "'%s': exit status %d: %s", hook->path,
                          WEXITSTATUS(status), said);
 }
@@ -114,7 +126,7 @@ int hooks_run(const struct hook_set *set, const struct hook_state *state, struct
         for (size_t i = 0; i < set->length; i++) {
                 int r = run_one(&set->list[i], text, err);
                 if (r < 0) {
-                        err_wrap(err, "error running %s hook #%zu", set->name, i);
+                        err_wrap(err, "error running hook %s #%zu", set->name, i);
                         return r;
                 }
         }

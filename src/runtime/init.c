@@ -119,7 +119,8 @@ static pid_t own_pid(const struct launch *launch)
         return (pid_t)strtol(text, NULL, 10);
 }
 
-static int run_hooks(struct launch *launch, const struct hook_state *state, struct err *err)
+static int run_hooks(struct launch *launch, int root_fd, const struct hook_state *state,
+                     struct err *err)
 {
         const struct oci_hooks *hooks = launch->spec.hooks;
         if (!hooks)
@@ -133,6 +134,9 @@ static int run_hooks(struct launch *launch, const struct hook_state *state, stru
         }
         struct hook_set set = { "createContainer", hooks->create_container,
                                 hooks->create_container_length };
+        /* As other runtimes: relative names are those of the root file system. */
+        if (set.length && fchdir(root_fd) < 0)
+                return err_set(err, errno, "change to the rootfs");
         return hooks_run(&set, state, err);
 }
 
@@ -177,7 +181,7 @@ static int build_tree(struct launch *launch, const struct hook_state *state, str
         if (r == 0)
                 r = rootfs_mount(&rootfs, err);
         if (r == 0)
-                r = run_hooks(launch, state, err);
+                r = run_hooks(launch, rootfs.root_fd, state, err);
         if (r == 0)
                 r = make_terminal(launch, rootfs.root_fd, err);
         if (r == 0)

@@ -189,8 +189,11 @@ static int open_everything(struct join *join, struct err *err)
                              err);
         if (r == 0 && join->record.cgroups)
                 r = cgroup_open(join->record.cgroups, &join->cgroup, err);
+        for (char *const *below = options->cgroups; r == 0 && below && *below; below++)
+                r = join->cgroup ? cgroup_descend(join->cgroup, *below, err)
+                                 : err_plain(err, EINVAL, "the container has no cgroup");
         if (r == 0 && join->filter.program.notifies)
-                r = pty_connect(join->filter.listener_path, &join->seccomp_fd, err);
+                r = listener_connect(&join->filter, &join->seccomp_fd, err);
         if (r < 0 || !join->process.terminal)
                 return r;
         if (options->console_socket)

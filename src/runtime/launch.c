@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "runtime/exe_guard.h"
 #include "runtime/rootfs.h"
+#include "runtime/setup.h"
 #include "runtime/start.h"
 #include "runtime/sync.h"
 #include "sys/mounts.h"
@@ -388,7 +389,7 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0)
                 r = connect_terminal(launch, err);
         if (r == 0 && launch->filter.program.notifies)
-                r = pty_connect(launch->filter.listener_path, &launch->seccomp_fd, err);
+                r = listener_connect(&launch->filter, &launch->seccomp_fd, err);
         if (r == 0 && options->wait_for_start)
                 r = start_listen(&launch->state, &launch->listen_fd, err);
         return r;

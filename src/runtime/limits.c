@@ -154,7 +154,9 @@ static int device_rule(const struct oci_device_rule *from, struct cgroup_device_
                        struct err *err)
 {
         const char *type = str_empty(from->type) ? "a" : from->type;
-        const char *access = str_empty(from->access) ? "rwm" : from->access;
+        /* "a" is a type; where it stands for an access, all are meant. */
+        const char *access = str_empty(from->access) || strchr(from->access, 'a') ? "rwm"
+                                                                                  : from->access;
         if (strlen(type) != 1 || !strchr("abcu", *type))
                 return err_plain(err, EINVAL, "device rule type '%s' is not a, b or c", type);
         if (strlen(access) > 3 || strspn(access, "rwm") != strlen(access))

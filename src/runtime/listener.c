@@ -18,6 +18,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "runtime/setup.h"
+#include "sys/pty.h"
 
 #define STACK_BYTES (16 * 1024)
 
@@ -102,6 +103,12 @@ static int load_and_send(const struct setup *setup, struct err *err)
         while ((result = atomic_load(&sender.result)) == 0)
                 atomic_signal_fence(memory_order_seq_cst);
         return result < 0 ? err_set(err, -result, "send the seccomp listener") : 0;
+}
+
+int listener_connect(const struct filter *filter, int *ret_fd, struct err *err)
+{
+        int r = pty_connect(filter->listener_path, ret_fd, err);
+        return r < 0 ? err_wrap(err, "failed to connect with seccomp agent"), r : 0;
 }
 
 int listener_load(const struct setup *setup, struct err *err)

@@ -376,6 +376,32 @@ static int pivot(struct rootfs *rootfs, struct err *err)
         return 0;
 }
 
+/* The host's procfs and sysfs stay in the mount namespace when the root is moved
+ * rather than pivoted; a process that gets a new one mounted could not be held from
+ * what is masked in ours, as the kernel asks only whether some instance is bare. */
+static int hide_host_proc(const char *path, struct err *err)
+{
+        auto_free char *text = NULL;
+        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_SIZE_MAX, &text, NULL, err);
+        if (r < 0)
+                return r;
+        auto_strv lines = str_split(text, '\n');
+        for (size_t i = strv_length(lines); i-- > 0;) { /* what was mounted last goes first */
+                auto_strv fields = str_split(lines[i], ' ');
+                const char *type = strstr(lines[i], " - ");
+                if (strv_length(fields) < 6 || !type ||
+                    (!str_starts(type, " - proc ") && !str_starts(type, " - sysfs ")))
+                        continue;
+                const char *inside = str_after(fields[4], path);
+                if (inside && (*inside == '/' || *inside == '\0'))
+                        continue;
+                if (umount2(fields[4], MNT_DETACH) < 0 &&
+                    mount("tmpfs", fields[4], "tmpfs", MS_RDONLY, "size=4k") < 0)
+                        return err_set(err, errno, "hide '%s' of the host", fields[4]);
+        }
+        return 0;
+}
+
 int rootfs_enter(struct rootfs *rootfs, struct err *err)
 {
         if (fchdir(rootfs->root_fd) < 0)
@@ -384,6 +410,10 @@ int rootfs_enter(struct rootfs *rootfs, struct err *err)
         if (rootfs->plan->private_mounts && !rootfs->no_pivot) {
                 r = pivot(rootfs, err);
         } else {
+                if (rootfs->plan->private_mounts)
+                        r = hide_host_proc(rootfs->plan->rootfs, err);
+                if (r < 0)
+                        return r;
                 if (rootfs->plan->private_mounts &&
                     move_mount(rootfs->root_fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
                         return err_set(err, errno, "move the rootfs to '/'");

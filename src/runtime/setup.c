@@ -65,10 +65,10 @@ static int raise_permitted(struct err *err)
 
 /* The directory must be below the root we entered: a descriptor of the host that
  * leaked, or /proc/self/fd/N as cwd, would be a way out. */
-static int change_directory(const char *cwd, struct err *err)
+static int change_directory(const char *cwd, bool is_there, struct err *err)
 {
         char path[4096];
-        if (chdir(cwd) < 0)
+        if (!is_there && chdir(cwd) < 0)
                 return err_set(err, errno, "chdir to cwd (\"%s\") set in config.json failed", cwd);
         long n = syscall(SYS_getcwd, path, sizeof(path));
         if (n < 0 || path[0] != '/')
@@ -215,6 +215,8 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
 {
         const struct oci_process *oci = setup->process->oci;
         bool filtered = setup->filter && setup->filter->program.length > 0;
+        /* What only we may enter is entered now; what only the user may, below. */
+        bool is_there = chdir(oci->cwd) == 0;
         int r = caps_drop_bounding(setup->process->caps.bounding, err);
         if (r == 0)
                 r = set_ids(setup, err);
@@ -228,19 +230,20 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
         if (r == 0 && !early)
                 r = give_up_privileges(setup, err);
         if (r == 0)
-                r = change_directory(oci->cwd, err);
+                r = change_directory(oci->cwd, is_there, err);
         if (r == 0)
                 r = find_program(setup, env, ret_path, err);
         if (r == 0)
                 r = wait_for_start(setup, err);
-        if (r == 0)
-                r = hooks_run(&setup->start_hooks, setup->state, err);
         if (r == 0 && close_range(3 + setup->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
                 r = err_set(err, errno, "close descriptors");
         if (r == 0 && filtered)
                 r = listener_load(setup, err);
         if (r == 0 && early)
                 r = give_up_privileges(setup, err);
+        /* With no more rights than the program will have. */
+        if (r == 0)
+                r = hooks_run(&setup->start_hooks, setup->state, err);
         return r;
 }
 

@@ -48,4 +48,6 @@ int start_wait(int listen_fd, int *ret_fd, struct err *err);
 /* Attributes that need no order: attributes.c. */
 int attributes_apply(const struct setup *setup, struct err *err);
 /* Loads the filter, and hands its listener to setup->seccomp_fd. */
+/* To who listens for this filter's notifications. */
+int listener_connect(const struct filter *filter, int *ret_fd, struct err *err);
 int listener_load(const struct setup *setup, struct err *err);

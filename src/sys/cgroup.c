@@ -258,6 +258,52 @@ int cgroup_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, stru
         return cgroup->ops->apply(cgroup, limits, err);
 }
 
+static void append_below(struct cgroup_hierarchy *hierarchy, const char *path)
+{
+        char *directory = xasprintf("%s/%s", hierarchy->directory, path);
+        free(hierarchy->directory);
+        hierarchy->directory = directory;
+}
+
+static int check_below(const char *path, struct err *err)
+{
+        auto_strv parts = str_split(path, '/');
+        if (strv_contains(parts, ".."))
+                return err_plain(err, EINVAL, "bad cgroup: %s is not a sub cgroup path", path);
+        return 0;
+}
+
+int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err)
+{
+        const char *colon = strchr(where, ':');
+        const char *path = colon ? colon + 1 : where;
+        int r = check_below(path, err);
+        if (r < 0)
+                return r;
+        if (!colon) {
+                for (size_t i = 0; i < cgroup->length; i++)
+                        append_below(&cgroup->hierarchies[i], path);
+                return 0;
+        }
+        uint32_t wanted = 0;
+        auto_free char *list = xstrndup(where, (size_t)(colon - where));
+        auto_strv names = str_split(list, ',');
+        for (char **name = names; *name; name++) {
+                struct cgroup_hierarchy *hierarchy = NULL;
+                for (int c = 0; c < CGROUP_CONTROLLERS && !hierarchy; c++)
+                        if (streq(*name, cgroup_controller_names[c]))
+                                hierarchy = cgroup_hierarchy(cgroup, (enum cgroup_controller)c);
+                if (!hierarchy)
+                        return err_plain(err, ENOENT, "unknown controller %s in '%s'", *name,
+                                         where);
+                /* Controllers that are mounted together go together. */
+                if (!(wanted & hierarchy->controllers))
+                        append_below(hierarchy, path);
+                wanted |= hierarchy->controllers;
+        }
+        return 0;
+}
+
 int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err)
 {
         return cgroup->ops->attach(cgroup, pid, err);

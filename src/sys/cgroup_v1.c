@@ -349,7 +349,8 @@ static int v1_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, s
 {
         if (limits->unified && *limits->unified)
                 return err_plain(err, EOPNOTSUPP,
-                                 "unified cgroup settings ('%s') need cgroup version 2",
+                                 "invalid configuration: unified cgroup settings ('%s') need "
+                                 "cgroup version 2",
                                  *limits->unified);
         uint32_t wanted = cgroup_limits_controllers(limits);
         if (limits->devices_length)

@@ -42,10 +42,20 @@ int pty_make_raw(int fd, struct termios *ret_saved, struct err *err)
                 return err_set(err, errno, "read terminal mode");
         raw = saved;
         cfmakeraw(&raw);
+        raw.c_oflag |= OPOST; /* line ends are its business, see pty_plain_newlines() */
         if (tcsetattr(fd, TCSANOW, &raw) < 0)
                 return err_set(err, errno, "set terminal mode");
         *ret_saved = saved;
         return 0;
+}
+
+int pty_plain_newlines(int fd, struct err *err)
+{
+        struct termios mode;
+        if (tcgetattr(fd, &mode) < 0)
+                return err_set(err, errno, "read terminal mode");
+        mode.c_oflag &= ~(tcflag_t)ONLCR;
+        return tcsetattr(fd, TCSANOW, &mode) < 0 ? err_set(err, errno, "set terminal mode") : 0;
 }
 
 int pty_connect(const char *socket_path, int *ret_fd, struct err *err)

@@ -13,6 +13,7 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sys/seccomp_newer.h"
 
 #define PROGRAM_BYTES_MAX ((size_t)BPF_MAXINSNS * sizeof(struct sock_filter))
 #define TREE_RULES        32 /* from here on libseccomp sorts the calls into a binary tree */
@@ -70,8 +71,24 @@ static const enum scmp_compare compare_code[] = {
         [SECCOMP_COMPARE_MASKED_EQ] = SCMP_CMP_MASKED_EQ,
 };
 
-static int add_architectures(scmp_filter_ctx filter, char *const *architectures, struct err *err)
+struct tokens { /* of architectures */
+        uint32_t *list;
+        size_t length;
+};
+
+static void tokens_add(struct tokens *tokens, uint32_t token)
 {
+        for (size_t i = 0; i < tokens->length; i++)
+                if (tokens->list[i] == token)
+                        return;
+        tokens->list = xrealloc(tokens->list, tokens->length + 1, sizeof(*tokens->list));
+        tokens->list[tokens->length++] = token;
+}
+
+static int add_architectures(scmp_filter_ctx filter, char *const *architectures,
+                             struct tokens *tokens, struct err *err)
+{
+        tokens_add(tokens, seccomp_arch_native());
         for (; architectures && *architectures; architectures++) {
                 const char *bare = str_after(*architectures, "SCMP_ARCH_");
                 if (!bare)
@@ -85,6 +102,7 @@ static int add_architectures(scmp_filter_ctx filter, char *const *architectures,
                 if (token == 0)
                         return err_plain(err, EINVAL, "seccomp architecture '%s' is unknown",
                                          *architectures);
+                tokens_add(tokens, token);
                 int r = seccomp_arch_add(filter, token);
                 if (r < 0 && r != -EEXIST)
                         return err_set(err, -r, "seccomp architecture '%s'", *architectures);
@@ -183,7 +201,8 @@ int seccomp_compile(const struct seccomp_profile *profile, struct seccomp_progra
         (void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0);
         if (calls > TREE_RULES)
                 (void)seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-        int r = add_architectures(filter, profile->architectures, err);
+        struct tokens tokens = { 0 };
+        int r = add_architectures(filter, profile->architectures, &tokens, err);
         for (size_t i = 0; r == 0 && i < profile->rules_length; i++) {
                 program.notifies |= profile->rules[i].action == SECCOMP_ACTION_NOTIFY;
                 r = add_rule(filter, &profile->rules[i], fallback, err);
@@ -191,10 +210,12 @@ int seccomp_compile(const struct seccomp_profile *profile, struct seccomp_progra
         if (r == 0)
                 r = export(filter, &program, err);
         seccomp_release(filter);
-        if (r < 0)
-                return r;
-        *ret = program;
-        return 0;
+        if (r == 0) {
+                seccomp_refuse_newer(profile, tokens.list, tokens.length, &program);
+                *ret = program;
+        }
+        free(tokens.list);
+        return r < 0 ? r : 0;
 }
 
 void seccomp_program_finish(struct seccomp_program *program)

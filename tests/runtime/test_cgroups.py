@@ -159,12 +159,27 @@ def test_unified_settings_need_version_2(runtime, bundle):
 
 
 def test_missing_controller_is_named(runtime, bundle, leaks):
-    if os.path.exists("/sys/fs/cgroup/hugetlb"):
-        pytest.skip("this machine has the hugetlb controller")
-    bundle.config["linux"]["resources"]["hugepageLimits"] = [{"pageSize": "2MB", "limit": 0}]
-    error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
-    assert "no cgroup controller 'hugetlb'" in error
-    leaks.check()
+    settings = {"hugetlb": {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]},
+                "rdma": {"rdma": {"mlx5_1": {"hcaHandles": 3}}},
+                "net_prio": {"network": {"priorities": [{"name": "lo", "priority": 1}]}}}
+    missing = [name for name in settings if not os.path.exists(f"/sys/fs/cgroup/{name}")]
+    for name in missing:
+        bundle.config["linux"]["resources"] = settings[name]
+        error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
+        assert f"no cgroup controller '{name}'" in error
+        leaks.check()
+
+
+def test_exec_in_a_group_below(runtime, bundle):
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    group = cgroups_of(runtime.pid(id))["memory"]
+    cgroup_dir("memory", group + "/below").mkdir()
+    out = runtime.call("exec", "--cgroup", "memory:below", id, "cat", "/proc/self/cgroup").stdout
+    assert out.count("/below") == 1
+    for where, said in (("..", ".. is not a sub cgroup path"), ("a/../..", "not a sub cgroup path"),
+                        ("whaaat:/", "unknown controller whaaat"),
+                        ("memory:missing", "missing"), ("missing", "missing")):
+        assert said in runtime.fails("exec", "--cgroup", where, id, "true", code=255)
 
 
 def test_refused_value_names_the_file(runtime, bundle, leaks):

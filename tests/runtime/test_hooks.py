@@ -79,7 +79,7 @@ def test_failing_hook_stops_the_creation(runtime, bundle, leaks, name):
     bundle.config["hooks"] = {name: [{"path": "/bin/sh", "args": [
         "sh", "-c", "echo what went wrong >&2; exit 3"]}]}
     error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
-    assert f"error running {name} hook #0" in error
+    assert f"error running hook {name} #0" in error
     assert "exit status 3" in error and "what went wrong" in error
     leaks.check()
 
@@ -87,7 +87,7 @@ def test_failing_hook_stops_the_creation(runtime, bundle, leaks, name):
 def test_failing_start_container_hook(runtime, bundle, leaks):
     bundle.config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
     id = runtime.create(bundle.set_args("sleep", "1000"))
-    assert "startContainer hook #0" in runtime.fails("start", id, code=1)
+    assert "hook startContainer #0" in runtime.fails("start", id, code=1)
     runtime.wait_status(id, "stopped")
     runtime.call("delete", id)
     leaks.check()
@@ -147,3 +147,27 @@ def test_a_hanging_hook_does_not_keep_the_container_alive(runtime, bundle, leaks
     runtime.call("delete", "--force", id)
     os.kill(int(started.read_text()), 9)
     leaks.check()
+
+
+def test_create_container_hooks_begin_in_the_root_file_system(runtime, bundle, tmp_path):
+    """As with other runtimes; hook libraries rely on relative names."""
+    bundle.config["hooks"] = {"createContainer": [
+        {"path": "/bin/sh", "args": ["sh", "-c", f"pwd > {tmp_path}/where; touch ./made-by-hook"]}]}
+    bundle.config["root"]["readonly"] = False
+    runtime.run(bundle.set_args("true"))
+    assert (bundle.rootfs / "made-by-hook").exists()
+
+
+def test_start_container_hooks_have_no_more_rights_than_the_program(runtime, bundle):
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]}
+    bundle.config["hooks"] = {"startContainer": [
+        {"path": "/bin/sh", "args": ["sh", "-c", "mkdir /dev/shm/foo"]}]}
+    error = runtime.fails("run", "--bundle", bundle.set_args("true").write().path,
+                          runtime.new_id(), code=1)
+    assert "error running hook startContainer #0" in error
+    bundle.config["linux"].pop("seccomp")
+    bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    bundle.config["hooks"]["startContainer"][0]["args"][2] = "test $(id -u) = 1000"
+    runtime.run(bundle)

@@ -295,6 +295,15 @@ def test_seccomp_notify_sends_the_listener(runtime, bundle, tmp_path):
     os.close(fds[0])
 
 
+def test_seccomp_agent_that_is_not_there(runtime, bundle, tmp_path):
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": str(tmp_path / "nobody"),
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}
+    error = runtime.fails("run", "--bundle", bundle.set_args("true").write().path,
+                          runtime.new_id(), code=1)
+    assert "failed to connect with seccomp agent" in error and str(tmp_path / "nobody") in error
+
+
 def test_seccomp_mistakes_are_named(runtime, bundle):
     def error():
         return runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
@@ -395,3 +404,42 @@ def test_zombies_are_not_left_by_a_detached_run(runtime, bundle):
     id = runtime.start_detached(bundle.set_args("true"))
     runtime.wait_status(id, "stopped")
     wait_until(lambda: runtime.status(id) == "stopped", what="the end")
+
+
+def test_working_directory_that_only_the_runtime_may_enter(runtime, bundle):
+    """Root without capabilities is stopped by modes; the directory was entered before."""
+    (bundle.rootfs / "closed").mkdir(mode=0o700)
+    os.chown(bundle.rootfs / "closed", 1000, 1000)
+    bundle.config["process"]["cwd"] = "/closed"
+    bundle.config["process"]["capabilities"] = {}
+    assert runtime.output(bundle.set_args("pwd")) == "/closed\n"
+    bundle.config["process"]["cwd"] = "/"
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    assert runtime.call("exec", "--cwd", "/closed", id, "pwd").stdout == "/closed\n"
+
+
+def test_output_of_a_terminal_has_plain_newlines(runtime, bundle):
+    bundle.config["process"]["terminal"] = True
+    done = runtime.run(bundle.sh("echo one; echo two"))
+    assert done.stdout == "one\ntwo\n"
+
+
+def test_no_pivot_leaves_no_procfs_bare(runtime, bundle):
+    """A new procfs would show what is masked in ours; the kernel refuses one unless it finds
+    an instance that hides nothing, such as the host's."""
+    bundle.config["process"]["capabilities"] = {
+        k: ["CAP_SETFCAP", "CAP_SYS_ADMIN"] for k in ("bounding", "permitted", "effective")}
+    bundle.sh("unshare -mrpf sh -c 'mount -t proc none /proc' && echo mounted")
+    for flags in ((), ("--no-pivot",)):
+        done = runtime.run(bundle, *flags, check=False)
+        assert done.returncode != 0 and "mounted" not in done.stdout
+        assert "permission denied" in (done.stdout + done.stderr).lower()
+        assert runtime.output(bundle.set_args("ls", "/"), *flags)
+        bundle.sh("unshare -mrpf sh -c 'mount -t proc none /proc' && echo mounted")
+
+
+def test_flags_may_follow_the_id(runtime, bundle):
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    runtime.call("update", id, "--pids-limit", "77")
+    assert '"limit":77' in runtime.call("events", id, "--stats").stdout.replace(" ", "")
+    runtime.call("delete", id, "--force")
