@@ -53,8 +53,8 @@ static const struct json_field scheduler_fields[] = {
         JSON_FIELD(struct oci_scheduler, "nice", JSON_INT, nice, 0),
         JSON_FIELD(struct oci_scheduler, "priority", JSON_INT, priority, 0),
         JSON_FIELD(struct oci_scheduler, "flags", JSON_STRV, flags, 0),
-        JSON_FIELD(struct oci_scheduler, "runtime", JSON_UINT, runtime_ns, 0),
-        JSON_FIELD(struct oci_scheduler, "deadline", JSON_UINT, deadline_ns, 0),
+        JSON_FIELD_OPT(struct oci_scheduler, "runtime", JSON_UINT, runtime_ns, has_runtime_ns),
+        JSON_FIELD_OPT(struct oci_scheduler, "deadline", JSON_UINT, deadline_ns, has_deadline_ns),
         JSON_FIELD(struct oci_scheduler, "period", JSON_UINT, period_ns, 0),
 };
 static const struct json_shape scheduler_shape = JSON_SHAPE("scheduler", struct oci_scheduler,

@@ -69,6 +69,7 @@ struct oci_scheduler {
         int32_t nice, priority;
         char **flags; /* "SCHED_FLAG_RESET_ON_FORK" */
         uint64_t runtime_ns, deadline_ns, period_ns;
+        bool has_runtime_ns, has_deadline_ns;
 };
 
 enum oci_ioprio_class { OCI_IOPRIO_UNSET, OCI_IOPRIO_RT, OCI_IOPRIO_BE, OCI_IOPRIO_IDLE };

@@ -9,11 +9,12 @@
 #include "base/str.h"
 #include "oci/runtime_spec.h"
 
-#define DEVICE_MAJOR_MAX 4095    /* 12 bits, as the kernel's dev_t */
-#define DEVICE_MINOR_MAX 1048575 /* 20 bits */
-#define MAPPINGS_MAX     340     /* the kernel's limit on lines of uid_map */
-#define IFNAME_MAX       15      /* IFNAMSIZ - 1 */
-#define SWAPPINESS_MAX   200
+#define DEVICE_MAJOR_MAX     4095    /* 12 bits, as the kernel's dev_t */
+#define DEVICE_MINOR_MAX     1048575 /* 20 bits */
+#define DEADLINE_RUNTIME_MIN 1024    /* ns; the kernel's */
+#define MAPPINGS_MAX         340     /* the kernel's limit on lines of uid_map */
+#define IFNAME_MAX           15      /* IFNAMSIZ - 1 */
+#define SWAPPINESS_MAX       200
 
 static bool is_absolute(const char *path)
 {
@@ -84,6 +85,30 @@ static int check_rlimits(const struct oci_process *process, struct err *err)
         return 0;
 }
 
+/* What the kernel would refuse without saying why. Source: sched(7), SCHED_DEADLINE. */
+static int check_deadline(const struct oci_scheduler *s, struct err *err)
+{
+        static const char who[] = "process.scheduler: sched_setattr: `SCHED_DEADLINE`";
+        unsigned long long runtime = s->runtime_ns, deadline = s->deadline_ns,
+                           period = s->period_ns;
+        if (!s->has_runtime_ns)
+                return err_plain(err, EINVAL, "%s requires `runtime`", who);
+        if (!s->has_deadline_ns)
+                return err_plain(err, EINVAL, "%s requires `deadline`", who);
+        if (runtime == 0)
+                return err_plain(err, EINVAL, "%s runtime must be greater than 0", who);
+        if (runtime < DEADLINE_RUNTIME_MIN || runtime > INT64_MAX)
+                return err_plain(err, EINVAL, "%s runtime %llu must be between %d and 2^63 - 1",
+                                 who, runtime, DEADLINE_RUNTIME_MIN);
+        if (runtime > deadline)
+                return err_plain(err, EINVAL, "%s runtime %llu must be <= its deadline %llu", who,
+                                 runtime, deadline);
+        if (period && deadline > period)
+                return err_plain(err, EINVAL, "%s deadline %llu must be <= its period %llu", who,
+                                 deadline, period);
+        return 0;
+}
+
 static int check_scheduling(const struct oci_process *process, struct err *err)
 {
         const struct oci_scheduler *s = process->scheduler;
@@ -97,6 +122,11 @@ static int check_scheduling(const struct oci_process *process, struct err *err)
                 return err_plain(err, EINVAL,
                                  "process.scheduler: runtime, deadline and period need the policy "
                                  "SCHED_DEADLINE");
+        if (s && s->policy == OCI_SCHED_DEADLINE) {
+                int r = check_deadline(s, err);
+                if (r < 0)
+                        return r;
+        }
         if (s && s->priority != 0 && s->policy != OCI_SCHED_FIFO && s->policy != OCI_SCHED_RR)
                 return err_plain(err, EINVAL,
                                  "process.scheduler: priority needs the policy SCHED_FIFO or "

@@ -1,5 +1,6 @@
 /* create run start kill delete pause resume exec */
 #include <errno.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ enum {
 };
 
 #define LAUNCH_OPTIONS                                                                             \
-        { "bundle", required_argument, NULL, 'b' },                                                \
+        { "bundle", required_argument, NULL, 'b' }, { "config", required_argument, NULL, 'f' },    \
                 { "console-socket", required_argument, NULL, FLAG_CONSOLE_SOCKET },                \
                 { "pid-file", required_argument, NULL, FLAG_PID_FILE },                            \
                 { "no-pivot", no_argument, NULL, FLAG_NO_PIVOT },                                  \
@@ -69,6 +70,9 @@ static int launch_flag(int flag, struct launch_options *options, bool *keep, str
         switch (flag) {
         case 'b':
                 options->bundle = optarg;
+                return 0;
+        case 'f':
+                options->config = optarg;
                 return 0;
         case 'd':
                 options->detach = true;
@@ -115,7 +119,7 @@ static int launch(const struct cli *cli, int argc, char **argv, bool create, int
                                           .argv = cli->argv };
         bool keep = false;
         int flag;
-        while ((flag = cli_next(argc, argv, create ? "+:b:" : "+:b:d",
+        while ((flag = cli_next(argc, argv, create ? "+:b:f:" : "+:b:f:d",
                                 create ? create_options : run_options, err)) != -1) {
                 int r = launch_flag(flag, &options, &keep, err);
                 if (r < 0)
@@ -199,20 +203,39 @@ int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct
         return container_kill(cli->root, argv[optind], signo, all, err);
 }
 
+/* As crun: all whose id matches. */
+static int delete_matching(const char *root, const char *pattern, bool force, struct err *err)
+{
+        regex_t regex;
+        if (regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+                return err_plain(err, EINVAL, "'%s' is not a regular expression", pattern);
+        auto_strv ids = NULL;
+        int r = state_list(root, &ids, err);
+        for (char **id = ids; r >= 0 && id && *id; id++)
+                if (regexec(&regex, *id, 0, NULL, 0) == 0)
+                        r = container_delete(root, *id, force, err);
+        regfree(&regex);
+        return r < 0 ? r : 0;
+}
+
 int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
 {
         static const struct option longs[] = { { "force", no_argument, NULL, 'f' },
+                                               { "regex", no_argument, NULL, 'r' },
                                                { NULL, 0, NULL, 0 } };
-        bool force = false;
+        bool force = false, regex = false;
         int flag;
         (void)ret_code;
-        while ((flag = cli_next(argc, argv, ":f", longs, err)) != -1) {
-                if (flag != 'f')
+        while ((flag = cli_next(argc, argv, ":fr", longs, err)) != -1) {
+                if (flag == '?')
                         return -EINVAL;
-                force = true;
+                *(flag == 'f' ? &force : &regex) = true;
         }
         int r = cli_expect(argc, argv, 1, false, err);
-        return r < 0 ? r : container_delete(cli->root, argv[optind], force, err);
+        if (r < 0)
+                return r;
+        return regex ? delete_matching(cli->root, argv[optind], force, err)
+                     : container_delete(cli->root, argv[optind], force, err);
 }
 
 static const struct option exec_options[] = {

@@ -32,7 +32,7 @@ static int open_cgroup(const struct record *record, struct cgroup **ret, struct 
         return record->cgroups && *record->cgroups ? cgroup_open(record->cgroups, ret, err) : 0;
 }
 
-static void run_poststop(const struct record *record, struct err *err)
+static void run_poststop(const struct record *record)
 {
         const struct oci_hooks *hooks = record->config ? record->config->hooks : NULL;
         if (!hooks || hooks->poststop_length == 0)
@@ -45,11 +45,7 @@ static void run_poststop(const struct record *record, struct err *err)
                 .annotations = record->annotations,
         };
         struct hook_set set = { "poststop", hooks->poststop, hooks->poststop_length };
-        /* Each is run, whatever the others said; the specification wants a warning. */
-        for (size_t i = 0; i < set.length; i++) {
-                struct hook_set one = { set.name, &set.list[i], 1 };
-                (void)hooks_run(&one, &state, err);
-        }
+        hooks_run_all(&set, &state);
 }
 
 /* Ends everything that belongs to the container and forgets it. The state is
@@ -65,7 +61,7 @@ static int destroy(struct state *state, const struct record *record, struct err 
         }
         if (r < 0)
                 return r;
-        run_poststop(record, NULL);
+        run_poststop(record);
         return state_remove(state, err);
 }
 
@@ -83,6 +79,7 @@ static int kill_init(const struct record *record, struct err *err)
         auto_cgroup cgroup = NULL; /* a frozen one dies when thawed */
         if (open_cgroup(record, &cgroup, NULL) == 0 && cgroup)
                 (void)cgroup_thaw(cgroup, NULL);
+        cgroup_thaw_process((pid_t)record->pid);
         r = process_wait_gone(pidfd, DEATH_TIMEOUT_MS, err);
         if (r == 0)
                 return err_plain(err, ETIMEDOUT, "process %d does not end although it was killed",
@@ -165,8 +162,9 @@ int container_start(const char *root, const char *id, struct err *err)
         };
         struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
         r = hooks_run(&set, &told, err);
-        if (r < 0)
-                (void)kill_init(&record, NULL);
+        /* The specification: it is stopped, and the lifecycle goes on to its end. */
+        if (r < 0 && kill_init(&record, NULL) == 0)
+                (void)destroy(&state, &record, NULL);
         return r;
 }
 
@@ -210,6 +208,8 @@ int container_kill(const char *root, const char *id, int signo, bool all, struct
                 return err_plain(err, ESRCH, "container not running");
         if (r == 0 && signo == SIGKILL && status == STATE_PAUSED)
                 r = cgroup_thaw(cgroup, err);
+        if (r == 0 && signo == SIGKILL)
+                cgroup_thaw_process((pid_t)record.pid);
         return r;
 }
 

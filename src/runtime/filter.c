@@ -129,6 +129,8 @@ int filter_create(const struct oci_seccomp *seccomp, const char *root, struct fi
         free(conditions);
         if (r < 0)
                 return r;
+        /* Who listens is sent a descriptor, though no rule may ever use it. */
+        filter.program.notifies |= !str_empty(seccomp->listener_path);
         filter.listener_path = seccomp->listener_path;
         filter.listener_metadata = seccomp->listener_metadata;
         *ret = filter;

@@ -10,6 +10,7 @@
 
 #include "base/auto.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
@@ -131,4 +132,16 @@ int hooks_run(const struct hook_set *set, const struct hook_state *state, struct
                 }
         }
         return 0;
+}
+
+void hooks_run_all(const struct hook_set *set, const struct hook_state *state)
+{
+        if (set->length == 0)
+                return;
+        auto_free char *text = hooks_state_text(state);
+        for (size_t i = 0; i < set->length; i++) {
+                struct err err = { 0 };
+                if (run_one(&set->list[i], text, &err) < 0)
+                        log_warning("error running hook %s #%zu: %s", set->name, i, err_text(&err));
+        }
 }

@@ -18,5 +18,7 @@ struct hook_state {
 
 /* Stops at the first that fails: "error running createRuntime hook #0: …". */
 int hooks_run(const struct hook_set *set, const struct hook_state *state, struct err *err);
+/* Each, whatever the others did; failures are warnings. */
+void hooks_run_all(const struct hook_set *set, const struct hook_state *state);
 /* The OCI state as JSON text, heap; also what seccomp listeners get. */
 char *hooks_state_text(const struct hook_state *state);

@@ -14,6 +14,7 @@
 
 #include "base/auto.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/container.h"
 #include "runtime/exe_guard.h"
@@ -69,17 +70,19 @@ static int set_user(const char *text, struct oci_user *user, struct err *err)
         return 0;
 }
 
-static int add_caps(char *const *caps, struct oci_process *process, struct err *err)
+static void add_caps(char *const *caps, struct oci_process *process)
 {
         if (!caps || !*caps)
-                return 0;
+                return;
         if (!process->capabilities)
                 process->capabilities = new0(struct oci_capabilities);
         struct oci_capabilities *to = process->capabilities;
         for (; *caps; caps++) {
                 int number;
-                if (caps_parse(*caps, &number) < 0)
-                        return err_plain(err, EINVAL, "unknown capability '%s'", *caps);
+                if (caps_parse(*caps, &number) < 0) {
+                        log_warning("unknown capability '%s' is ignored", *caps);
+                        continue;
+                }
                 const char *name = caps_name(number);
                 if (!strv_contains(to->bounding, name))
                         strv_push(&to->bounding, name);
@@ -88,7 +91,6 @@ static int add_caps(char *const *caps, struct oci_process *process, struct err *
                 if (!strv_contains(to->permitted, name))
                         strv_push(&to->permitted, name);
         }
-        return 0;
 }
 
 static int add_gids(char *const *gids, struct oci_user *user, struct err *err)
@@ -113,6 +115,20 @@ static void replace(char **slot, const char *value)
         *slot = xstrdup(value);
 }
 
+/* In place of one with the same name: programs look at the first. */
+static void set_variable(char ***env, const char *entry)
+{
+        size_t length = strcspn(entry, "=") + 1;
+        for (char **e = *env; e && *e; e++) {
+                if (strncmp(*e, entry, length) == 0) {
+                        free(*e);
+                        *e = xstrdup(entry);
+                        return;
+                }
+        }
+        strv_push(env, entry);
+}
+
 /* The container's own process with what the command line changes. */
 static int compose_process(struct join *join, struct err *err)
 {
@@ -130,12 +146,14 @@ static int compose_process(struct join *join, struct err *err)
         replace(&process->apparmor_profile, options->apparmor);
         replace(&process->selinux_label, options->selinux_label);
         for (char *const *env = options->env; env && *env; env++)
-                strv_push(&process->env, *env);
+                set_variable(&process->env, *env);
         if (options->user)
                 r = set_user(options->user, &process->user, err);
         if (r == 0)
                 r = add_gids(options->gids, &process->user, err);
-        return r == 0 ? add_caps(options->caps, process, err) : r;
+        if (r == 0)
+                add_caps(options->caps, process);
+        return r;
 }
 
 static int load(struct join *join, struct err *err)

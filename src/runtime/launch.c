@@ -45,15 +45,15 @@ static int read_config(struct launch *launch, struct err *err)
                 return err_set(err, errno, "bundle '%s'", launch->options->bundle);
         if (chdir(bundle) < 0)
                 return err_set(err, errno, "change to bundle '%s'", bundle);
+        const char *name = launch->options->config ? launch->options->config : "config.json";
         size_t size;
-        int r = file_read(AT_FDCWD, "config.json", OCI_CONFIG_SIZE_MAX, &launch->config_text, &size,
-                          err);
+        int r = file_read(AT_FDCWD, name, OCI_CONFIG_SIZE_MAX, &launch->config_text, &size, err);
         if (r == -ENOENT)
-                return err_plain(err, ENOENT, "JSON specification file config.json not found");
+                return err_plain(err, ENOENT, "JSON specification file %s not found", name);
         if (r == 0)
                 r = oci_spec_parse(launch->config_text, size, &launch->spec, err);
         if (r < 0) {
-                err_wrap(err, "config.json");
+                err_wrap(err, "%s", name);
                 return r;
         }
         launch->bundle = take_ptr(bundle);
@@ -338,6 +338,16 @@ static int accompany_child(struct launch *launch, struct err *err)
         return r;
 }
 
+static void stop_child(struct launch *launch)
+{
+        if (launch->pid <= 0)
+                return;
+        kill(launch->pid, SIGKILL);
+        while (waitpid(launch->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        launch->pid = 0;
+}
+
 static int run_poststart(struct launch *launch, struct err *err)
 {
         const struct oci_hooks *hooks = launch->spec.hooks;
@@ -352,7 +362,15 @@ static int run_poststart(struct launch *launch, struct err *err)
                 .annotations = launch->spec.annotations,
         };
         struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
-        return hooks_run(&set, &state, err);
+        int r = hooks_run(&set, &state, err);
+        if (r < 0) { /* it was started, so its end is told, too */
+                struct hook_set last = { "poststop", hooks->poststop, hooks->poststop_length };
+                stop_child(launch);
+                state.status = "stopped";
+                state.pid = 0;
+                hooks_run_all(&last, &state);
+        }
+        return r;
 }
 
 static int prepare_everything(struct launch *launch, struct err *err)
@@ -398,11 +416,7 @@ static int prepare_everything(struct launch *launch, struct err *err)
 /* Leaves nothing behind, whatever was made. */
 static void undo(struct launch *launch)
 {
-        if (launch->pid > 0) {
-                kill(launch->pid, SIGKILL);
-                while (waitpid(launch->pid, NULL, 0) < 0 && errno == EINTR)
-                        ;
-        }
+        stop_child(launch);
         if (!launch->made)
                 return;
         if (launch->cgroup) {

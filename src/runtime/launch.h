@@ -35,6 +35,7 @@
 
 struct launch_options {
         const char *root, *id, *bundle;
+        const char *config;                    /* in the bundle, or absolute; NULL: config.json */
         const char *console_socket, *pid_file; /* NULL for none */
         unsigned preserve_fds;
         bool no_pivot, no_new_keyring, detach;

@@ -237,6 +237,10 @@ static int check_sysctl(const struct oci_spec *spec, const char *key, struct err
                         return err_plain(err, EINVAL,
                                          "sysctl \"%s\" conflicts with the hostname of the spec",
                                          key);
+                if (!str_empty(spec->domainname))
+                        return err_plain(err, EINVAL,
+                                         "sysctl \"%s\" conflicts with the domainname of the spec",
+                                         key);
                 return 0;
         }
         return err_plain(err, EINVAL, "sysctl \"%s\" is not in a separate kernel namespace", key);

@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include "base/auto.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/plan.h"
 
@@ -44,33 +46,36 @@ static int parse_rlimits(const struct oci_process *oci, struct plan_process *to,
         return 0;
 }
 
-static int parse_caps(const struct oci_capabilities *from, struct caps_sets *to, struct err *err)
+/* The specification: what cannot be mapped to the kernel is a warning. */
+static void unknown_capability(void *arg, const char *name)
 {
+        char ***told = arg;
+        if (strv_contains(*told, name))
+                return;
+        strv_push(told, name);
+        log_warning("unknown capability '%s' is ignored", name);
+}
+
+static void parse_caps(const struct oci_capabilities *from, struct caps_sets *to)
+{
+        auto_strv told = NULL;
         if (!from)
-                return 0;
-        int r = caps_mask(from->bounding, &to->bounding, err);
-        if (r == 0)
-                r = caps_mask(from->effective, &to->effective, err);
-        if (r == 0)
-                r = caps_mask(from->permitted, &to->permitted, err);
-        if (r == 0)
-                r = caps_mask(from->inheritable, &to->inheritable, err);
-        if (r == 0)
-                r = caps_mask(from->ambient, &to->ambient, err);
-        if (r < 0)
-                return r;
+                return;
+        to->bounding = caps_mask(from->bounding, unknown_capability, &told);
+        to->effective = caps_mask(from->effective, unknown_capability, &told);
+        to->permitted = caps_mask(from->permitted, unknown_capability, &told);
+        to->inheritable = caps_mask(from->inheritable, unknown_capability, &told);
         /* An ambient one must be permitted and inheritable; runc and crun raise
          * only what can be, and warn about the rest. */
-        to->ambient &= to->permitted & to->inheritable;
-        return 0;
+        to->ambient = caps_mask(from->ambient, unknown_capability, &told) & to->permitted &
+                      to->inheritable;
 }
 
 int plan_process_create(const struct oci_process *oci, struct plan_process *ret, struct err *err)
 {
         struct plan_process process = { .oci = oci };
-        int r = parse_caps(oci->capabilities, &process.caps, err);
-        if (r == 0)
-                r = parse_rlimits(oci, &process, err);
+        parse_caps(oci->capabilities, &process.caps);
+        int r = parse_rlimits(oci, &process, err);
         if (r < 0) {
                 plan_process_finish(&process);
                 return r;

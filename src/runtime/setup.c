@@ -91,7 +91,8 @@ static void own_stdio(const struct setup *setup)
                         continue;
                 if (S_ISCHR(st.st_mode) && st.st_rdev == null.st_rdev)
                         continue;
-                (void)!fchown(fd, user->uid, st.st_gid);
+                /* A terminal's group is the one that may write to it. */
+                (void)!fchown(fd, user->uid, S_ISCHR(st.st_mode) ? st.st_gid : user->gid);
         }
 }
 

@@ -86,20 +86,18 @@ int caps_last(void)
         return low;
 }
 
-int caps_mask(char *const *list, uint64_t *ret_mask, struct err *err)
+uint64_t caps_mask(char *const *list, void (*unknown)(void *arg, const char *name), void *arg)
 {
         uint64_t mask = 0;
         int last = list && *list ? caps_last() : 0;
         for (; list && *list; list++) {
                 int cap;
-                if (caps_parse(*list, &cap) < 0)
-                        return err_plain(err, EINVAL, "unknown capability '%s'", *list);
-                if (cap > last)
-                        return err_plain(err, EINVAL, "this kernel has no capability '%s'", *list);
-                mask |= 1ull << cap;
+                if (caps_parse(*list, &cap) == 0 && cap <= last)
+                        mask |= 1ull << cap;
+                else if (unknown)
+                        unknown(arg, *list);
         }
-        *ret_mask = mask;
-        return 0;
+        return mask;
 }
 
 static int kernel_capget(struct __user_cap_data_struct data[2])

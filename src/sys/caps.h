@@ -18,8 +18,9 @@ int caps_parse(const char *name, int *ret_cap);
 const char *caps_name(int cap);
 /* The highest capability the running kernel knows. */
 int caps_last(void);
-/* Mask of names; unknown or not in the kernel: -EINVAL naming it. */
-int caps_mask(char *const *list, uint64_t *ret_mask, struct err *err);
+/* Mask of names. Those that are unknown, or not in the kernel, are left out and handed to
+ * `unknown` (may be NULL). */
+uint64_t caps_mask(char *const *list, void (*unknown)(void *arg, const char *name), void *arg);
 
 /* What the calling thread has. */
 int caps_get(struct caps_sets *ret, struct err *err);

@@ -336,6 +336,25 @@ int cgroup_thaw(struct cgroup *cgroup, struct err *err)
         return cgroup->ops->set_frozen(cgroup, false, err);
 }
 
+void cgroup_thaw_process(pid_t pid)
+{
+        auto_free char *path = xasprintf("/proc/%d/cgroup", (int)pid);
+        auto_free char *text = NULL;
+        struct cgroup_host host = { 0 };
+        if (file_read(AT_FDCWD, path, CGROUP_FILE_SIZE_MAX, &text, NULL, NULL) < 0)
+                return;
+        cgroup_host_parse(&host, text, "/sys/fs/cgroup");
+        for (size_t i = 0; i < host.length; i++) {
+                const struct cgroup_place *place = &host.places[i];
+                auto_free char *directory = xasprintf("%s%s", place->mount, place->own);
+                if (place->controllers & CGROUP_BIT(CGROUP_FREEZER))
+                        (void)cgroup_put(directory, "freezer.state", "THAWED", NULL);
+                else if (place->controllers == 0)
+                        (void)cgroup_put(directory, "cgroup.freeze", "0", NULL);
+        }
+        cgroup_host_finish(&host);
+}
+
 int cgroup_is_frozen(struct cgroup *cgroup, struct err *err)
 {
         return cgroup->ops->is_frozen(cgroup, err);

@@ -159,6 +159,8 @@ int cgroup_directory(struct cgroup *cgroup, int *ret_fd, struct err *err);
 
 int cgroup_freeze(struct cgroup *cgroup, struct err *err);
 int cgroup_thaw(struct cgroup *cgroup, struct err *err);
+/* Thaws the group that a process is in, whichever that is: somebody may have moved it. */
+void cgroup_thaw_process(pid_t pid);
 /* 1 frozen, 0 not. */
 int cgroup_is_frozen(struct cgroup *cgroup, struct err *err);
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.runtime import cgroup_dir, cgroups_of, wait_until
+from tests.lib.runtime import cgroup_dir, cgroups_of, is_alive, wait_until
 
 if not os.path.isdir("/sys/fs/cgroup/memory"):
     pytest.skip("these look at version 1 files", allow_module_level=True)
@@ -187,3 +187,22 @@ def test_refused_value_names_the_file(runtime, bundle, leaks):
     error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
     assert "cpuset.cpus" in error and "77777" in error
     leaks.check()
+
+
+@pytest.mark.parametrize("verb", [("delete", "--force"), ("kill",)])
+def test_frozen_in_a_group_that_is_not_ours(runtime, bundle, verb):
+    """Somebody has moved the process into a frozen group: it can still be ended."""
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    pid = runtime.pid(id)
+    frozen = cgroup_dir("freezer", f"/isle-test-{os.getpid()}")
+    frozen.mkdir()
+    try:
+        (frozen / "cgroup.procs").write_text(str(pid))
+        (frozen / "freezer.state").write_text("FROZEN")
+        wait_until(lambda: (frozen / "freezer.state").read_text() == "FROZEN\n", what="the frost")
+        runtime.call(*verb, id, *(["KILL"] if verb == ("kill",) else []))
+        wait_until(lambda: not is_alive(pid), what="the end")
+    finally:
+        (frozen / "freezer.state").write_text("THAWED")
+        wait_until(lambda: (frozen / "cgroup.procs").read_text() == "", what="the empty group")
+        frozen.rmdir()

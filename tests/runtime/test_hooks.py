@@ -171,3 +171,24 @@ def test_start_container_hooks_have_no_more_rights_than_the_program(runtime, bun
     bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
     bundle.config["hooks"]["startContainer"][0]["args"][2] = "test $(id -u) = 1000"
     runtime.run(bundle)
+
+
+def test_failing_poststop_hooks_are_warnings(runtime, bundle, tmp_path):
+    bundle.config["hooks"] = {"poststop": [
+        {"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/ran"]}]}
+    done = runtime.run(bundle.set_args("true"))
+    assert "error running hook poststop #0" in done.stderr
+    assert (tmp_path / "ran").exists()
+
+
+def test_failing_poststart_hook_ends_the_container(runtime, bundle, tmp_path, leaks):
+    """The specification: an error, the container is stopped, and its end is gone through."""
+    bundle.config["hooks"] = {
+        "poststart": [{"path": "/bin/false"}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo x >> {tmp_path}/told"]}]}
+    id = runtime.create(bundle.set_args("sleep", "1000"))
+    assert "hook poststart #0" in runtime.fails("start", id, code=1)
+    assert "does not exist" in runtime.fails("state", id, code=1)
+    runtime.fails("run", "--bundle", bundle.path, runtime.new_id(), code=1)
+    assert (tmp_path / "told").read_text() == "x\nx\n"
+    leaks.check()

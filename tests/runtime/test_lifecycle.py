@@ -282,3 +282,11 @@ def test_version_and_help(runtime):
     assert "spec: 1.3.0" in runtime.call("--version").stdout
     assert "create" in runtime.call("--help").stdout
     assert "Usage" in runtime.call("run", "--help").stdout
+
+
+def test_delete_by_regular_expression(runtime, bundle):
+    ids = [runtime.start_detached(bundle.set_args("sleep", "1000"), id=f"many-{n}") for n in range(3)]
+    other = runtime.start_detached(bundle, id="other")
+    runtime.call("delete", "--force", "--regex", "^many-[01]")
+    assert runtime.call("list", "-q").stdout.split() == [ids[2], other]
+    assert "not a regular expression" in runtime.fails("delete", "--regex", "(", code=1)
