@@ -285,7 +285,11 @@ static int run_create_hooks(struct launch *launch, struct err *err)
         struct hook_set prestart = { "prestart", hooks->prestart, hooks->prestart_length };
         struct hook_set runtime = { "createRuntime", hooks->create_runtime,
                                     hooks->create_runtime_length };
+        /* Hooks of this deprecated kind are of a time when a container that they saw was
+         * called created; crun tells them so, and programs test for it. */
+        state.status = "created";
         r = hooks_run(&prestart, &state, err);
+        state.status = "creating";
         if (r == 0)
                 r = hooks_run(&runtime, &state, err);
         return r == 0 ? sync_send(launch->parent_fd, SYNC_GO, err) : r;

@@ -9,7 +9,10 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/str.h"
+
+#define SELINUX "/sys/fs/selinux/enforce"
 
 static const enum namespace_kind kind_of[OCI_NAMESPACE_KINDS] = {
         [OCI_NAMESPACE_PID] = NAMESPACE_PID,       [OCI_NAMESPACE_NETWORK] = NAMESPACE_NETWORK,
@@ -109,6 +112,12 @@ static int plan_mounts(const struct oci_spec *spec, const char *bundle, struct p
 {
         plan->populate_dev = true;
         plan->mounts = xcalloc(spec->mounts_length + 1, sizeof(*plan->mounts));
+        if (spec->mounts_length && !plan->private_mounts) {
+                /* They would appear on the host and stay there. */
+                log_warning("nothing is mounted, as the container has no mount namespace of its "
+                            "own");
+                return 0;
+        }
         for (size_t i = 0; i < spec->mounts_length; i++) {
                 struct plan_mount *mount = &plan->mounts[plan->mounts_length++];
                 int r = plan_one_mount(&spec->mounts[i], bundle, mount, err);
@@ -199,7 +208,8 @@ static bool has(const struct oci_spec *spec, enum oci_namespace_kind kind)
 }
 
 /* Kernel settings that are the namespace's own; anything else would change the host. */
-static int check_sysctl(const struct oci_spec *spec, const char *key, struct err *err)
+static int check_sysctl(const struct oci_spec *spec, const char *key, const char *value,
+                        struct err *err)
 {
         static const char *const ipc[] = { "kernel.msgmax", "kernel.msgmnb",
                                            "kernel.msgmni", "kernel.sem",
@@ -237,7 +247,7 @@ static int check_sysctl(const struct oci_spec *spec, const char *key, struct err
                         return err_plain(err, EINVAL,
                                          "sysctl \"%s\" conflicts with the hostname of the spec",
                                          key);
-                if (!str_empty(spec->domainname))
+                if (!str_empty(spec->domainname) && !streq(spec->domainname, value))
                         return err_plain(err, EINVAL,
                                          "sysctl \"%s\" conflicts with the domainname of the spec",
                                          key);
@@ -255,9 +265,6 @@ static int check_separation(const struct oci_spec *spec, struct err *err)
             ((l->masked_paths && *l->masked_paths) || (l->readonly_paths && *l->readonly_paths)))
                 return err_plain(err, EINVAL,
                                  "unable to restrict sys entries without a private MNT namespace");
-        if (!mounts && spec->mounts_length)
-                return err_plain(err, EINVAL,
-                                 "unable to mount anything without a private MNT namespace");
         if ((!str_empty(spec->hostname) || !str_empty(spec->domainname)) &&
             !has(spec, OCI_NAMESPACE_UTS))
                 return err_plain(err, EINVAL,
@@ -268,7 +275,7 @@ static int check_separation(const struct oci_spec *spec, struct err *err)
         for (char **entry = l->sysctl; entry && *entry; entry++) {
                 const char *value;
                 auto_free char *key = json_map_split(*entry, &value);
-                int r = check_sysctl(spec, key, err);
+                int r = check_sysctl(spec, key, value, err);
                 if (r < 0)
                         return r;
         }
@@ -280,7 +287,7 @@ static int check_supported(const struct oci_spec *spec, struct err *err)
 {
         if (spec->linux_->intel_rdt)
                 return err_plain(err, EOPNOTSUPP, "linux.intelRdt is not supported yet");
-        if (!str_empty(spec->linux_->mount_label))
+        if (!str_empty(spec->linux_->mount_label) && access(SELINUX, F_OK) == 0)
                 return err_plain(err, EOPNOTSUPP, "linux.mountLabel is not supported yet");
         return 0;
 }

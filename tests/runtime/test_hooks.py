@@ -49,8 +49,9 @@ def test_order_and_state(runtime, bundle, hook, log):
     seen = entries(log)
     assert [e[0] for e in seen] == ["prestart", "createRuntime", "createContainer"]
     assert [e[1] for e in seen] == [host, host, inside]
-    for _, _, state in seen:
-        assert state["id"] == id and state["pid"] == pid and state["status"] == "creating"
+    for name, _, state in seen:
+        assert state["id"] == id and state["pid"] == pid
+        assert state["status"] == ("created" if name == "prestart" else "creating")
         assert state["bundle"] == str(bundle.path)
         assert state["annotations"] == {"key": "value"}
         assert state["ociVersion"]

@@ -247,3 +247,15 @@ def test_state_of_pod_members(runtime, bundle):
     assert "1001" not in runtime.call("exec", first, "ps").stdout
     assert cgroups_of(runtime.pid(first))["pids"].endswith(first)
     assert json.loads(runtime.call("ps", "-f", "json", first).stdout) == [runtime.pid(first)]
+
+
+def test_without_a_mount_namespace_nothing_is_mounted(runtime, bundle):
+    """What was mounted would appear on the host. Everything else is inherited."""
+    bundle.config["linux"]["namespaces"] = []
+    for key in ("maskedPaths", "readonlyPaths"):
+        bundle.config["linux"].pop(key, None)
+    bundle.config.pop("hostname", None)
+    before = open("/proc/self/mountinfo").read()
+    done = runtime.run(bundle.set_args("ls", "/proc"))
+    assert done.stdout == "" and "nothing is mounted" in done.stderr
+    assert open("/proc/self/mountinfo").read() == before
