@@ -236,19 +236,30 @@ char *const *cgroup_paths(const struct cgroup *cgroup)
         return cgroup->paths;
 }
 
+static int has_members(struct cgroup *cgroup, bool *ret, struct err *err)
+{
+        bool exists = false;
+        *ret = false;
+        for (size_t i = 0; i < cgroup->length; i++)
+                exists |= access(cgroup->hierarchies[i].directory, F_OK) == 0;
+        if (!exists)
+                return 0;
+        pid_t *pids;
+        size_t length;
+        int r = cgroup_members(cgroup, &pids, &length, err);
+        if (r < 0)
+                return r;
+        free(pids);
+        *ret = length > 0;
+        return 0;
+}
+
 int cgroup_create(struct cgroup *cgroup, bool *ret_existed, struct err *err)
 {
         if (ret_existed) {
-                *ret_existed = false;
-                if (cgroup->length && access(cgroup->hierarchies[0].directory, F_OK) == 0) {
-                        pid_t *pids;
-                        size_t length;
-                        int r = cgroup_members(cgroup, &pids, &length, err);
-                        if (r < 0)
-                                return r;
-                        free(pids);
-                        *ret_existed = length > 0;
-                }
+                int r = has_members(cgroup, ret_existed, err);
+                if (r < 0 || *ret_existed)
+                        return r;
         }
         return cgroup->ops->create(cgroup, err);
 }

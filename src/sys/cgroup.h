@@ -148,7 +148,7 @@ void cgroup_close(struct cgroup *cgroup); /* forgets, removes nothing; NULL is f
 char *const *cgroup_paths(const struct cgroup *cgroup);
 
 /* Makes the directories. *ret_existed tells whether the group was there before
- * with members in it; NULL is fine. */
+ * with members in it, and nothing was made; with NULL it is taken as it is. */
 int cgroup_create(struct cgroup *cgroup, bool *ret_existed, struct err *err);
 int cgroup_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, struct err *err);
 int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err);

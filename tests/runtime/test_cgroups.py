@@ -128,13 +128,15 @@ def test_bad_cgroups_path(runtime, bundle, path):
     assert "cgroup path" in error
 
 
-def test_a_group_with_members_is_not_ours(runtime, bundle, tmp_path):
+def test_a_group_with_members_is_not_ours(runtime, bundle, leaks):
     first = runtime.start_detached(bundle.set_args("sleep", "1000"))
     pid = runtime.pid(first)
     bundle.config["linux"]["cgroupsPath"] = cgroups_of(pid)["pids"]
     error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
     assert "cgroup is not empty" in error
     assert runtime.status(first) == "running"
+    runtime.call("delete", "--force", first)
+    leaks.check()
 
 
 def test_nested_groups_made_inside_are_removed(runtime, bundle, leaks):
