@@ -1,0 +1,185 @@
+"""Engines from Debian with isle-runtime in the place of their own runtime: podman, containerd
+and dockerd. Each is started here on directories of its own, in a mount namespace of its own
+and, where it would set up networks, in a network namespace of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from tests.lib import images
+from tests.lib.daemon import program, until
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("engine")
+
+
+@pytest.fixture(scope="module")
+def archive(home):
+    path = home / "busybox.tar"
+    images.docker_archive(path, ["docker.io/library/busybox:latest"], [images.busybox_layer()],
+                          images.BUSYBOX_CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parents_of_groups():
+    """Engines leave the empty groups that held their containers."""
+    yield
+    for controller in pathlib.Path("/sys/fs/cgroup").iterdir():
+        for name in ("docker", "libpod_parent", "default"):
+            try:
+                (controller / name).rmdir()
+            except OSError:
+                pass  # not there, or somebody's
+
+
+class Client:
+    """Runs an engine's command line."""
+
+    def __init__(self, command, env=None):
+        self.command = [str(word) for word in command]
+        self.env = {**os.environ, **(env or {})}
+
+    def __call__(self, *words, check=True, input=None):
+        done = subprocess.run([*self.command, *map(str, words)], env=self.env, text=True,
+                              capture_output=True, timeout=60, input=input,
+                              stdin=subprocess.DEVNULL if input is None else None)
+        if check:
+            assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def out(self, *words, **how):
+        return self(*words, **how).stdout.rstrip("\n")
+
+
+def stop(process):
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def docker_like(client, runtime_of):
+    """What docker's command line and podman's have in common."""
+    assert client.out("run", "--rm", "--network", "none", "busybox", "echo", "hello") == "hello"
+    assert client("run", "--rm", "--network", "none", "busybox", "sh", "-c", "exit 7",
+                  check=False).returncode == 7
+    assert client.out("run", "-i", "--rm", "--network", "none", "busybox", "cat",
+                      input="through\n") == "through"
+    id = client.out("run", "-d", "--name", "box", "--network", "none", "-m", "64m", "--pids-limit",
+                    "50", "busybox", "sleep", "1000")
+    assert "isle-runtime" in runtime_of(id)
+    assert client.out("exec", "box", "cat", "/proc/1/comm") == "sleep"
+    assert client.out("exec", "-e", "A=b", "-w", "/tmp", "box", "sh", "-c", "echo $A $PWD"
+                      ) == "b /tmp"
+    client("pause", "box")
+    assert client.out("inspect", "-f", "{{.State.Status}}", "box") == "paused"
+    client("unpause", "box")
+    assert client.out("exec", "box", "echo", "on") == "on"
+    client("update", "--cpu-shares", "512", "box")
+    assert "sleep" in client.out("top", "box")
+    client("stop", "-t", "1", "box")
+    assert client.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box") == "exited 137"
+    client("start", "box")
+    client("kill", "box")
+    client("rm", "-f", "box")
+    assert id[:12] not in client.out("ps", "-aq")
+
+
+def test_podman(home, archive):
+    base = home / "podman"
+    base.mkdir()
+    (base / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    # Its defaults raise limits, which needs a capability that the machine may not give.
+    (base / "containers.conf").write_text(
+        '[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
+        '[containers]\ndefault_ulimits=["nofile=1024:1024","nproc=1024:1024"]\n')
+    client = Client(["podman", "--root", base / "root", "--runroot", base / "run", "--tmpdir",
+                     base / "tmp", "--storage-driver", "overlay", "--runtime",
+                     program("isle-runtime")], {"CONTAINERS_CONF": str(base / "containers.conf")})
+    try:
+        client("load", "-q", "-i", archive)
+        docker_like(client, lambda id: client.out("inspect", "-f", "{{.OCIRuntime}}", id))
+    finally:
+        client("system", "reset", "-f", check=False)
+
+
+@pytest.fixture
+def containerd(home):
+    base = home / "containerd"
+    base.mkdir()
+    socket = f"/tmp/isle-test-containerd-{os.getpid()}.sock"
+    config = base / "config.toml"
+    config.write_text(f'version = 2\nroot = "{base}/root"\nstate = "/run/isle-test-{os.getpid()}"\n'
+                      f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+                      f'[grpc]\naddress = "{socket}"\n')
+    with open(base / "log", "wb") as log:
+        process = subprocess.Popen(["containerd", "-c", config, "-l", "warn"], stdout=log, stderr=log)
+    try:
+        until(lambda: os.path.exists(socket), 30, "containerd's socket")
+        yield Client(["ctr", "-a", socket])
+    finally:
+        stop(process)
+        subprocess.run(["rm", "-rf", f"/run/isle-test-{os.getpid()}", socket], check=False)
+
+
+def test_containerd(containerd, archive):
+    ctr = containerd
+    ctr("images", "import", archive)
+    image = "docker.io/library/busybox:latest"
+    run = ("run", "--runtime", "io.containerd.runc.v2", "--runc-binary", program("isle-runtime"))
+    try:
+        assert ctr.out(*run, "--rm", image, "one", "echo", "hello") == "hello"
+        ctr(*run, "-d", image, "box", "sleep", "1000")
+        assert "RUNNING" in ctr.out("tasks", "ls")
+        assert ctr.out("tasks", "exec", "--exec-id", "e1", "box", "cat", "/proc/1/comm") == "sleep"
+        ctr("tasks", "pause", "box")
+        assert "PAUSED" in ctr.out("tasks", "ls")
+        ctr("tasks", "resume", "box")
+        assert "memory" in ctr.out("tasks", "metrics", "box")
+        ctr("tasks", "kill", "-s", "SIGKILL", "box")
+        until(lambda: "STOPPED" in ctr.out("tasks", "ls"), what="the end")
+        ctr("tasks", "rm", "box", check=False)
+    finally:
+        ctr("tasks", "kill", "-s", "SIGKILL", "box", check=False)
+        ctr("tasks", "rm", "-f", "box", check=False)
+        ctr("containers", "rm", "box", check=False)
+    assert "box" not in ctr.out("containers", "ls")
+
+
+@pytest.fixture
+def dockerd(home):
+    base = home / "dockerd"
+    base.mkdir()
+    socket = f"/tmp/isle-test-docker-{os.getpid()}.sock"
+    state = f"/run/isle-test-docker-{os.getpid()}"
+    (base / "daemon.json").write_text(json.dumps(
+        {"runtimes": {"isle": {"path": program("isle-runtime")}}, "default-runtime": "isle"}))
+    script = (f"mount --make-rprivate /; ip link set lo up; exec dockerd --config-file {base}/daemon.json"
+              f" --data-root {base}/data --exec-root {state} -p {base}/pid -H unix://{socket}"
+              " --storage-driver overlay2 --iptables=false --ip-masq=false --bridge=none"
+              " --exec-opt native.cgroupdriver=cgroupfs --log-level error")
+    with open(base / "log", "wb") as log:
+        process = subprocess.Popen(["unshare", "-m", "-n", "sh", "-c", script], stdout=log,
+                                   stderr=log, stdin=subprocess.DEVNULL)
+    client = Client(["docker", "-H", f"unix://{socket}"], {"DOCKER_CONFIG": str(base)})
+    try:
+        until(lambda: client("version", check=False).returncode == 0, 60,
+              lambda: f"dockerd: {(base / 'log').read_text()[-2000:]}")
+        yield client
+    finally:
+        stop(process)
+        subprocess.run(["rm", "-rf", state, socket], check=False)
+
+
+def test_dockerd(dockerd, archive):
+    dockerd("load", "-q", "-i", archive)
+    docker_like(dockerd, lambda id: json.loads(dockerd.out("info", "-f", "{{json .Runtimes}}"))
+                [dockerd.out("inspect", "-f", "{{.HostConfig.Runtime}}", id)]["path"])
