@@ -70,12 +70,15 @@ static int set_names(struct launch *launch, struct err *err)
         return 0;
 }
 
-static int enter_cgroup_namespace(struct launch *launch, struct err *err)
+static int enter_cgroup(struct launch *launch, struct err *err)
 {
-        if (!(launch->plan.new_namespaces & CLONE_NEWCGROUP))
+        bool namespaced = launch->plan.new_namespaces & CLONE_NEWCGROUP;
+        if (!namespaced && launch->door.length == 0)
                 return 0;
-        int r = sync_expect(launch->child_fd, SYNC_ATTACHED, err);
-        if (r < 0)
+        int r = sync_expect(launch->child_fd, SYNC_CGROUP, err);
+        if (r == 0)
+                r = cgroup_door_enter(&launch->door, err);
+        if (r < 0 || !namespaced)
                 return r;
         if (unshare(CLONE_NEWCGROUP) < 0)
                 return err_set(err, errno, "make a cgroup namespace");
@@ -177,7 +180,7 @@ static int build_tree(struct launch *launch, const struct hook_state *state, str
         };
         int r = rootfs_open(&rootfs, err);
         if (r == 0)
-                r = enter_cgroup_namespace(launch, err);
+                r = enter_cgroup(launch, err);
         if (r == 0)
                 r = rootfs_mount(&rootfs, err);
         if (r == 0)

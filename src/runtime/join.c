@@ -32,6 +32,7 @@ struct join {
         struct plan_process plan;
         struct filter filter;
         struct cgroup *cgroup;
+        struct cgroup_door door;
         int proc_fd, init_pidfd, parent_fd, child_fd, console_fd, master_socket_fd, seccomp_fd;
         bool joins_time;
         pid_t pid;
@@ -257,6 +258,9 @@ static int make_terminal(struct join *join, struct err *err)
 
 static int enter(struct join *join, struct err *err)
 {
+        int r = cgroup_door_enter(&join->door, err);
+        if (r < 0)
+                return r;
         if (join->joins_time && setns(join->init_pidfd, CLONE_NEWTIME) < 0)
                 return err_set(err, errno, "join the time namespace");
         if (setsid() < 0)
@@ -322,6 +326,11 @@ static int launch(struct join *join, struct err *err)
         join->child_fd = pair[1];
         int flags = foreign_namespaces(join);
         join->joins_time = flags & CLONE_NEWTIME;
+        bool mapped = oci_spec_namespace(join->record.config, OCI_NAMESPACE_USER);
+        if (join->cgroup && !mapped)
+                r = cgroup_door_open(join->cgroup, &join->door, err);
+        if (r < 0)
+                return r;
         struct clone_request request = {
                 .target_pidfd = join->init_pidfd,
                 .target_flags = flags & ~CLONE_NEWTIME,
@@ -334,7 +343,9 @@ static int launch(struct join *join, struct err *err)
         r = clone_child(&request, &join->pid, &join->pidfd, err);
         close_fd(&join->child_fd);
         close_fd(&join->console_fd);
-        if (r == 0 && join->cgroup)
+        bool joins = join->door.length > 0;
+        cgroup_door_close(&join->door);
+        if (r == 0 && join->cgroup && !joins)
                 r = cgroup_attach(join->cgroup, join->pid, err);
         if (r == 0)
                 r = put_oom_score(join, err);

@@ -192,6 +192,11 @@ static int start_child(struct launch *launch, struct err *err)
         auto_fd cgroup_fd = -1;
         if (launch->cgroup)
                 (void)cgroup_directory(launch->cgroup, &cgroup_fd, NULL);
+        /* Root of a user namespace may not write there. */
+        if (launch->cgroup && !plan->in_user_namespace)
+                r = cgroup_door_open(launch->cgroup, &launch->door, err);
+        if (r < 0)
+                return r;
         struct clone_request request = {
                 .flags = plan->new_namespaces & ~CLONE_NEWCGROUP,
                 .joins = plan->joins,
@@ -203,6 +208,9 @@ static int start_child(struct launch *launch, struct err *err)
                 .arg = launch,
         };
         r = clone_child(&request, &launch->pid, &launch->pidfd, err);
+        bool joins = launch->door.length > 0;
+        cgroup_door_close(&launch->door);
+        launch->joins_cgroup = joins;
         close_fd(&launch->child_fd);
         if (r < 0)
                 return r;
@@ -258,11 +266,11 @@ static int equip_child(struct launch *launch, struct err *err)
                 r = put_oom_score(launch, err);
         if (r == 0 && launch->cgroup) {
                 r = cgroup_apply(launch->cgroup, &plan->limits.values, err);
-                if (r == 0)
+                if (r == 0 && !launch->joins_cgroup)
                         r = cgroup_attach(launch->cgroup, launch->pid, err);
         }
-        if (r == 0 && (plan->new_namespaces & CLONE_NEWCGROUP))
-                r = sync_send(launch->parent_fd, SYNC_ATTACHED, err);
+        if (r == 0 && (launch->joins_cgroup || (plan->new_namespaces & CLONE_NEWCGROUP)))
+                r = sync_send(launch->parent_fd, SYNC_CGROUP, err);
         return r == 0 ? move_net_devices(launch, err) : r;
 }
 

@@ -11,7 +11,7 @@
  *   let go of the own binary (exe_guard)
  *   clone3 ------------------------------> in its namespaces
  *   id maps          -- SYNC_MAPPED -->    becomes root of a new user namespace
- *   limits, attach   -- SYNC_ATTACHED ->   (only for a cgroup namespace)
+ *   limits           -- SYNC_CGROUP ->     joins the cgroup (version 1)
  *                                          mounts, devices
  *   hooks            <- SYNC_HOOKS ---     (only where there are any)
  *                    -- SYNC_GO ------>    pivot, limits, identity
@@ -52,7 +52,9 @@ struct launch {
         struct filter filter;
         struct state state;
         struct record record;
-        struct cgroup *cgroup; /* NULL where there are none (rootless) */
+        struct cgroup *cgroup;   /* NULL where there are none (rootless) */
+        struct cgroup_door door; /* how the child joins it; empty where that is done for it */
+        bool joins_cgroup;       /* by itself */
         int proc_fd;
         int parent_fd, child_fd; /* of sync.h */
         int listen_fd;           /* of start.h, or -1 */

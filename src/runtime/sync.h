@@ -8,13 +8,13 @@
 #include "base/err.h"
 
 enum sync_kind {
-        SYNC_END,      /* the other side is gone (or has executed) */
-        SYNC_ERROR,    /* the container's process failed; the text says why */
-        SYNC_MAPPED,   /* -> ids are mapped */
-        SYNC_ATTACHED, /* -> the process is in its cgroups */
-        SYNC_HOOKS,    /* <- namespaces and mounts stand; run the hooks */
-        SYNC_READY,    /* <- all is done but the program */
-        SYNC_GO,       /* -> go on */
+        SYNC_END,    /* the other side is gone (or has executed) */
+        SYNC_ERROR,  /* the container's process failed; the text says why */
+        SYNC_MAPPED, /* -> ids are mapped */
+        SYNC_CGROUP, /* -> the cgroup has its limits; join it */
+        SYNC_HOOKS,  /* <- namespaces and mounts stand; run the hooks */
+        SYNC_READY,  /* <- all is done but the program */
+        SYNC_GO,     /* -> go on */
 };
 
 int sync_pair(int ret_fds[2], struct err *err);

@@ -320,6 +320,40 @@ int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err)
         return cgroup->ops->attach(cgroup, pid, err);
 }
 
+int cgroup_door_open(struct cgroup *cgroup, struct cgroup_door *ret, struct err *err)
+{
+        struct cgroup_door door = { 0 };
+        _Static_assert(ELEMENTS(door.fds) >= CGROUP_HIERARCHIES_MAX, "a descriptor each");
+        for (size_t i = 0; cgroup->ops == &cgroup_v1_ops && i < cgroup->length; i++) {
+                auto_free char *path = xasprintf("%s/tasks", cgroup->hierarchies[i].directory);
+                int fd = open(path, O_WRONLY | O_CLOEXEC);
+                if (fd < 0) {
+                        int error = errno;
+                        cgroup_door_close(&door);
+                        return err_set(err, error, "open '%s'", path);
+                }
+                door.fds[door.length++] = fd;
+        }
+        *ret = door;
+        return 0;
+}
+
+int cgroup_door_enter(struct cgroup_door *door, struct err *err)
+{
+        for (size_t i = 0; i < door->length; i++)
+                if (write(door->fds[i], "0", 1) < 0)
+                        return err_set(err, errno, "join the cgroup");
+        cgroup_door_close(door);
+        return 0;
+}
+
+void cgroup_door_close(struct cgroup_door *door)
+{
+        for (size_t i = 0; i < door->length; i++)
+                close(door->fds[i]);
+        door->length = 0;
+}
+
 int cgroup_extend(struct cgroup *cgroup, uint32_t controllers, struct err *err)
 {
         return cgroup->ops->extend(cgroup, controllers, err);
@@ -505,7 +539,11 @@ int cgroup_kill(struct cgroup *cgroup, int signo, struct err *err)
         size_t length;
         if (signo != SIGKILL)
                 return signal_members(cgroup, signo, &length, err);
-        int r = cgroup->ops->kill_all(cgroup, NULL);
+        /* Mostly there is nobody: freezing for that patches the kernel's code twice. */
+        int r = signal_members(cgroup, SIGKILL, &length, err);
+        if (r < 0 || length == 0)
+                return r;
+        r = cgroup->ops->kill_all(cgroup, NULL);
         return r == -EOPNOTSUPP ? kill_frozen(cgroup, err) : r;
 }
 

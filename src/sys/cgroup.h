@@ -152,6 +152,17 @@ char *const *cgroup_paths(const struct cgroup *cgroup);
 int cgroup_create(struct cgroup *cgroup, bool *ret_existed, struct err *err);
 int cgroup_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, struct err *err);
 int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err);
+/* A way for a process with one thread to join by itself, with what is opened before it is
+ * cloned. To move another process, version 1 takes a lock against every fork and exit,
+ * which waits for a grace period where nobody took it lately: 20 ms. To move oneself it does
+ * not. Empty on version 2, where CLONE_INTO_CGROUP is better still. */
+struct cgroup_door {
+        int fds[16];
+        size_t length;
+};
+int cgroup_door_open(struct cgroup *cgroup, struct cgroup_door *ret, struct err *err);
+int cgroup_door_enter(struct cgroup_door *door, struct err *err);
+void cgroup_door_close(struct cgroup_door *door);
 /* Adds hierarchies (v1) that an update needs, and moves the members there. */
 int cgroup_extend(struct cgroup *cgroup, uint32_t controllers, struct err *err);
 /* A directory descriptor for CLONE_INTO_CGROUP; -EOPNOTSUPP on version 1. */
