@@ -16,18 +16,36 @@ peers.enter_private_cgroups()
 ROUNDS = int(os.environ.get("ROUNDS", "50"))
 
 
-def bundle(home):
-    frame.install("busybox-static", "runc", "crun")
+def applies(includes):
+    """Calls of this architecture that need no capability."""
+    return not includes.get("caps") and "amd64" in includes.get("arches", ["amd64"])
+
+
+def bundle(home, program=("true",), seccomp=False):
+    """A directory with runc's example spec; `seccomp` adds the policy of Debian's
+    containers-common, which is docker's."""
+    frame.install("busybox-static", "runc", "crun", "golang-github-containers-common")
     home = pathlib.Path(home)
+    home.mkdir(exist_ok=True)
     for name in ("bin", "proc", "sys", "dev", "etc", "tmp"):
         (home / "rootfs" / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", home / "rootfs/bin/busybox")
-    (home / "rootfs/bin/true").symlink_to("busybox")
+    for name in ("true", "sleep"):
+        (home / "rootfs/bin" / name).symlink_to("busybox")
     frame.run_quietly(["runc", "spec", "-b", home])
     config = json.loads((home / "config.json").read_text())
-    config["process"]["args"] = ["true"]
+    config["process"]["args"] = list(program)
     config["process"]["terminal"] = False
     config["root"]["readonly"] = False
+    if seccomp:
+        policy = json.loads(pathlib.Path("/usr/share/containers/seccomp.json").read_text())
+        config["linux"]["seccomp"] = {
+            "defaultAction": policy["defaultAction"],
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [{key: call[key] for key in ("names", "action", "args", "errnoRet")
+                          if call.get(key)}
+                         for call in policy["syscalls"]
+                         if not call.get("excludes") and applies(call.get("includes") or {})]}
     config["process"].pop("rlimits", None)  # raising them needs CAP_SYS_RESOURCE
     (home / "config.json").write_text(json.dumps(config))
     return home
