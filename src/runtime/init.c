@@ -175,6 +175,7 @@ static int build_tree(struct launch *launch, const struct hook_state *state, str
                 .proc_fd = launch->proc_fd,
                 .root_source_fd = launch->root_source_fd,
                 .source_fds = launch->source_fds,
+                .device_fds = launch->device_fds,
                 .cgroups = launch->cgroup ? cgroup_paths(launch->cgroup) : NULL,
                 .no_pivot = launch->options->no_pivot,
         };

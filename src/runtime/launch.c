@@ -154,8 +154,13 @@ static int open_sources(struct launch *launch, struct err *err)
         }
         if (!plan_opens_sources(plan) || !plan->private_mounts)
                 return 0;
+        launch->device_fds = xcalloc(plan->devices_length + 1, sizeof(int));
+        for (size_t i = 0; i < plan->devices_length; i++)
+                launch->device_fds[i] = -1;
         int r = mount_clone(AT_FDCWD, plan->rootfs, true, &launch->root_source_fd, err);
-        return r < 0 ? err_wrap(err, "rootfs") : 0;
+        if (r < 0)
+                return err_wrap(err, "rootfs");
+        return plan->uid_maps_length ? rootfs_prepare_devices(plan, launch->device_fds, err) : 0;
 }
 
 static int open_joins(struct launch *launch, struct err *err)
@@ -480,6 +485,7 @@ static void close_list(int *fds, size_t length)
 void launch_finish(struct launch *launch)
 {
         close_list(launch->source_fds, launch->plan.mounts_length);
+        close_list(launch->device_fds, launch->plan.devices_length);
         close_list(launch->join_fds, launch->plan.joins_length);
         close_fd(&launch->proc_fd);
         close_fd(&launch->parent_fd);

@@ -63,6 +63,7 @@ struct launch {
         int seccomp_fd;
         int root_source_fd;
         int *source_fds; /* per mount */
+        int *device_fds; /* per device */
         int *join_fds;   /* per join of the plan */
         pid_t pid;
         int pidfd;

@@ -27,6 +27,7 @@ struct rootfs {
         int proc_fd;           /* the host's /proc */
         int root_source_fd;    /* detached copy made by the parent, or -1 */
         const int *source_fds; /* per mount of the plan: made by the parent, or -1 */
+        int *device_fds;       /* likewise per device; taken */
         char *const *cgroups;  /* of cgroup_paths() */
         bool no_pivot;
 };
@@ -41,6 +42,11 @@ int rootfs_enter(struct rootfs *rootfs, struct err *err);
  * the child can do it by itself. */
 int rootfs_prepare_source(const struct plan *plan, const struct plan_mount *mount, int *ret_fd,
                           struct err *err);
+
+/* Device nodes for a container in a user namespace, where they cannot be made: as detached
+ * mounts in fds[], one per device of the plan and -1 at first. -1 stays where the host's own
+ * node will do. Needs Linux 6.15. */
+int rootfs_prepare_devices(const struct plan *plan, int *fds, struct err *err);
 
 /* Parts, for rootfs_mount. */
 int rootfs_mount_cgroup(struct rootfs *rootfs, const struct plan_mount *mount, struct err *err);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,11 +35,70 @@ static int make_node(int dirfd, const char *name, const struct plan_device *devi
         return 0;
 }
 
-/* Nodes cannot be made in a user namespace: the host's are bound. */
+static bool map_id(const struct namespace_map *maps, size_t length, uint32_t id, uint32_t *ret)
+{
+        for (size_t i = 0; i < length; i++)
+                if (id >= maps[i].inside && id - maps[i].inside < maps[i].count) {
+                        *ret = maps[i].outside + (id - maps[i].inside);
+                        return true;
+                }
+        return false;
+}
+
+/* Whether the host's node at the same path would do in a user namespace. */
+static bool host_has(const struct plan_device *device)
+{
+        struct stat st;
+        return stat(device->path, &st) == 0 && st.st_mode == device->mode &&
+               st.st_rdev == device->number && device->uid == 0 && device->gid == 0;
+}
+
+static int prepare_node(const struct plan *plan, const struct plan_device *device, int tmpfs_fd,
+                        const char *name, int *ret_fd, struct err *err)
+{
+        uint32_t uid, gid;
+        if (!map_id(plan->uid_maps, plan->uid_maps_length, device->uid, &uid) ||
+            !map_id(plan->gid_maps, plan->gid_maps_length, device->gid, &gid))
+                return err_plain(err, EINVAL, "its owner %u:%u is not mapped", device->uid,
+                                 device->gid);
+        if (mknodat(tmpfs_fd, name, device->mode, device->number) < 0)
+                return errno == EPERM ? 0 : err_set(err, errno, "make node"); /* bound, then */
+        if (fchownat(tmpfs_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0)
+                return err_set(err, errno, "set its owner");
+        return mount_clone(tmpfs_fd, name, false, ret_fd, err);
+}
+
+int rootfs_prepare_devices(const struct plan *plan, int *fds, struct err *err)
+{
+        static char *options[] = { "mode=0700", "size=64k", NULL };
+        auto_fd tmpfs = -1;
+        mode_t saved = umask(0);
+        int r = 0;
+        for (size_t i = 0; r == 0 && i < plan->devices_length; i++) {
+                const struct plan_device *device = &plan->devices[i];
+                char name[24];
+                if (S_ISFIFO(device->mode) || host_has(device))
+                        continue;
+                if (tmpfs < 0)
+                        r = mount_create("tmpfs", "devices", options, 0, &tmpfs, err);
+                snprintf(name, sizeof(name), "%zu", i);
+                if (r == 0)
+                        r = prepare_node(plan, device, tmpfs, name, &fds[i], err);
+                if (r < 0)
+                        err_wrap(err, "device %s", device->path);
+        }
+        umask(saved);
+        return r;
+}
+
+/* Nodes cannot be made in a user namespace: those made before are taken, or the host's. */
 static int bind_node(struct rootfs *rootfs, const struct plan_device *device, struct err *err)
 {
+        size_t index = (size_t)(device - rootfs->plan->devices);
         auto_fd source = -1, target = -1;
-        int r = mount_clone(AT_FDCWD, device->path, false, &source, err);
+        if (rootfs->device_fds)
+                source = take_fd(rootfs->device_fds[index]);
+        int r = source >= 0 ? 0 : mount_clone(AT_FDCWD, device->path, false, &source, err);
         if (r == 0)
                 r = resolve_make_file(rootfs->root_fd, device->path, 0666, &target, err);
         return r < 0 ? r : mount_attach(source, target, err);

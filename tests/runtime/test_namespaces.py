@@ -259,3 +259,21 @@ def test_without_a_mount_namespace_nothing_is_mounted(runtime, bundle):
     done = runtime.run(bundle.set_args("ls", "/proc"))
     assert done.stdout == "" and "nothing is mounted" in done.stderr
     assert open("/proc/self/mountinfo").read() == before
+
+
+@pytest.mark.parametrize("base", [0, 200_000])
+def test_devices_in_a_user_namespace(runtime, bundle, base):
+    """Nodes cannot be made there; what the host has not at the same path is made before."""
+    bundle.namespace("user")
+    bundle.config["linux"]["uidMappings"] = bundle.config["linux"]["gidMappings"] = [
+        {"containerID": 0, "hostID": base, "size": 65536}]
+    bundle.config["linux"]["devices"] = [
+        {"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o644, "uid": 10,
+         "gid": 11}]
+    subprocess.run(["chown", "-R", f"{base}:{base}", bundle.rootfs], check=True)
+    out = runtime.output(bundle.sh("stat -c '%u:%g %a %t,%T' /dev/mine; head -c 3 /dev/mine | wc -c; "
+                                   "echo x > /dev/null && echo null"))
+    assert out.splitlines() == ["10:11 644 1,5", "3", "null"]
+    bundle.config["linux"]["devices"][0]["uid"] = 70_000
+    error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
+    assert "/dev/mine" in error and "not mapped" in error
