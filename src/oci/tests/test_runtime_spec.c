@@ -101,6 +101,8 @@ static const struct {
           "SCHED_DEADLINE" },
         { SPEC(PROCESS(",\"scheduler\":{\"policy\":\"SCHED_OTHER\",\"priority\":1}")),
           "priority needs the policy" },
+        { SPEC(PROCESS(",\"scheduler\":{\"policy\":\"SCHED_DEADLINE\",\"runtime\":1}")),
+          "requires `deadline`" },
         { SPEC(PROCESS(",\"scheduler\":{\"policy\":\"\"}")), "scheduler.policy: unknown value ''" },
         { SPEC(PROCESS(",\"ioPriority\":{\"class\":\"IOPRIO_CLASS_BE\",\"priority\":8}")),
           "process.ioPriority.priority: 8" },
