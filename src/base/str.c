@@ -203,6 +203,19 @@ void strv_push(char ***v, const char *s)
         strv_push_take(v, xstrdup(s));
 }
 
+void strv_set_variable(char ***env, const char *entry)
+{
+        size_t length = strcspn(entry, "=") + 1;
+        for (char **e = *env; e && *e; e++) {
+                if (strncmp(*e, entry, length) == 0) {
+                        free(*e);
+                        *e = xstrdup(entry);
+                        return;
+                }
+        }
+        strv_push(env, entry);
+}
+
 char **strv_copy(char *const *v)
 {
         size_t length = strv_length(v);

@@ -62,6 +62,9 @@ char **strv_copy(char *const *v);
 void strv_push(char ***v, const char *s);
 /* Appends `s` itself. */
 void strv_push_take(char ***v, char *s);
+/* Puts "NAME=value" in the place of the first entry of that name, for programs look at the
+ * first, or at the end. */
+void strv_set_variable(char ***env, const char *entry);
 bool strv_contains(char *const *v, const char *s);
 char *strv_join(char *const *v, const char *separator);
 /* Pieces between separator characters; empty pieces are kept. */

@@ -41,19 +41,6 @@ static char **strv_of(const char *const *list)
 
 /* -- process ------------------------------------------------------------------- */
 
-static void set_variable(char ***env, const char *entry)
-{
-        size_t length = strcspn(entry, "=");
-        for (char **e = *env; e && *e; e++) {
-                if (strncmp(*e, entry, length) == 0 && (*e)[length] == '=') {
-                        free(*e);
-                        *e = xstrdup(entry);
-                        return;
-                }
-        }
-        strv_push(env, entry);
-}
-
 /* "NAME" without "=" takes the variable away (as `docker run -e NAME` with NAME unset does). */
 static void remove_variable(char **env, const char *name)
 {
@@ -78,7 +65,7 @@ char **bundle_environment(char *const *env, const char *hostname, const char *ho
         strv_push_take(&all, xasprintf("HOME=%s", home));
         for (; env && *env; env++) {
                 if (strchr(*env, '='))
-                        set_variable(&all, *env);
+                        strv_set_variable(&all, *env);
                 else
                         remove_variable(all, *env);
         }

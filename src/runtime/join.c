@@ -116,20 +116,6 @@ static void replace(char **slot, const char *value)
         *slot = xstrdup(value);
 }
 
-/* In place of one with the same name: programs look at the first. */
-static void set_variable(char ***env, const char *entry)
-{
-        size_t length = strcspn(entry, "=") + 1;
-        for (char **e = *env; e && *e; e++) {
-                if (strncmp(*e, entry, length) == 0) {
-                        free(*e);
-                        *e = xstrdup(entry);
-                        return;
-                }
-        }
-        strv_push(env, entry);
-}
-
 /* The container's own process with what the command line changes. */
 static int compose_process(struct join *join, struct err *err)
 {
@@ -147,7 +133,7 @@ static int compose_process(struct join *join, struct err *err)
         replace(&process->apparmor_profile, options->apparmor);
         replace(&process->selinux_label, options->selinux_label);
         for (char *const *env = options->env; env && *env; env++)
-                set_variable(&process->env, *env);
+                strv_set_variable(&process->env, *env);
         if (options->user)
                 r = set_user(options->user, &process->user, err);
         if (r == 0)

@@ -82,6 +82,19 @@ static void vectors_grow_and_join(void **state)
         assert_string_equal(nothing, "");
 }
 
+static void variables_keep_their_place(void **state)
+{
+        (void)state;
+        auto_strv env = NULL;
+        strv_set_variable(&env, "PATH=/bin");
+        strv_set_variable(&env, "PATH_INFO=x");
+        strv_set_variable(&env, "PATH=");
+        strv_set_variable(&env, "bare");
+        strv_set_variable(&env, "bare");
+        auto_free char *all = strv_join(env, " ");
+        assert_string_equal(all, "PATH= PATH_INFO=x bare");
+}
+
 static void prefixes_and_suffixes(void **state)
 {
         (void)state;
@@ -99,6 +112,7 @@ int main(void)
                 cmocka_unit_test(numbers_are_strict),
                 cmocka_unit_test(sizes_read_as_docker_reads_them),
                 cmocka_unit_test(vectors_grow_and_join),
+                cmocka_unit_test(variables_keep_their_place),
                 cmocka_unit_test(prefixes_and_suffixes),
         };
         return cmocka_run_group_tests_name("base-str", tests, NULL, NULL);
