@@ -2,11 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/auto.h"
@@ -14,12 +12,12 @@
 #include "base/str.h"
 #include "engine/bundle.h"
 #include "engine/spec.h"
+#include "sys/caps.h"
 #include "sys/namespace.h"
 
-#define DEFAULT_USER     "isle"
-#define RANGES_SIZE_MAX  ((size_t)4 << 20)
-#define RANGE_SMALLEST   65536 /* an image may use any 16-bit id */
-#define CAPABILITY_PARTS 2
+#define DEFAULT_USER    "isle"
+#define RANGES_SIZE_MAX ((size_t)4 << 20)
+#define RANGE_SMALLEST  65536 /* an image may use any 16-bit id */
 
 /* The first line "name:first:count" of the name's with a range that is large enough. */
 static int find_range(const char *path, const char *name, uint32_t *ret_first, uint32_t *ret_count,
@@ -112,25 +110,14 @@ int remap_namespace(const struct id_remap *remap, int *ret_fd, struct err *err)
         return namespace_user_create(&uids, 1, &gids, 1, ret_fd, err);
 }
 
-/* Changing the file system's ids takes the capabilities over files from a thread. */
-static int raise_capabilities(struct err *err)
-{
-        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-        struct __user_cap_data_struct data[CAPABILITY_PARTS];
-        if (syscall(SYS_capget, &header, data) < 0)
-                return err_set(err, errno, "capget");
-        for (size_t i = 0; i < CAPABILITY_PARTS; i++)
-                data[i].effective = data[i].permitted;
-        return syscall(SYS_capset, &header, data) < 0 ? err_set(err, errno, "capset") : 0;
-}
-
 int remap_enter(const struct id_remap *remap, struct err *err)
 {
         if (!remap->on)
                 return 0;
         setfsgid(remap->gid);
         setfsuid(remap->uid);
-        return raise_capabilities(err);
+        /* The change took the capabilities over files from this thread. */
+        return caps_raise_permitted(err);
 }
 
 void remap_leave(const struct id_remap *remap)

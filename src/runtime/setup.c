@@ -50,19 +50,6 @@ static int set_ids(const struct setup *setup, struct err *err)
         return 0;
 }
 
-/* Raises what is permitted, so that the filter can be loaded after the user was
- * changed. */
-static int raise_permitted(struct err *err)
-{
-        struct caps_sets sets;
-        int r = caps_get(&sets, err);
-        if (r < 0)
-                return r;
-        sets.effective = sets.permitted;
-        sets.ambient = 0;
-        return caps_set(&sets, err);
-}
-
 /* The directory must be below the root we entered: a descriptor of the host that
  * leaked, or /proc/self/fd/N as cwd, would be a way out. */
 static int change_directory(const char *cwd, bool is_there, struct err *err)
@@ -226,8 +213,8 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
         if (oci->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return err_set(err, errno, "set no_new_privs");
         bool early = filtered && !oci->no_new_privileges;
-        if (early && oci->user.uid != 0)
-                r = raise_permitted(err);
+        if (early && oci->user.uid != 0) /* loading the filter needs them */
+                r = caps_raise_permitted(err);
         if (r == 0 && !early)
                 r = give_up_privileges(setup, err);
         if (r == 0)

@@ -172,7 +172,7 @@ static int set_ambient(uint64_t mask, struct err *err)
         return 0;
 }
 
-int caps_set(const struct caps_sets *sets, struct err *err)
+static int kernel_capset(const struct caps_sets *sets, struct err *err)
 {
         struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
         struct __user_cap_data_struct data[2] = {
@@ -183,5 +183,21 @@ int caps_set(const struct caps_sets *sets, struct err *err)
         };
         if (syscall(SYS_capset, &header, data) < 0)
                 return refused(sets, errno, err);
-        return set_ambient(sets->ambient, err);
+        return 0;
+}
+
+int caps_set(const struct caps_sets *sets, struct err *err)
+{
+        int r = kernel_capset(sets, err);
+        return r == 0 ? set_ambient(sets->ambient, err) : r;
+}
+
+int caps_raise_permitted(struct err *err)
+{
+        struct caps_sets sets;
+        int r = caps_get(&sets, err);
+        if (r < 0)
+                return r;
+        sets.effective = sets.permitted;
+        return kernel_capset(&sets, err);
 }

@@ -30,3 +30,5 @@ int caps_drop_bounding(uint64_t mask, struct err *err);
 /* capset of effective, permitted, inheritable, then ambient. What the kernel
  * refuses is an error naming the first capability that cannot be had. */
 int caps_set(const struct caps_sets *sets, struct err *err);
+/* Makes effective again what a change of user took away; the other sets stay. */
+int caps_raise_permitted(struct err *err);

@@ -54,12 +54,28 @@ static void what_we_have_is_within_bounds(void **state)
         assert_in_range(caps_last(), CAP_AUDIT_READ, 63);
 }
 
+static void what_is_permitted_is_raised_again(void **state)
+{
+        (void)state;
+        struct caps_sets before, lowered, after;
+        assert_int_equal(caps_get(&before, NULL), 0);
+        lowered = before;
+        lowered.effective = 0;
+        assert_int_equal(caps_set(&lowered, NULL), 0);
+        assert_int_equal(caps_raise_permitted(NULL), 0);
+        assert_int_equal(caps_get(&after, NULL), 0);
+        assert_true(after.effective == before.permitted);
+        assert_true(after.inheritable == before.inheritable);
+        assert_int_equal(caps_set(&before, NULL), 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(names_go_both_ways),
                 cmocka_unit_test(masks_leave_out_what_is_unknown_and_tell),
                 cmocka_unit_test(what_we_have_is_within_bounds),
+                cmocka_unit_test(what_is_permitted_is_raised_again),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
