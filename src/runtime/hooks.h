@@ -16,7 +16,7 @@ struct hook_state {
         char *const *annotations;
 };
 
-/* Stops at the first that fails: "error running createRuntime hook #0: …". */
+/* Stops at the first that fails: "error running hook createRuntime #0: …". */
 int hooks_run(const struct hook_set *set, const struct hook_state *state, struct err *err);
 /* Each, whatever the others did; failures are warnings. */
 void hooks_run_all(const struct hook_set *set, const struct hook_state *state);
