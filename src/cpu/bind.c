@@ -132,6 +132,7 @@ static const struct {
         F(INVD, exec_wbinvd),
         F(WBINVD, exec_wbinvd),
         F(CACHE_LINE, exec_cache_line),
+        F(VMCALL, exec_hypercall),
         F(XGETBV, exec_xgetbv),
         F(XSETBV, exec_xsetbv),
         F(RDFSBASE, exec_fsgsbase),
@@ -166,7 +167,7 @@ static uint16_t address_offset(unsigned n)
 {
         if (n == REG_NONE)
                 return offsetof(struct cpu, zero);
-        if (n == REG_RIP)
+        if (n == BASE_RIP)
                 return offsetof(struct cpu_state, rip);
         return (uint16_t)(offsetof(struct cpu_state, gpr) + 8 * n);
 }

@@ -73,6 +73,7 @@
 #define EFER_LME     0x100u
 #define EFER_LMA     0x400u
 #define EFER_NXE     0x800u
+#define DR6_BS       0x4000u
 #define EFER_ALLOWED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 
 #define RF_FIXED 0x2u
@@ -119,7 +120,9 @@ enum vector {
 #define PEND_INIT        0x4u
 #define PEND_SIPI        0x8u
 #define PEND_KICK        0x10u
-#define PEND_SIPI_VECTOR 24 /* shift */
+#define PEND_CODE        0x20u /* another vCPU marked or changed code */
+#define PEND_NMI_AGAIN   0x40u /* a second NMI before the first was seen */
+#define PEND_SIPI_VECTOR 24    /* shift */
 
 /* Privilege contexts of data accesses, one TLB table each. */
 enum mem_context {
@@ -133,13 +136,34 @@ enum mem_context {
 enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
 #define TLB_ENTRIES 1024u
-#define TLB_NOTHING UINT64_MAX
 
-struct tlb_entry {
-        uint64_t read, write, fetch; /* linear page, TLB_NOTHING when not allowed */
-        uintptr_t addend;            /* host address = linear + addend */
-        uint64_t gpa;                /* guest physical page | 1 when global */
+/* One table of the software TLB, direct-mapped by linear page. A tag is the page
+ * negated, so that linear + tag is the offset in the page on a hit and out of
+ * range otherwise; arrays rather than structs, because translated code indexes
+ * them by 8. An empty tag (tlb_nothing()) hits nowhere in its own place. */
+struct tlb {
+        uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES], fetch[TLB_ENTRIES];
+        uint8_t *host[TLB_ENTRIES]; /* the page in our memory */
+        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | 1 when global */
+        uint64_t used[TLB_ENTRIES / 64], used_global[TLB_ENTRIES / 64]; /* places to flush */
 };
+
+static inline unsigned tlb_index(uint64_t linear)
+{
+        return linear >> 12 & (TLB_ENTRIES - 1);
+}
+
+static inline uint64_t tlb_tag(uint64_t linear)
+{
+        return -(linear & ~PAGE_MASK);
+}
+
+/* The tag of a page that belongs elsewhere, and not next door: an access that
+ * begins in front of a page must not seem to reach into it. */
+static inline uint64_t tlb_nothing(unsigned index)
+{
+        return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
+}
 
 #define CPU_CPUID_LEAVES 14
 
@@ -155,6 +179,7 @@ struct step {
         uint8_t blocked;       /* enum unit it needs */
         uint8_t count_in_cl;   /* shifts */
         uint8_t size;          /* bytes of the operation */
+        uint8_t bytes[16];     /* what was decoded */
         struct insn i;
 };
 
@@ -170,13 +195,15 @@ struct block {
         struct block *next; /* same hash */
         uint32_t generation;
         uint16_t length; /* steps */
+        uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
-        bool dead;
+        uint8_t key;     /* translate_key it was translated for */
+        uint32_t code;   /* offset in the code cache, 0: not translated */
 };
 
-#define BLOCK_POOL   16384u
-#define STEP_POOL    65536u
-#define BLOCK_HASH   8192u
+#define BLOCK_POOL   65536u
+#define STEP_POOL    262144u
+#define BLOCK_HASH   32768u
 #define JUMP_ENTRIES 4096u
 
 struct jump_entry {
@@ -203,6 +230,33 @@ struct thunk_pool {
         unsigned length;
 };
 
+#define JUMP_PLACES 2048u
+
+/* Where indirect jumps of translated code go, per context: linear address
+ * negated, code, and the page it is on. */
+struct jump_table {
+        uint64_t negated[JUMP_PLACES];
+        const uint8_t *code[JUMP_PLACES];
+        uint64_t page[JUMP_PLACES];
+};
+
+struct translated_exit;
+struct translated_fault;
+
+/* The code cache of a vCPU; see translate.h. */
+struct translator {
+        bool on;
+        uint8_t *writable;         /* NULL: the host lacks what it takes */
+        const uint8_t *executable; /* the same memory */
+        uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
+        uint32_t helper, leave;    /* offsets of trampolines */
+        struct translated_exit *exits;
+        uint32_t exits_length;
+        struct translated_fault *faults; /* by ascending address */
+        uint32_t faults_length;
+        const uint8_t *(*enter)(struct cpu *cpu, const uint8_t *code);
+};
+
 struct fault {
         int vector;
         uint32_t error;
@@ -213,18 +267,30 @@ struct cpu {
         struct cpu_state s; /* must be first: offsets in thunks */
         uint64_t zero;      /* what an absent address register reads */
 
+        /* what translated code reads and writes through GS */
+        struct cpu *self;
+        uint64_t host_rsp;
+        uint64_t page_linear; /* linear address of the page the code is of */
+        uint64_t target;      /* of an indirect jump; a code address while entering */
+        uint64_t spilled_rcx;
+        uint64_t page_number_bits; /* pext masks */
+        uint64_t page_bits, jump_bits;
+        uint32_t exit_index;
+        _Atomic uint32_t poll; /* somebody wants the dispatcher */
+
         /* derived from the state by cpu_mode_changed() */
-        struct tlb_entry *tlb; /* of the current context */
-        uint64_t seg_base[8];  /* effective; 0 for ES CS SS DS in 64-bit mode */
-        bool long_mode;        /* EFER.LMA */
-        bool code64;           /* LMA and CS.L */
-        bool legacy;           /* not code64: segments and masks matter */
-        bool slow;             /* TF, breakpoints: one instruction at a time */
+        struct tlb *tlb;      /* of the current context */
+        uint64_t seg_base[8]; /* effective; 0 for ES CS SS DS in 64-bit mode */
+        bool long_mode;       /* EFER.LMA */
+        bool code64;          /* LMA and CS.L */
+        bool legacy;          /* not code64: segments and masks matter */
+        bool slow;            /* TF, breakpoints: one instruction at a time */
         uint8_t cpl;
         uint8_t context;             /* enum mem_context */
         uint8_t mode;                /* code_mode() */
         uint8_t blocked[UNIT_COUNT]; /* 0 or the vector to raise */
         uint64_t jump_key;
+        uint8_t translate_key; /* what translated code depends on beside the bytes */
 
         /* what is running */
         const struct step *step; /* NULL between instructions */
@@ -236,6 +302,7 @@ struct cpu {
         int delivering;           /* vector being delivered, -1 none */
         bool delivering_external; /* EXT bit of error codes */
         uint64_t debug_hits;      /* DR6 bits found during the instruction */
+        uint64_t debug_held;      /* of a MOV SS, for after the next instruction */
         uint64_t exception_dr6;   /* DR6 bits for the #DB being raised */
         bool code_changed;        /* the block was stopped: REP must look up */
         bool unmasked_simd;       /* guest MXCSR has unmasked exceptions */
@@ -259,7 +326,7 @@ struct cpu {
 
         uint8_t bounce[576] __attribute__((aligned(64)));
         uint8_t fx[512] __attribute__((aligned(64)));
-        struct tlb_entry tlbs[CTX_COUNT][TLB_ENTRIES];
+        struct tlb tlbs[CTX_COUNT];
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block *block_hash[BLOCK_HASH];
         struct block *blocks;
@@ -268,11 +335,17 @@ struct cpu {
         struct block single; /* uncached: page-crossing or stepped instruction */
         struct step single_step[1];
         struct thunk_pool thunks;
+        struct translator translator;
+        uint8_t translation;                     /* enum cpu_translation */
+        const struct translated_exit *came_from; /* how translated code was left last */
+        struct jump_table jump_tables[CTX_CHECKED];
+        char signal_stack[65536]; /* frames hold all of the host's registers */
 };
 
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
 void cpu_mode_changed(struct cpu *cpu);
+void cpu_pend(struct cpu *cpu, uint32_t bits);
 /* Ends the current block after this instruction. */
 static inline void cpu_stop_block(struct cpu *cpu)
 {
@@ -280,6 +353,8 @@ static inline void cpu_stop_block(struct cpu *cpu)
         cpu->end = cpu->step + 1;
 }
 void cpu_code_flush(struct cpu *cpu);
+/* The current block that starts at this guest physical address, if it is decoded. */
+const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa);
 __attribute__((noreturn)) void cpu_unimplemented(struct cpu *cpu);
 
 /* ---- event.c ---- */
@@ -292,7 +367,19 @@ enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWAR
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);
 #define cpu_gp(cpu) cpu_raise_error((cpu), VEC_GP, 0)
 
+/* ---- task.c ---- */
+
+enum task_switch { TASK_JUMP, TASK_CALL, TASK_IRET };
+/* To the task of a TSS selector; interrupts are calls. `flags` is what is saved of the
+ * old task's. rip is where that goes on. May raise. */
+void cpu_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch kind, uint64_t flags);
+
+/* ---- exec_system.c ---- */
+
+void cpu_load_cr3(struct cpu *cpu, uint64_t value);
+
 /* ---- mmu.c ---- */
+void cpu_tlb_init(struct cpu *cpu);
 void cpu_tlb_flush(struct cpu *cpu, bool global_too);
 void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
 /* Linear to guest physical; raises #PF. */
@@ -310,6 +397,8 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size);
 uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa);
 uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write);
 void cpu_mark_code(struct cpu *cpu, uint64_t gpa);
+/* Catches up with code marked or changed by others. */
+void cpu_code_catch_up(struct cpu *cpu);
 bool cpu_pdptes_valid(struct cpu *cpu);
 /* Segmented address in other than 64-bit code: checks type and limit. */
 uint64_t cpu_linear_legacy(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
@@ -328,6 +417,9 @@ void cpu_set_flags(struct cpu *cpu, uint64_t value, uint64_t mask);
 struct cpu_segment cpu_stack_for_interrupt(struct cpu *cpu, uint16_t selector, unsigned cpl);
 void cpu_load_ldt(struct cpu *cpu, uint16_t selector);
 void cpu_load_tr(struct cpu *cpu, uint16_t selector);
+/* The same in a task switch: what is wrong with them is an #TS. */
+void cpu_load_ldt_for_task(struct cpu *cpu, uint16_t selector);
+void cpu_load_data_for_task(struct cpu *cpu, unsigned seg, uint16_t selector);
 /* Jump within the code segment: canonical or limit check, then rip. */
 void cpu_jump(struct cpu *cpu, uint64_t target, unsigned opsize);
 void cpu_load_cs64(struct cpu *cpu, uint16_t selector, unsigned dpl, bool l);
@@ -360,10 +452,10 @@ uint64_t cpu_tsc(struct cpu *cpu);
 /* ---- inline accessors ---- */
 static inline void *mem_host(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
 {
-        const struct tlb_entry *e = &cpu->tlb[linear >> 12 & (TLB_ENTRIES - 1)];
-        if (likely((write ? e->write : e->read) == (linear & ~PAGE_MASK) &&
-                   (linear & PAGE_MASK) + size <= PAGE_SIZE_BYTES))
-                return (void *)(linear + e->addend);
+        unsigned i = tlb_index(linear);
+        uint64_t offset = linear + (write ? cpu->tlb->write[i] : cpu->tlb->read[i]);
+        if (likely(offset <= PAGE_SIZE_BYTES - size))
+                return cpu->tlb->host[i] + offset;
         return NULL;
 }
 

@@ -19,10 +19,10 @@
  * DMA, loader, debugger) calls cpu_memory_written() afterwards, so that decoded
  * code of those pages is dropped.
  *
- * What is not implemented raises #UD (or, for whole mechanisms such as task
- * switches, #GP) in the guest and is counted in cpu_counters.unimplemented.
+ * What is not implemented raises #UD (or, for whole mechanisms such as call
+ * gates, #GP) in the guest and is counted in cpu_counters.unimplemented.
  *
- * Limits: no virtual-8086 mode, no hardware task switch, no call gates, no SMM,
+ * Limits: no virtual-8086 mode, no call gates, no SMM,
  * VMX/SVM, 5-level paging, AVX-512, MONITOR/MWAIT, TSX, CET, PKU. CPUID says so.
  *
  * Source: Intel SDM volumes 2 and 3 (rev. 084), AMD APM volumes 2 to 5.
@@ -33,6 +33,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -103,8 +104,9 @@ struct cpu_state {
         uint32_t activity;        /* enum cpu_activity */
         uint8_t interrupt_shadow; /* after STI or MOV SS: one instruction */
         uint8_t nmi_blocked;      /* until IRET */
-        uint8_t nmi_pending;      /* latched, not yet delivered */
-        uint8_t reserved[21];     /* 0; keeps the size a multiple of 32 */
+        uint8_t nmi_pending;      /* how many are latched, not yet delivered: 0 to 2 */
+        uint8_t speculation;      /* SPEC_CTRL: stored, without effect */
+        uint8_t reserved[20];     /* 0; keeps the size a multiple of 32 */
 };
 
 /* A range of guest physical memory backed by host memory; page aligned. */
@@ -114,7 +116,8 @@ struct cpu_slot {
         bool read_only; /* writes go to the bus */
 };
 
-#define CPU_SLOTS 32
+#define CPU_SLOTS       32
+#define CPU_MEMORY_CPUS 64
 
 /* Zero it, fill `slots`, then cpu_memory_init(). */
 struct cpu_memory {
@@ -124,11 +127,16 @@ struct cpu_memory {
          * that every write moves on. Owned by this structure. */
         uint32_t *code_generation;
         uint64_t pages;
+        /* The vCPUs that look at it; they are told when its code changes. */
+        struct cpu *cpus[CPU_MEMORY_CPUS];
+        atomic_uint cpus_length;
 };
 
 int cpu_memory_init(struct cpu_memory *memory, struct err *err);
 void cpu_memory_finish(struct cpu_memory *memory);
-/* THREAD-SAFE. Tells that guest memory changed by other means than a vCPU. */
+/* THREAD-SAFE. Tells that guest memory changed by other means than a vCPU. vCPUs that
+ * run drop what they know of the page soon, at the latest before they take an
+ * interrupt or touch a device. */
 void cpu_memory_written(struct cpu_memory *memory, uint64_t gpa, uint64_t size_bytes);
 
 /* The machine as the processor sees it. Callbacks run on the vCPU's thread; a
@@ -151,6 +159,9 @@ struct cpu_bus {
         /* CR8 and the APIC's task priority are one register (0..15). */
         void (*tpr_changed)(void *arg, uint8_t cr8);
         uint8_t (*tpr_read)(void *arg);
+        /* VMCALL and VMMCALL of the kernel, in KVM's convention: the number in RAX, arguments
+         * in RBX, RCX, RDX and RSI. NULL: they are undefined. */
+        uint64_t (*hypercall)(void *arg, uint64_t number, const uint64_t arguments[4]);
         /* May amend what CPUID reports (topology, APIC id, hypervisor leaves). */
         void (*cpuid)(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 };
@@ -167,6 +178,7 @@ enum cpu_exit {
 struct cpu_counters {
         uint64_t instructions;
         uint64_t blocks_run, blocks_decoded, blocks_invalidated;
+        uint64_t blocks_translated, translated_runs, helper_steps, code_flushes;
         uint64_t tlb_misses, tlb_flushes, page_walks;
         uint64_t thunks_made, thunk_flushes;
         uint64_t exceptions, interrupts;
@@ -194,6 +206,12 @@ void cpu_state_changed(struct cpu *cpu);
 /* Runs at most `budget` instructions; an exception or interrupt delivered counts
  * as one, and so does each part of a REP that was interrupted. */
 enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget);
+#define CPU_NO_BUDGET UINT64_MAX
+
+/* Instructions are counted by the interpreter only: a run with a budget is
+ * interpreted. Without one, blocks that run often are translated, unless: */
+enum cpu_translation { CPU_TRANSLATE_HOT, CPU_TRANSLATE_ALWAYS, CPU_TRANSLATE_NEVER };
+void cpu_set_translation(struct cpu *cpu, enum cpu_translation translation);
 
 /* THREAD-SAFE inputs. */
 void cpu_set_irq(struct cpu *cpu, bool raised); /* level: the APIC has something */

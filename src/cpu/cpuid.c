@@ -21,9 +21,9 @@
  * ERMS INVPCID SMAP CLFLUSHOPT CLWB. */
 #define L7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
 #define L7_EBX_OURS (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23) | BIT(24))
-#define L7_ECX      (BIT(2) | BIT(22)) /* UMIP RDPID */
-#define L7_EDX      BIT(4)             /* FSRM */
-#define LD1_EAX     (BIT(0) | BIT(1))  /* XSAVEOPT XSAVEC */
+#define L7_ECX      (BIT(2) | BIT(22))           /* UMIP RDPID */
+#define L7_EDX      (BIT(4) | BIT(26) | BIT(29)) /* FSRM SPEC_CTRL ARCH_CAPABILITIES */
+#define LD1_EAX     (BIT(0) | BIT(1))            /* XSAVEOPT XSAVEC */
 /* LAHF, LZCNT (host), PREFETCHW */
 #define E1_ECX_OURS (BIT(0) | BIT(8))
 #define E1_ECX_HOST BIT(5)

@@ -301,7 +301,7 @@ static int memory_32(struct cursor *c, enum decode_mode mode, struct insn *insn)
                         insn->disp_size = 4;
                 }
         } else if (rm == 5 && mod == 0) {
-                insn->base = mode == DECODE_64 ? REG_RIP : REG_NONE;
+                insn->base = mode == DECODE_64 ? BASE_RIP : REG_NONE;
                 insn->disp_size = 4;
         }
         if (mod)
@@ -513,7 +513,7 @@ static void note_flags(struct insn *insn)
         bool shift = insn->op >= OP_ROL && insn->op <= OP_SHRD;
         if (shift) {
                 /* A zero count changes nothing; RCL by 9 or 17 may be zero too. */
-                uint8_t counts = insn->opsize == 8 ? 63 : 31;
+                uint8_t counts = insn_operand_size(insn, insn->row->operands[0]) == 8 ? 63 : 31;
                 if (insn->gpr_read & 2 || (insn->imm_size && !(insn->imm & counts)) ||
                     insn->op == OP_RCL || insn->op == OP_RCR)
                         insn->eflags.read |= insn->eflags.write;

@@ -189,6 +189,7 @@ enum insn_pp { PP_NONE, PP_66, PP_F3, PP_F2 };
         X(INVD)                                                                                    \
         X(WBINVD)                                                                                  \
         X(CACHE_LINE)                                                                              \
+        X(VMCALL)                                                                                  \
         X(XGETBV)                                                                                  \
         X(XSETBV)                                                                                  \
         X(RDFSBASE)                                                                                \
@@ -429,7 +430,7 @@ struct opcode {
 
 #define INSN_SIZE_LIMIT 15
 #define REG_NONE        0xff
-#define REG_RIP         16
+#define BASE_RIP        16
 
 struct insn {
         const struct opcode *row;
@@ -453,7 +454,7 @@ struct insn {
         bool has_modrm, is_mem;
         bool mem_read, mem_write, mem_aligned; /* aligned: #GP when not */
         uint8_t reg, rm, vvvv, is4;            /* extended register numbers */
-        uint8_t base, index, scale, seg;       /* memory operand; REG_NONE, REG_RIP */
+        uint8_t base, index, scale, seg;       /* memory operand; REG_NONE, BASE_RIP */
         uint8_t modrm_at, disp_at, disp_size, imm_at, imm_size; /* for re-encoding */
 };
 

@@ -227,6 +227,7 @@ const struct decode_implicit decode_implicit[INSN_OP_COUNT] = {
         [OP_SYSRET] = { rCX | R11, 0 },
         [OP_SYSENTER] = { 0, rSP },
         [OP_SYSEXIT] = { rCX | rDX, rSP },
+        [OP_VMCALL] = { rAX | rBX | rCX | rDX | rSI, rAX },
         [OP_XGETBV] = { rCX, rAX | rDX },
         [OP_XSETBV] = { rCX | rAX | rDX, 0 },
         [OP_XSAVE] = { rAX | rDX, 0 },

@@ -61,6 +61,8 @@ struct gate {
         bool present;
 };
 
+#define GATE_TASK 5
+
 static struct gate gate_read(struct cpu *cpu, int vector, enum interrupt_kind kind)
 {
         unsigned size = cpu->long_mode ? 16 : 8;
@@ -78,12 +80,9 @@ static struct gate gate_read(struct cpu *cpu, int vector, enum interrupt_kind ki
                 .ist = cpu->long_mode ? d[0] >> 32 & 7 : 0,
         };
         bool known = g.type == 14 || g.type == 15 ||
-                     (!cpu->long_mode && (g.type == 6 || g.type == 7));
-        if (!known) {
-                if (g.type == 5 && !cpu->long_mode)
-                        cpu->counters.unimplemented++; /* task gate */
+                     (!cpu->long_mode && (g.type == GATE_TASK || g.type == 6 || g.type == 7));
+        if (!known)
                 cpu_raise_error(cpu, VEC_GP, error);
-        }
         if (kind == INTERRUPT_SOFTWARE && g.dpl < cpu->cpl)
                 cpu_raise_error(cpu, VEC_GP, error);
         if (!g.present)
@@ -172,6 +171,20 @@ static void handler_push(struct cpu *cpu, struct handler_stack *st, uint64_t val
         st->rsp = (st->rsp & ~st->mask) | sp;
 }
 
+/* The error code goes to the stack of the new task. */
+static void interrupt_by_task(struct cpu *cpu, uint16_t selector, uint64_t flags,
+                              const uint32_t *error)
+{
+        cpu_task_switch(cpu, selector, TASK_CALL, flags);
+        if (!error)
+                return;
+        struct handler_stack st = { cpu->s.seg[CPU_SS], cpu->s.gpr[CPU_RSP], 0xffff };
+        if (st.ss.attributes & ATTR_DB)
+                st.mask = 0xffffffff;
+        handler_push(cpu, &st, *error, cpu->s.tr.attributes & 8 ? 4 : 2, cpu->cpl);
+        cpu->s.gpr[CPU_RSP] = st.rsp;
+}
+
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error)
 {
         if (!(cpu->s.cr0 & CR0_PE)) {
@@ -179,15 +192,19 @@ void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const 
                 return;
         }
         struct gate g = gate_read(cpu, vector, kind);
-        unsigned cpl;
-        struct cpu_segment cs = handler_segment(cpu, g.selector, &cpl);
-        struct handler_stack st = handler_stack(cpu, &g, cpl);
-        unsigned size = cpu->long_mode ? 8 : g.type & 8 ? 4 : 2;
         uint64_t flags = cpu->s.rflags;
         bool fault = kind == INTERRUPT_EXCEPTION && vector != VEC_DB && vector != VEC_BP &&
                      vector != VEC_OF;
         if (fault)
                 flags |= RF_RF;
+        if (g.type == GATE_TASK) {
+                interrupt_by_task(cpu, g.selector, flags, error);
+                return;
+        }
+        unsigned cpl;
+        struct cpu_segment cs = handler_segment(cpu, g.selector, &cpl);
+        struct handler_stack st = handler_stack(cpu, &g, cpl);
+        unsigned size = cpu->long_mode ? 8 : g.type & 8 ? 4 : 2;
         uint64_t offset = size == 2 ? g.offset & 0xffff : g.offset;
         if (cpu->long_mode ? !canonical(offset) : offset > cs.limit)
                 cpu_gp(cpu);
@@ -234,11 +251,13 @@ void cpu_deliver_fault(struct cpu *cpu)
             (first == VEC_PF && (f.vector == VEC_PF || contributory(f.vector))))
                 f = (struct fault){ VEC_DF, 0, cpu->s.cr0 & CR0_PE };
         if (f.vector == VEC_DB) {
-                cpu->s.dr6 |= cpu->exception_dr6;
+                /* B0 to B3 tell of this exception; software clears the rest. */
+                cpu->s.dr6 = (cpu->s.dr6 & ~0xfull) | cpu->exception_dr6;
                 cpu->s.dr7 &= ~0x2000ull; /* GD */
         }
         cpu->delivering = f.vector;
         cpu->s.interrupt_shadow = false;
+        cpu->s.activity = CPU_RUNNING; /* a trap after HLT ends it */
         cpu_interrupt(cpu, f.vector, INTERRUPT_EXCEPTION, f.has_error ? &f.error : NULL);
         cpu->delivering = -1;
 }

@@ -113,6 +113,7 @@
         X(exec_cli)                                                                                \
         X(exec_sti)                                                                                \
         X(exec_ac)                                                                                 \
+        X(exec_hypercall)                                                                          \
         X(exec_hlt)                                                                                \
         X(exec_wbinvd)                                                                             \
         X(exec_cache_line)                                                                         \

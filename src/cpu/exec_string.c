@@ -91,8 +91,9 @@ void exec_movs(struct cpu *cpu, const struct step *st)
 
 static void fill(uint8_t *dst, uint64_t value, unsigned size, uint64_t n)
 {
-        if (size == 1)
-                memset(dst, (int)value, n);
+        uint64_t spread = (uint8_t)value * (UINT64_MAX / 255), mask = UINT64_MAX >> (64 - 8 * size);
+        if (((value ^ spread) & mask) == 0)
+                memset(dst, (int)value, n * size);
         else
                 for (uint64_t i = 0; i < n; i++)
                         memcpy(dst + i * size, &value, size);

@@ -1,6 +1,8 @@
 /* Privileged and system instructions. */
 #include "cpu/exec.h"
 
+#include <errno.h>
+
 #define RAX_AT offsetof(struct cpu_state, gpr)
 
 static void need_cpl0(struct cpu *cpu)
@@ -201,7 +203,7 @@ static void set_cr0(struct cpu *cpu, uint64_t value)
         cpu_mode_changed(cpu);
 }
 
-static void set_cr3(struct cpu *cpu, uint64_t value)
+void cpu_load_cr3(struct cpu *cpu, uint64_t value)
 {
         if (cpu->s.cr4 & CR4_PCIDE)
                 value &= ~(1ull << 63);
@@ -271,7 +273,7 @@ void exec_mov_to_cr(struct cpu *cpu, const struct step *st)
                 cpu->s.cr2 = value;
                 break;
         case 3:
-                set_cr3(cpu, value);
+                cpu_load_cr3(cpu, value);
                 break;
         case 4:
                 set_cr4(cpu, value);
@@ -513,6 +515,23 @@ void exec_hlt(struct cpu *cpu, const struct step *st)
         cpu->s.activity = CPU_HALTED;
 }
 
+/* One instruction for both vendors' opcodes: code made for either works. */
+void exec_hypercall(struct cpu *cpu, const struct step *st)
+{
+        (void)st;
+        if (!cpu->bus->hypercall)
+                cpu_raise(cpu, VEC_UD);
+        uint64_t mask = cpu->code64 ? UINT64_MAX : UINT32_MAX;
+        const uint64_t *r = cpu->s.gpr;
+        const uint64_t arguments[4] = { r[CPU_RBX] & mask, r[CPU_RCX] & mask, r[CPU_RDX] & mask,
+                                        r[CPU_RSI] & mask };
+        uint64_t result = (uint64_t)-EPERM;
+        cpu_code_catch_up(cpu); /* it may send interrupts */
+        if (cpu->cpl == 0)
+                result = cpu->bus->hypercall(cpu->bus->arg, r[CPU_RAX] & mask, arguments);
+        cpu->s.gpr[CPU_RAX] = result & mask;
+}
+
 /* ---- fast system calls ---- */
 
 static void flat_segment(struct cpu *cpu, unsigned seg, uint16_t selector, unsigned dpl,
@@ -570,6 +589,10 @@ void exec_sysret(struct cpu *cpu, const struct step *st)
                             wide);
         cpu->s.rip = wide ? target : (uint32_t)target;
         cpu_set_flags(cpu, flags, mask);
+        if (cpu->s.rflags & FLAG_TF) { /* as if the SYSCALL had just been stepped over */
+                cpu->step = NULL;      /* which is complete */
+                cpu_raise_debug(cpu, DR6_BS);
+        }
 }
 
 void exec_sysenter(struct cpu *cpu, const struct step *st)

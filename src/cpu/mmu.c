@@ -1,5 +1,5 @@
 /* Paging, the software TLB, physical memory and the bus. */
-#include "cpu/core.h"
+#include "cpu/translate.h"
 
 #include <string.h>
 
@@ -49,24 +49,36 @@ void cpu_memory_finish(struct cpu_memory *memory)
 }
 
 /* The page's decoded code is out of date: moves its generation on, unmarked. */
-static void page_written(struct cpu_memory *memory, uint64_t page)
+static void tell_others(const struct cpu_memory *memory, const struct cpu *but)
+{
+        unsigned length = atomic_load(&memory->cpus_length);
+        for (unsigned i = 0; i < length; i++)
+                if (memory->cpus[i] != but)
+                        cpu_pend(memory->cpus[i], PEND_CODE);
+}
+
+static bool page_written(struct cpu_memory *memory, uint64_t page)
 {
         if (page >= memory->pages)
-                return;
+                return false;
         uint32_t old = __atomic_load_n(&memory->code_generation[page], __ATOMIC_RELAXED);
         while (old & 1) {
                 if (__atomic_compare_exchange_n(&memory->code_generation[page], &old, old + 1, true,
                                                 __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-                        return;
+                        return true;
         }
+        return false;
 }
 
 void cpu_memory_written(struct cpu_memory *memory, uint64_t gpa, uint64_t size_bytes)
 {
         if (size_bytes == 0)
                 return;
+        bool code = false;
         for (uint64_t page = gpa >> 12; page <= (gpa + size_bytes - 1) >> 12; page++)
-                page_written(memory, page);
+                code |= page_written(memory, page);
+        if (code)
+                tell_others(memory, NULL);
 }
 
 static const struct cpu_slot *slot_find(const struct cpu_memory *memory, uint64_t gpa)
@@ -99,6 +111,7 @@ static void bus_write(struct cpu *cpu, uint64_t gpa, unsigned size, uint64_t val
 {
         if (!cpu->bus->mmio_write)
                 return;
+        cpu_code_catch_up(cpu);
         cpu_fpu_leave(cpu);
         cpu->bus->mmio_write(cpu->bus->arg, gpa, size, value);
         cpu_fpu_enter(cpu);
@@ -136,7 +149,10 @@ static void physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, 
         uint8_t *host = cpu_ram(cpu, gpa, true);
         if (host) {
                 memcpy(host, bytes, size);
-                page_written(cpu->memory, gpa >> 12);
+                if (page_written(cpu->memory, gpa >> 12)) {
+                        cpu_jumps_flush(cpu, true);
+                        tell_others(cpu->memory, cpu);
+                }
                 if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
                         cpu_stop_block(cpu); /* the code being executed changed */
                 return;
@@ -157,12 +173,16 @@ static void physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, 
 struct walk {
         uint64_t gpa; /* of the byte */
         bool writable, user, nx, global, dirty;
+        bool accessed; /* at every level */
         bool present, reserved;
 };
 
 static uint64_t entry_read(struct cpu *cpu, uint64_t gpa, unsigned size)
 {
+        const uint8_t *host = cpu_ram(cpu, gpa, false);
         uint64_t value = 0;
+        if (likely(host && size == 8))
+                return __atomic_load_n((const uint64_t *)(const void *)host, __ATOMIC_RELAXED);
         physical_read(cpu, gpa, (uint8_t *)&value, size);
         return value;
 }
@@ -198,7 +218,7 @@ static uint64_t reserved_bits(const struct cpu *cpu, unsigned level, uint64_t en
  * when the whole walk succeeds, by the caller's second pass with `mark`. */
 static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
 {
-        struct walk w = { .writable = true, .user = true };
+        struct walk w = { .writable = true, .user = true, .accessed = true };
         unsigned level = 4;
         uint64_t table = cpu->s.cr3 & PTE_ADR;
         if (!cpu->long_mode) {
@@ -221,6 +241,7 @@ static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
                 }
                 w.writable &= (entry & PTE_W) != 0;
                 w.user &= (entry & PTE_U) != 0;
+                w.accessed &= (entry & PTE_A) != 0;
                 w.nx |= (entry & PTE_NX) != 0;
                 bool leaf = level == 1 || (entry & PTE_PS && level <= 3);
                 if (mark)
@@ -239,7 +260,7 @@ static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
 
 static struct walk walk_32(struct cpu *cpu, uint64_t linear, uint64_t mark)
 {
-        struct walk w = { .writable = true, .user = true };
+        struct walk w = { .writable = true, .user = true, .accessed = true };
         uint64_t table = cpu->s.cr3 & 0xfffff000;
         for (unsigned level = 2;; level--) {
                 unsigned shift = level == 2 ? 22 : 12;
@@ -254,6 +275,7 @@ static struct walk walk_32(struct cpu *cpu, uint64_t linear, uint64_t mark)
                 }
                 w.writable &= (entry & PTE_W) != 0;
                 w.user &= (entry & PTE_U) != 0;
+                w.accessed &= (entry & PTE_A) != 0;
                 bool leaf = level == 1 || large;
                 if (mark)
                         entry_mark(cpu, at, entry, leaf ? mark : PTE_A);
@@ -331,27 +353,34 @@ static _Noreturn void page_fault(struct cpu *cpu, uint64_t linear, const struct 
         cpu_raise_error(cpu, VEC_PF, error);
 }
 
+static void tlb_drop(struct tlb *t, unsigned i)
+{
+        t->read[i] = t->write[i] = t->fetch[i] = tlb_nothing(i);
+}
+
 static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                      enum mem_context context)
 {
-        struct tlb_entry *e = &cpu->tlbs[context][linear >> 12 & (TLB_ENTRIES - 1)];
-        uint64_t page = linear & ~PAGE_MASK, gpa = w->gpa & ~PAGE_MASK;
+        struct tlb *t = &cpu->tlbs[context];
+        unsigned i = tlb_index(linear);
+        uint64_t tag = tlb_tag(linear), gpa = w->gpa & ~PAGE_MASK;
         uint8_t *host = cpu_ram(cpu, gpa, false);
         if (!host)
                 return;
-        bool keep = e->gpa == (gpa | w->global) && (e->read == page || e->fetch == page);
+        bool keep = t->gpa[i] == (gpa | w->global) && (t->read[i] == tag || t->fetch[i] == tag);
         if (!keep)
-                *e = (struct tlb_entry){ TLB_NOTHING, TLB_NOTHING, TLB_NOTHING, 0, 0 };
-        e->addend = (uintptr_t)host - page;
-        e->gpa = gpa | w->global;
+                tlb_drop(t, i);
+        t->host[i] = host;
+        t->gpa[i] = gpa | w->global;
+        (w->global ? t->used_global : t->used)[i / 64] |= 1ull << i % 64;
         if (allowed(cpu, w, ACCESS_READ, context))
-                e->read = page;
+                t->read[i] = tag;
         if (allowed(cpu, w, ACCESS_FETCH, context))
-                e->fetch = page;
+                t->fetch[i] = tag;
         bool code = gpa >> 12 < cpu->memory->pages &&
                     __atomic_load_n(&cpu->memory->code_generation[gpa >> 12], __ATOMIC_ACQUIRE) & 1;
         if (w->dirty && !code && cpu_ram(cpu, gpa, true) && allowed(cpu, w, ACCESS_WRITE, context))
-                e->write = page;
+                t->write[i] = tag;
 }
 
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
@@ -366,7 +395,7 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
         struct walk w = walk(cpu, linear, 0);
         if (!w.present || !allowed(cpu, &w, access, context))
                 page_fault(cpu, linear, &w, access, context);
-        if (cpu->s.cr0 & CR0_PG) {
+        if (cpu->s.cr0 & CR0_PG && (!w.accessed || (access == ACCESS_WRITE && !w.dirty))) {
                 walk(cpu, linear, access == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A);
                 w.dirty |= access == ACCESS_WRITE;
         }
@@ -377,23 +406,46 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
 
 /* ---- TLB maintenance ---- */
 
+void cpu_tlb_init(struct cpu *cpu)
+{
+        for (unsigned c = 0; c < CTX_COUNT; c++)
+                for (unsigned i = 0; i < TLB_ENTRIES; i++)
+                        tlb_drop(&cpu->tlbs[c], i);
+}
+
+/* Drops the marked places whose entry is (not) global; an entry may have changed its
+ * kind since, and is then marked in the other map too. */
+static void tlb_flush_marked(struct tlb *t, uint64_t *used, bool globals)
+{
+        for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
+                for (uint64_t bits = used[word]; bits; bits &= bits - 1) {
+                        unsigned i = word * 64 + (unsigned)__builtin_ctzll(bits);
+                        if (globals == (t->gpa[i] & 1))
+                                tlb_drop(t, i);
+                }
+                used[word] = 0;
+        }
+}
+
 void cpu_tlb_flush(struct cpu *cpu, bool global_too)
 {
-        struct tlb_entry *e = &cpu->tlbs[0][0];
         cpu->counters.tlb_flushes++;
-        for (unsigned i = 0; i < CTX_CHECKED * TLB_ENTRIES; i++)
-                if (global_too || !(e[i].gpa & 1))
-                        e[i].read = e[i].write = e[i].fetch = TLB_NOTHING;
+        for (unsigned c = 0; c < CTX_CHECKED; c++) {
+                tlb_flush_marked(&cpu->tlbs[c], cpu->tlbs[c].used, false);
+                if (global_too)
+                        tlb_flush_marked(&cpu->tlbs[c], cpu->tlbs[c].used_global, true);
+        }
         cpu->epoch++;
+        cpu->came_from = NULL;
+        cpu_jumps_flush(cpu, global_too);
         cpu_mode_changed(cpu);
 }
 
 void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)
 {
-        for (unsigned c = 0; c < CTX_CHECKED; c++) {
-                struct tlb_entry *e = &cpu->tlbs[c][linear >> 12 & (TLB_ENTRIES - 1)];
-                e->read = e->write = e->fetch = TLB_NOTHING;
-        }
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                tlb_drop(&cpu->tlbs[c], tlb_index(linear));
+        cpu_jumps_flush(cpu, linear >> 63);
         cpu->epoch++;
         cpu_mode_changed(cpu);
 }
@@ -407,10 +459,40 @@ void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
         uint32_t old = __atomic_fetch_or(&cpu->memory->code_generation[page], 1, __ATOMIC_SEQ_CST);
         if (old & 1)
                 return;
-        struct tlb_entry *e = &cpu->tlbs[0][0];
-        for (unsigned i = 0; i < CTX_CHECKED * TLB_ENTRIES; i++)
-                if (e[i].gpa >> 12 == page)
-                        e[i].write = TLB_NOTHING;
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                for (unsigned i = 0; i < TLB_ENTRIES; i++)
+                        if (cpu->tlbs[c].gpa[i] >> 12 == page)
+                                cpu->tlbs[c].write[i] = tlb_nothing(i);
+        tell_others(cpu->memory, cpu);
+}
+
+/* Another vCPU decoded code of pages that this one may still write to unseen: such
+ * entries go, and since it may have written already, the code counts as changed.
+ * It is asked for before this vCPU sends an interrupt by which it would tell the
+ * other that it changed code. */
+void cpu_code_catch_up(struct cpu *cpu)
+{
+        if (!(atomic_fetch_and(&cpu->pending, ~PEND_CODE) & PEND_CODE))
+                return;
+        bool changed = false;
+        for (unsigned c = 0; c < CTX_CHECKED; c++) {
+                struct tlb *t = &cpu->tlbs[c];
+                for (unsigned i = 0; i < TLB_ENTRIES; i++) {
+                        uint64_t page = t->gpa[i] >> 12;
+                        if (t->write[i] == tlb_nothing(i) || page >= cpu->memory->pages ||
+                            !(__atomic_load_n(&cpu->memory->code_generation[page],
+                                              __ATOMIC_ACQUIRE) &
+                              1))
+                                continue;
+                        t->write[i] = tlb_nothing(i);
+                        changed |= page_written(cpu->memory, page);
+                }
+        }
+        if (changed)
+                tell_others(cpu->memory, cpu);
+        cpu_jumps_flush(cpu, true);
+        if (cpu->step)
+                cpu_stop_block(cpu); /* its own page may be among them */
 }
 
 /* ---- linear memory, the slow way ---- */
@@ -538,10 +620,11 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size)
 uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
 {
         enum mem_context context = cpu->cpl == 3 ? CTX_USER : CTX_KERNEL;
-        const struct tlb_entry *e = &cpu->tlbs[context][linear >> 12 & (TLB_ENTRIES - 1)];
-        if (e->fetch == (linear & ~PAGE_MASK)) {
-                *ret_gpa = (e->gpa & ~PAGE_MASK) | (linear & PAGE_MASK);
-                return (uint8_t *)(linear + e->addend);
+        const struct tlb *t = &cpu->tlbs[context];
+        unsigned i = tlb_index(linear);
+        if (t->fetch[i] == tlb_tag(linear)) {
+                *ret_gpa = (t->gpa[i] & ~PAGE_MASK) | (linear & PAGE_MASK);
+                return t->host[i] + (linear & PAGE_MASK);
         }
         if (cpu->long_mode && !canonical(linear))
                 cpu_gp(cpu);

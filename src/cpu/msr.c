@@ -10,10 +10,25 @@
 #define MSR_PAT        0x277u
 #define MSR_TSC_ADJUST 0x3bu
 
+#define MSR_ARCH_CAPABILITIES 0x10au
+/* Not affected by Meltdown, L1TF, SSB, MDS, page size change, TAA, MMIO stale data
+ * (three kinds), BHI, GDS, RFDS; IBRS is always on. Whatever leaks through speculation
+ * here, the guest's work-arounds for silicon would not stop it and would cost a page
+ * table switch per system call (docs/threat-model.md). */
+#define ARCH_CAPABILITIES                                                                          \
+        (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 |       \
+         1ull << 13 | 1ull << 14 | 1ull << 15 | 1ull << 20 | 1ull << 26 | 1ull << 27)
+
+/* Kept for their reader: there is nothing to control. */
+#define MSR_SPECULATION    0x48u
+#define SPECULATION_BITS   3ull /* IBRS, STIBP */
+#define PREDICTION_BARRIER 1ull
+
 enum msr_rule {
         MSR_ANY,       /* any value */
         MSR_CANONICAL, /* #GP for other addresses */
         MSR_32,        /* #GP when the high half is not zero */
+        MSR_COMMAND,   /* written only; does nothing here */
         MSR_ZERO,      /* reads 0, writes vanish: registers Linux touches on AMD and Intel */
 };
 
@@ -49,16 +64,27 @@ static const struct msr msrs[] = {
         { 0xc0000084, MSR_32, STATE(sfmask) },
         { 0xc0000102, MSR_CANONICAL, STATE(kernel_gs_base) },
         { 0xc0000103, MSR_32, STATE(tsc_aux) },
-        { 0x17, MSR_ZERO, 0 },  /* platform id */
-        { 0x3a, MSR_ZERO, 0 },  /* feature control */
-        { 0x8b, MSR_ZERO, 0 },  /* microcode revision */
-        { 0xce, MSR_ZERO, 0 },  /* platform info */
-        { 0x140, MSR_ZERO, 0 }, /* feature enables */
-        { 0x179, MSR_ZERO, 0 }, /* no machine check banks */
+        { 0x49, MSR_COMMAND, 0 }, /* prediction command */
+        { 0x17, MSR_ZERO, 0 },    /* platform id */
+        { 0x3a, MSR_ZERO, 0 },    /* feature control */
+        { 0x8b, MSR_ZERO, 0 },    /* microcode revision */
+        { 0xce, MSR_ZERO, 0 },    /* platform info */
+        { 0x140, MSR_ZERO, 0 },   /* feature enables */
+        { 0x179, MSR_ZERO, 0 },   /* no machine check banks */
         { 0x17a, MSR_ZERO, 0 },
         { 0x17b, MSR_ZERO, 0 },
-        { 0x1d9, MSR_ZERO, 0 },      /* debug control */
-        { 0x606, MSR_ZERO, 0 },      /* RAPL units */
+        { 0x1d9, MSR_ZERO, 0 }, /* debug control */
+        { 0x606, MSR_ZERO, 0 }, /* RAPL units */
+        /* AMD's four event selectors and counters, which are there without a CPUID bit:
+         * software finds that they do not count. */
+        { 0xc0010000, MSR_ZERO, 0 },
+        { 0xc0010001, MSR_ZERO, 0 },
+        { 0xc0010002, MSR_ZERO, 0 },
+        { 0xc0010003, MSR_ZERO, 0 },
+        { 0xc0010004, MSR_ZERO, 0 },
+        { 0xc0010005, MSR_ZERO, 0 },
+        { 0xc0010006, MSR_ZERO, 0 },
+        { 0xc0010007, MSR_ZERO, 0 },
         { 0xc0010010, MSR_ZERO, 0 }, /* SYSCFG */
         { 0xc0010015, MSR_ZERO, 0 }, /* HWCR */
         { 0xc001001f, MSR_ZERO, 0 }, /* northbridge configuration */
@@ -98,6 +124,8 @@ bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret)
         }
         const struct msr *msr = msr_find(index);
         if (msr) {
+                if (msr->rule == MSR_COMMAND)
+                        return false;
                 *ret = msr->rule == MSR_ZERO ? 0 : SLOT(cpu, uint64_t, msr->offset);
                 return true;
         }
@@ -108,6 +136,12 @@ bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret)
                 return true;
         case MSR_TSC_ADJUST:
                 *ret = 0;
+                return true;
+        case MSR_SPECULATION:
+                *ret = cpu->s.speculation;
+                return true;
+        case MSR_ARCH_CAPABILITIES:
+                *ret = ARCH_CAPABILITIES;
                 return true;
         case MSR_EFER:
                 *ret = cpu->s.efer;
@@ -165,6 +199,7 @@ static bool base_write(struct cpu *cpu, unsigned seg, uint64_t value)
 
 bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
 {
+        cpu_code_catch_up(cpu); /* it may be an interrupt command */
         if (cpu->bus->msr_write) {
                 int r = cpu->bus->msr_write(cpu->bus->arg, index, value);
                 if (r)
@@ -173,9 +208,10 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
         const struct msr *msr = msr_find(index);
         if (msr) {
                 if ((msr->rule == MSR_32 && value >> 32) ||
-                    (msr->rule == MSR_CANONICAL && !canonical(value)))
+                    (msr->rule == MSR_CANONICAL && !canonical(value)) ||
+                    (msr->rule == MSR_COMMAND && value & ~PREDICTION_BARRIER))
                         return false;
-                if (msr->rule != MSR_ZERO)
+                if (msr->rule < MSR_COMMAND)
                         SLOT(cpu, uint64_t, msr->offset) = value;
                 return true;
         }
@@ -186,6 +222,11 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
                 return true;
         case MSR_TSC_ADJUST:
                 return value == 0;
+        case MSR_SPECULATION:
+                if (value & ~SPECULATION_BITS)
+                        return false;
+                cpu->s.speculation = (uint8_t)value;
+                return true;
         case MSR_EFER:
                 return efer_write(cpu, value);
         case MSR_FS_BASE:

@@ -1,5 +1,5 @@
 /* The vCPU's life: creation, reset, inputs, the block cache and the run loop. */
-#include "cpu/core.h"
+#include "cpu/translate.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -28,10 +28,11 @@ void cpu_mode_changed(struct cpu *cpu)
                 cpu->context = CTX_USER;
         else
                 cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
-        cpu->tlb = cpu->tlbs[cpu->context];
+        cpu->tlb = &cpu->tlbs[cpu->context];
         cpu->slow = s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff || cpu->breakpoints_length;
         cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
 
+        uint8_t old_key = cpu->translate_key;
         uint8_t ts = s->cr0 & CR0_TS ? VEC_NM : 0;
         bool no_sse = s->cr0 & CR0_EM || !(s->cr4 & CR4_OSFXSR);
         bool no_avx = !(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6 || !(s->cr0 & CR0_PE);
@@ -39,6 +40,10 @@ void cpu_mode_changed(struct cpu *cpu)
         cpu->blocked[UNIT_MMX] = s->cr0 & CR0_EM ? VEC_UD : ts;
         cpu->blocked[UNIT_SSE] = no_sse ? VEC_UD : ts;
         cpu->blocked[UNIT_AVX] = no_avx ? VEC_UD : ts;
+        cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
+                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4);
+        if ((cpu->translate_key ^ old_key) & ~3)
+                cpu_jumps_flush(cpu, true); /* tables are by context only */
 }
 
 void cpu_state_changed(struct cpu *cpu)
@@ -52,6 +57,11 @@ void cpu_state_changed(struct cpu *cpu)
 struct cpu_state *cpu_state(struct cpu *cpu)
 {
         return &cpu->s;
+}
+
+void cpu_set_translation(struct cpu *cpu, enum cpu_translation translation)
+{
+        cpu->translation = (uint8_t)translation;
 }
 
 const struct cpu_counters *cpu_counters(const struct cpu *cpu)
@@ -85,16 +95,22 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
         cpu->steps = malloc(STEP_POOL * sizeof(struct step));
         int r = cpu_thunks_create(cpu, err);
+        if (r == 0)
+                r = cpu_translator_create(cpu, err);
         if (r < 0 || !cpu->blocks || !cpu->steps) {
                 cpu_destroy(cpu);
                 return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
         }
         cpu_cpuid_read_host(cpu);
-        for (unsigned c = 0; c < CTX_COUNT; c++)
-                for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                        cpu->tlbs[c][i] = (struct tlb_entry){ TLB_NOTHING, TLB_NOTHING, TLB_NOTHING,
-                                                              0, 0 };
+        cpu_tlb_init(cpu);
         cpu_reset(cpu, index != 0);
+        unsigned place = atomic_load(&cpu->memory->cpus_length);
+        if (place == CPU_MEMORY_CPUS) {
+                cpu_destroy(cpu);
+                return err_plain(err, ENOSPC, "more than %d vCPUs on one memory", CPU_MEMORY_CPUS);
+        }
+        cpu->memory->cpus[place] = cpu;
+        atomic_store(&cpu->memory->cpus_length, place + 1);
         *ret = cpu;
         return 0;
 }
@@ -103,7 +119,17 @@ void cpu_destroy(struct cpu *cpu)
 {
         if (!cpu)
                 return;
+        struct cpu_memory *m = cpu->memory;
+        unsigned length = atomic_load(&m->cpus_length);
+        for (unsigned i = 0; i < length; i++) {
+                if (m->cpus[i] != cpu)
+                        continue;
+                m->cpus[i] = m->cpus[length - 1];
+                atomic_store(&m->cpus_length, length - 1);
+                break;
+        }
         cpu_thunks_destroy(cpu);
+        cpu_translator_destroy(cpu);
         free(cpu->blocks);
         free(cpu->steps);
         munmap(cpu, sizeof(*cpu));
@@ -154,22 +180,32 @@ void cpu_reset(struct cpu *cpu, bool application_processor)
 
 /* ---- inputs ---- */
 
+void cpu_pend(struct cpu *cpu, uint32_t bits)
+{
+        atomic_fetch_or(&cpu->pending, bits);
+        atomic_store(&cpu->poll, 1);
+}
+
 void cpu_set_irq(struct cpu *cpu, bool raised)
 {
         if (raised)
-                atomic_fetch_or(&cpu->pending, PEND_IRQ);
+                cpu_pend(cpu, PEND_IRQ);
         else
                 atomic_fetch_and(&cpu->pending, ~PEND_IRQ);
 }
 
 void cpu_raise_nmi(struct cpu *cpu)
 {
-        atomic_fetch_or(&cpu->pending, PEND_NMI);
+        uint32_t old = atomic_load(&cpu->pending), new;
+        do {
+                new = old | (old & PEND_NMI ? PEND_NMI_AGAIN : PEND_NMI);
+        } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
+        atomic_store(&cpu->poll, 1);
 }
 
 void cpu_raise_init(struct cpu *cpu)
 {
-        atomic_fetch_or(&cpu->pending, PEND_INIT);
+        cpu_pend(cpu, PEND_INIT);
 }
 
 void cpu_raise_sipi(struct cpu *cpu, uint8_t vector)
@@ -178,11 +214,12 @@ void cpu_raise_sipi(struct cpu *cpu, uint8_t vector)
         do {
                 new = (old & 0x00ffffff) | PEND_SIPI | (uint32_t)vector << PEND_SIPI_VECTOR;
         } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
+        atomic_store(&cpu->poll, 1);
 }
 
 void cpu_kick(struct cpu *cpu)
 {
-        atomic_fetch_or(&cpu->pending, PEND_KICK);
+        cpu_pend(cpu, PEND_KICK);
 }
 
 bool cpu_has_work(const struct cpu *cpu)
@@ -216,7 +253,7 @@ static void take_interrupt(struct cpu *cpu)
         if (cpu->s.interrupt_shadow || cpu->s.activity >= CPU_WAIT_FOR_SIPI)
                 return;
         if (cpu->s.nmi_pending && !cpu->s.nmi_blocked) {
-                cpu->s.nmi_pending = false;
+                cpu->s.nmi_pending--;
                 cpu->s.nmi_blocked = true;
                 cpu->s.activity = CPU_RUNNING;
                 cpu->counters.interrupts++;
@@ -240,13 +277,23 @@ static void take_interrupt(struct cpu *cpu)
         cpu->delivering = -1;
 }
 
+/* One is latched beside the one in service; with none in service, two: the first is taken
+ * at once. */
+static void latch_nmi(struct cpu *cpu)
+{
+        uint32_t was = atomic_fetch_and(&cpu->pending, ~(PEND_NMI | PEND_NMI_AGAIN));
+        unsigned most = cpu->s.nmi_blocked ? 1 : 2;
+        unsigned count = cpu->s.nmi_pending + (was & PEND_NMI_AGAIN ? 2u : 1u);
+        cpu->s.nmi_pending = (uint8_t)(count < most ? count : most);
+}
+
 static void take_inputs(struct cpu *cpu)
 {
         uint32_t pending = atomic_load(&cpu->pending);
-        if (pending & PEND_NMI) {
-                atomic_fetch_and(&cpu->pending, ~PEND_NMI);
-                cpu->s.nmi_pending = true;
-        }
+        if (pending & PEND_CODE)
+                cpu_code_catch_up(cpu);
+        if (pending & PEND_NMI)
+                latch_nmi(cpu);
         if (pending & PEND_INIT) {
                 atomic_fetch_and(&cpu->pending, ~PEND_INIT);
                 take_init(cpu);
@@ -264,6 +311,7 @@ void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
         cpu->blocks_used = cpu->steps_used = 0;
+        cpu_translator_flush(cpu);
         cpu->epoch++;
         cpu_mode_changed(cpu);
 }
@@ -289,9 +337,12 @@ static void too_long(struct cpu *cpu, const struct step *step)
 }
 
 /* Decodes into *step; false when more bytes are needed. */
-static bool step_decode(struct cpu *cpu, const uint8_t *bytes, size_t size, struct step *step)
+static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struct step *step)
 {
         memset(step, 0, sizeof(*step));
+        /* The guest may change its code meanwhile: what is decoded is what is kept. */
+        memcpy(step->bytes, code, size);
+        const uint8_t *bytes = step->bytes;
         int r = decode(bytes, size, (enum decode_mode)cpu->mode, &step->i);
         if (r == DECODE_SHORT)
                 return false;
@@ -397,13 +448,18 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
         return b;
 }
 
+static unsigned block_hash(uint64_t gpa)
+{
+        return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
         const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
         if (!host)
                 return single(cpu, linear);
-        struct block **head = &cpu->block_hash[(gpa * 0x9e3779b97f4a7c15 >> 40) & (BLOCK_HASH - 1)];
+        struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
                 if (b->gpa != gpa || b->mode != cpu->mode)
@@ -419,6 +475,14 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 b->next = *head;
                 *head = b;
         }
+        return b;
+}
+
+const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
+{
+        const struct block *b = cpu->block_hash[block_hash(gpa)];
+        while (b && (b->gpa != gpa || b->mode != cpu->mode))
+                b = b->next;
         return b;
 }
 
@@ -467,6 +531,13 @@ static void check_code_breakpoints(struct cpu *cpu, uint64_t linear)
                 cpu_raise_debug(cpu, hits);
 }
 
+/* Instructions after which TF as they left it decides about the trap: gates clear it, and
+ * SYSCALL enters the kernel without a trap there when it masks it. */
+static bool traps_by_result(unsigned op)
+{
+        return op == OP_INT || op == OP_INT1 || op == OP_INT3 || op == OP_INTO || op == OP_SYSCALL;
+}
+
 /* One instruction with all that may be asked about it. False: a debugger's
  * breakpoint stops before it. */
 static bool run_slowly(struct cpu *cpu)
@@ -482,7 +553,8 @@ static bool run_slowly(struct cpu *cpu)
         if (cpu->s.dr7 & 0xff)
                 check_code_breakpoints(cpu, linear);
         bool trap = cpu->s.rflags & FLAG_TF;
-        cpu->debug_hits = 0;
+        cpu->debug_hits = cpu->s.interrupt_shadow ? cpu->debug_held : 0;
+        cpu->debug_held = 0;
         cpu->s.interrupt_shadow = false;
         struct block *b = block_find(cpu);
         unsigned op = b->steps->i.op;
@@ -491,10 +563,18 @@ static bool run_slowly(struct cpu *cpu)
                 cpu->s.rflags &= ~(uint64_t)RF_RF;
                 cpu_mode_changed(cpu);
         }
+        if (traps_by_result(op))
+                trap = cpu->s.rflags & FLAG_TF;
+        if (cpu->s.interrupt_shadow && op != OP_STI) {
+                /* MOV SS holds traps back with the interrupts; STI does not. */
+                cpu->debug_held = cpu->debug_hits;
+                return true;
+        }
+        if (op == OP_INT1) /* stands for what was held */
+                cpu->debug_hits = 0;
         if (trap)
-                cpu->debug_hits |= 0x4000;
-        /* MOV SS holds single-step traps back with the interrupts. */
-        if (cpu->debug_hits && !cpu->s.interrupt_shadow)
+                cpu->debug_hits |= DR6_BS;
+        if (cpu->debug_hits)
                 cpu_raise_debug(cpu, cpu->debug_hits);
         return true;
 }
@@ -512,12 +592,33 @@ static enum cpu_exit idle_exit(const struct cpu *cpu)
         }
 }
 
+/* Runs interpreted before a block is translated. */
+#define TRANSLATE_AFTER 12u
+
+/* Whether the block has code for the current state, or gets it now. */
+static bool has_code(struct cpu *cpu, struct block *b)
+{
+        if (likely(b->code && b->key == cpu->translate_key))
+                return true;
+        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || b == &cpu->single)
+                return false;
+        if (cpu->translation != CPU_TRANSLATE_ALWAYS && ++b->runs < TRANSLATE_AFTER)
+                return false;
+        b->runs = 0;
+        return cpu_translate_block(cpu, b);
+}
+
 static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
 {
+        bool translate = deadline == UINT64_MAX && cpu->translator.on &&
+                         cpu->translation != CPU_TRANSLATE_NEVER;
         for (;;) {
+                if (atomic_load_explicit(&cpu->poll, memory_order_relaxed))
+                        atomic_exchange(&cpu->poll, 0);
                 uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
                 if (unlikely(pending || cpu->s.nmi_pending)) {
                         take_inputs(cpu);
+                        cpu->came_from = NULL;
                         if (pending & PEND_KICK) {
                                 atomic_fetch_and(&cpu->pending, ~PEND_KICK);
                                 return CPU_EXIT_KICK;
@@ -528,11 +629,17 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
                 if (unlikely(cpu->slow || cpu->s.interrupt_shadow)) {
+                        cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
                 struct block *b = block_find(cpu);
+                if (translate && has_code(cpu, b)) {
+                        cpu_translated_run(cpu, b);
+                        continue;
+                }
+                cpu->came_from = NULL;
                 uint64_t left = deadline - cpu->counters.instructions;
                 block_run(cpu, b, likely(b->length <= left) ? b->length : (unsigned)left);
         }
@@ -544,12 +651,15 @@ enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget)
         if (deadline < budget)
                 deadline = UINT64_MAX;
         cpu_fpu_enter(cpu);
+        cpu_translator_enter(cpu);
         if (sigsetjmp(cpu->escape, 0)) {
                 cpu->step = NULL;
+                cpu->came_from = NULL;
                 cpu->counters.instructions++;
                 cpu_deliver_fault(cpu);
         }
         enum cpu_exit reason = run_loop(cpu, deadline);
+        cpu_translator_leave(cpu);
         cpu_fpu_leave(cpu);
         return reason;
 }

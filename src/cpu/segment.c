@@ -1,8 +1,10 @@
 /* Segment registers, far transfers and IRET. */
 #include "cpu/core.h"
 
-#define RPL(selector) ((selector)&3u)
-#define INDEX(sel)    ((uint32_t)(sel)&0xfffcu)
+#define RPL(selector)      ((selector)&3u)
+#define INDEX(sel)         ((uint32_t)(sel)&0xfffcu)
+#define TYPE_TSS_AVAILABLE 1u
+#define TYPE_TASK_GATE     5u
 
 struct cpu_segment cpu_segment_from(uint64_t d, uint16_t selector)
 {
@@ -95,6 +97,32 @@ struct cpu_segment cpu_stack_for_interrupt(struct cpu *cpu, uint16_t selector, u
         return stack_segment(cpu, selector, cpl, VEC_TS);
 }
 
+/* A segment to read from; `vector` is #GP or #TS by who loads. */
+static struct cpu_segment data_segment(struct cpu *cpu, uint16_t selector, int vector)
+{
+        uint64_t d = descriptor(cpu, selector, vector);
+        struct cpu_segment s = cpu_segment_from(d, selector);
+        bool code = s.attributes & 8, conforming = code && s.attributes & 4;
+        unsigned dpl = ATTR_DPL(s.attributes);
+        if (!(s.attributes & ATTR_S) || (code && !(s.attributes & 2)) ||
+            (!conforming && (RPL(selector) > dpl || cpu->cpl > dpl)))
+                cpu_raise_error(cpu, vector, INDEX(selector));
+        if (!(s.attributes & ATTR_P))
+                cpu_raise_error(cpu, VEC_NP, INDEX(selector));
+        mark_accessed(cpu, selector, d);
+        s.attributes |= 1;
+        return s;
+}
+
+void cpu_load_data_for_task(struct cpu *cpu, unsigned seg, uint16_t selector)
+{
+        if (INDEX(selector))
+                cpu->s.seg[seg] = data_segment(cpu, selector, VEC_TS);
+        else
+                load_null(cpu, seg, selector);
+        cpu_mode_changed(cpu);
+}
+
 void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector)
 {
         if (!(cpu->s.cr0 & CR0_PE)) {
@@ -104,38 +132,31 @@ void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector)
         } else if (seg == CPU_SS) {
                 cpu->s.seg[seg] = stack_segment(cpu, selector, cpu->cpl, VEC_GP);
         } else {
-                uint64_t d = descriptor(cpu, selector, VEC_GP);
-                struct cpu_segment s = cpu_segment_from(d, selector);
-                bool code = s.attributes & 8, conforming = code && s.attributes & 4;
-                unsigned dpl = ATTR_DPL(s.attributes);
-                if (!(s.attributes & ATTR_S) || (code && !(s.attributes & 2)) ||
-                    (!conforming && (RPL(selector) > dpl || cpu->cpl > dpl)))
-                        cpu_raise_error(cpu, VEC_GP, INDEX(selector));
-                if (!(s.attributes & ATTR_P))
-                        cpu_raise_error(cpu, VEC_NP, INDEX(selector));
-                mark_accessed(cpu, selector, d);
-                s.attributes |= 1;
-                cpu->s.seg[seg] = s;
+                cpu->s.seg[seg] = data_segment(cpu, selector, VEC_GP);
         }
         cpu_mode_changed(cpu);
 }
 
-static struct cpu_segment system_segment(struct cpu *cpu, uint16_t selector, unsigned types)
+/* `vector` is #GP or, for the LDT of a new task, #TS. */
+static struct cpu_segment system_segment(struct cpu *cpu, uint16_t selector, unsigned types,
+                                         int vector)
 {
         if (selector & 4)
-                cpu_raise_error(cpu, VEC_GP, INDEX(selector));
+                cpu_raise_error(cpu, vector, INDEX(selector));
         unsigned size = cpu->long_mode ? 16 : 8;
         uint64_t at = descriptor_address(cpu, selector, size);
         uint64_t d[2] = { 0, 0 };
         if (at == UINT64_MAX)
-                cpu_raise_error(cpu, VEC_GP, INDEX(selector));
+                cpu_raise_error(cpu, vector, INDEX(selector));
         cpu_load_system(cpu, at, d, size);
         struct cpu_segment s = cpu_segment_from(d[0], selector);
         s.base |= d[1] << 32;
         if (s.attributes & ATTR_S || !(types >> (s.attributes & 15) & 1) || d[1] >> 40 & 0x1f)
-                cpu_raise_error(cpu, VEC_GP, INDEX(selector));
+                cpu_raise_error(cpu, vector, INDEX(selector));
         if (!(s.attributes & ATTR_P))
-                cpu_raise_error(cpu, VEC_NP, INDEX(selector));
+                cpu_raise_error(cpu, vector == VEC_GP ? VEC_NP : vector, INDEX(selector));
+        if (cpu->long_mode && !canonical(s.base))
+                cpu_raise_error(cpu, vector, INDEX(selector));
         return s;
 }
 
@@ -146,14 +167,20 @@ void cpu_load_ldt(struct cpu *cpu, uint16_t selector)
                 cpu->s.ldtr.attributes = ATTR_UNUSABLE;
                 return;
         }
-        cpu->s.ldtr = system_segment(cpu, selector, 1u << 2);
+        cpu->s.ldtr = system_segment(cpu, selector, 1u << 2, VEC_GP);
+}
+
+void cpu_load_ldt_for_task(struct cpu *cpu, uint16_t selector)
+{
+        if (INDEX(selector))
+                cpu->s.ldtr = system_segment(cpu, selector, 1u << 2, VEC_TS);
 }
 
 void cpu_load_tr(struct cpu *cpu, uint16_t selector)
 {
         if (!(selector & 0xfffc))
                 cpu_gp(cpu);
-        struct cpu_segment s = system_segment(cpu, selector, 1u << 9 | 1u << 1);
+        struct cpu_segment s = system_segment(cpu, selector, 1u << 9 | 1u << 1, VEC_GP);
         s.attributes |= 2; /* busy */
         uint8_t type = (uint8_t)s.attributes;
         cpu_store_system(cpu, descriptor_address(cpu, selector, 8) + 5, &type, 1);
@@ -190,7 +217,7 @@ static struct cpu_segment code_segment(struct cpu *cpu, uint16_t selector)
         uint64_t d = descriptor(cpu, selector, VEC_GP);
         struct cpu_segment s = cpu_segment_from(d, selector);
         unsigned dpl = ATTR_DPL(s.attributes);
-        if (!(s.attributes & ATTR_S)) /* gates, task segments */
+        if (!(s.attributes & ATTR_S)) /* call gates */
                 cpu_unimplemented(cpu);
         if ((s.attributes & 0x18) != 0x18)
                 cpu_raise_error(cpu, VEC_GP, INDEX(selector));
@@ -205,6 +232,27 @@ static struct cpu_segment code_segment(struct cpu *cpu, uint16_t selector)
         s.attributes |= 1;
         s.selector = (uint16_t)((selector & ~3u) | cpu->cpl);
         return s;
+}
+
+/* Far JMP and CALL to a task, by its segment or by a gate. False: to something else. */
+static bool switches_task(struct cpu *cpu, uint16_t selector, enum task_switch kind)
+{
+        uint64_t d;
+        if (cpu->long_mode || !INDEX(selector) || cpu_read_descriptor(cpu, selector, &d) < 0)
+                return false;
+        struct cpu_segment s = cpu_segment_from(d, selector);
+        unsigned type = s.attributes & 0x1f, dpl = ATTR_DPL(s.attributes);
+        if (type != TYPE_TASK_GATE && (type & ~8u) != TYPE_TSS_AVAILABLE)
+                return false;
+        if (dpl < cpu->cpl || dpl < RPL(selector))
+                cpu_raise_error(cpu, VEC_GP, INDEX(selector));
+        if (type == TYPE_TASK_GATE) {
+                if (!(s.attributes & ATTR_P))
+                        cpu_raise_error(cpu, VEC_NP, INDEX(selector));
+                selector = (uint16_t)(d >> 16);
+        }
+        cpu_task_switch(cpu, selector, kind, cpu->s.rflags);
+        return true;
 }
 
 static void enter_code(struct cpu *cpu, const struct cpu_segment *cs, uint64_t offset)
@@ -224,6 +272,8 @@ void cpu_far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset)
                 cpu_mode_changed(cpu);
                 return;
         }
+        if (switches_task(cpu, selector, TASK_JUMP))
+                return;
         struct cpu_segment cs = code_segment(cpu, selector);
         check_target(cpu, &cs, offset);
         enter_code(cpu, &cs, offset);
@@ -233,6 +283,8 @@ void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
 {
         struct cpu_segment cs = cpu->s.seg[CPU_CS];
         if (cpu->s.cr0 & CR0_PE) {
+                if (switches_task(cpu, selector, TASK_CALL))
+                        return;
                 cs = code_segment(cpu, selector);
                 check_target(cpu, &cs, offset);
         } else if (offset > cs.limit) {
@@ -251,7 +303,8 @@ void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
         enter_code(cpu, &cs, offset);
 }
 
-/* Data segments an outer level may not keep. */
+/* Data segments an outer level may not keep: their selectors become null. The base stays,
+ * which 64-bit code sees in FS and GS. */
 static void drop_inner_segments(struct cpu *cpu)
 {
         static const uint8_t which[] = { CPU_ES, CPU_DS, CPU_FS, CPU_GS };
@@ -259,8 +312,10 @@ static void drop_inner_segments(struct cpu *cpu)
                 struct cpu_segment *s = &cpu->s.seg[which[i]];
                 bool conforming = (s->attributes & 0x1c) == 0x1c;
                 if (!conforming && ATTR_DPL(s->attributes) < cpu->cpl &&
-                    !(s->attributes & ATTR_UNUSABLE))
-                        *s = (struct cpu_segment){ .attributes = ATTR_UNUSABLE };
+                    !(s->attributes & ATTR_UNUSABLE)) {
+                        s->selector = 0;
+                        s->attributes = ATTR_UNUSABLE;
+                }
         }
 }
 
@@ -370,9 +425,12 @@ void cpu_interrupt_return(struct cpu *cpu, unsigned size)
                 return;
         }
         if (cpu->s.rflags & RF_NT) {
-                if (!cpu->long_mode)
-                        cpu->counters.unimplemented++; /* return to another task */
-                cpu_gp(cpu);
+                uint16_t link = 0;
+                if (cpu->long_mode)
+                        cpu_gp(cpu);
+                cpu_load_system(cpu, cpu->s.tr.base, &link, 2);
+                cpu_task_switch(cpu, link, TASK_IRET, cpu->s.rflags);
+                return;
         }
         uint64_t offset = stack_read(cpu, 0, size);
         uint16_t selector = (uint16_t)stack_read(cpu, size, size);

@@ -16,6 +16,7 @@
  */
 #include "cpu/core.h"
 #include "cpu/decode_tables.h"
+#include "cpu/translate.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -116,16 +117,29 @@ static void plan_legacy_shift(struct plan *p, const struct insn *insn)
                 p->vec_read |= 1u << insn->rm;
 }
 
-static bool plan_make(struct plan *p, const struct insn *insn)
+/* Operands, as far as registers go; general ones too. */
+static void plan_operands(struct plan *p, const struct insn *insn)
 {
-        static const uint8_t pool[] = { 0, 1, 2, 8, 9, 10, 11 };
-        const struct decode_implicit *implicit = &decode_implicit[insn->op];
-        *p = (struct plan){ .high_byte = REG_NONE };
         for (unsigned n = 0; n < 4; n++)
                 plan_operand(p, insn, n);
         plan_legacy_shift(p, insn);
         if (insn->op == OP_HOST_PCMPESTRM || (insn->map == MAP_0F3A && insn->code == 0x62))
                 p->vec_written |= 1, p->vec_read |= 1;
+}
+
+struct vector_sets cpu_vector_sets(const struct insn *insn)
+{
+        struct plan p = { .high_byte = REG_NONE };
+        plan_operands(&p, insn);
+        return (struct vector_sets){ p.vec_read, p.vec_written };
+}
+
+static bool plan_make(struct plan *p, const struct insn *insn)
+{
+        static const uint8_t pool[] = { 0, 1, 2, 8, 9, 10, 11 };
+        const struct decode_implicit *implicit = &decode_implicit[insn->op];
+        *p = (struct plan){ .high_byte = REG_NONE };
+        plan_operands(p, insn);
         p->read |= implicit->read | implicit->written;
         p->written |= implicit->written;
         if (insn->op == OP_X87 && insn->gpr_written & 1)

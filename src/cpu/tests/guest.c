@@ -1,6 +1,7 @@
 #include "cpu/tests/guest.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -14,6 +15,12 @@ static uint64_t get64(const struct guest *g, uint64_t gpa)
         uint64_t value;
         memcpy(&value, g->ram + gpa, 8);
         return value;
+}
+
+/* The whole suite once more through the translator, where it is asked to. */
+static bool translated(void)
+{
+        return getenv("GUEST_TRANSLATED") != NULL;
 }
 
 void guest_create(struct guest *g)
@@ -31,6 +38,8 @@ void guest_create(struct guest *g)
                 fprintf(stderr, "%s\n", err_text(&err));
                 abort();
         }
+        if (translated())
+                cpu_set_translation(g->cpu, CPU_TRANSLATE_ALWAYS);
 }
 
 void guest_destroy(struct guest *g)
@@ -131,7 +140,7 @@ void guest_long_mode(struct guest *g, bool user)
 struct guest_end guest_run(struct guest *g, uint64_t budget)
 {
         struct guest_end end = { .vector = -1 };
-        end.exit = cpu_run(g->cpu, budget);
+        end.exit = cpu_run(g->cpu, translated() ? CPU_NO_BUDGET : budget);
         const struct cpu_state *s = cpu_state(g->cpu);
         end.rip = s->rip;
         end.rflags = s->rflags;

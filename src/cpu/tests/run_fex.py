@@ -3,7 +3,8 @@
 
     run_fex.py RUN_PROGRAM FEX_CHECKOUT [PATH-FILTER]
 
-FEX_CHECKOUT is a directory holding `unittests/`; it stays outside this tree.
+FEX_CHECKOUT is a directory holding `unittests/`; it stays outside this tree. With GUEST_TRANSLATED=1 in the environment all code
+is translated.
 Needs nasm. Prints one line per failure and a summary; exits 1 when something
 failed that is not a feature our CPUID hides.
 """
@@ -32,6 +33,9 @@ EXPLAINED = {
     "Secondary/07_XX_00.asm": "wants the table addresses of Linux",
     "Secondary/07_XX_04.asm": "SMSW to a 32-bit register that keeps the upper half",
     "Secondary/09_XX_07.asm": "RDSEED, where the host has none",
+    "X87/D9_F2.asm": "FPTAN's last bit is that of another processor than this host's",
+    "X87/precision_test_ftan.asm": "FPTAN's last bit is that of another processor",
+    "X87/precision_test_neg_ftan.asm": "FPTAN's last bit is that of another processor",
     "X87/D9_F9.asm": "FYL2XP1 outside its domain",
     "X87/FXAM_Simple.asm": "FXAM of zero as FEX has it",
     "X87/X87MMXInteraction.asm": "FNSAVE's tag word as FEX has it",

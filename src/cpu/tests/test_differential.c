@@ -37,7 +37,7 @@ static void guest_setup(struct guest *g)
 }
 
 static void run_soft(struct guest *g, const struct cpu_state *fresh, const struct native_case *c,
-                     struct native_result *r)
+                     bool translated, struct native_result *r)
 {
         struct cpu_state *s = cpu_state(g->cpu);
         *s = *fresh;
@@ -59,7 +59,7 @@ static void run_soft(struct guest *g, const struct cpu_state *fresh, const struc
         native_fill(c->data_seed, g->ram + DATA_AT);
         cpu_memory_written(&g->memory, CODE_AT, 4096);
         cpu_state_changed(g->cpu);
-        struct guest_end end = guest_run(g, 100000);
+        struct guest_end end = guest_run(g, translated ? CPU_NO_BUDGET : 100000);
         memset(r, 0, sizeof(*r));
         memcpy(r->state.gpr, s->gpr, sizeof(s->gpr));
         r->state.gpr[CPU_RSP] = end.rsp;
@@ -236,6 +236,23 @@ static bool elsewhere(const struct native_result *soft)
                soft->cr2 < 0x800000000000;
 }
 
+/* Whether interpreter or translator does otherwise than the host. */
+static bool compare(struct guest *g, const struct cpu_state *fresh, uint64_t number,
+                    const struct native_case *c, const struct native_result *host, bool translated,
+                    uint64_t wrong)
+{
+        struct native_result soft;
+        run_soft(g, fresh, c, translated, &soft);
+        if (elsewhere(&soft) || !differs(c, host, &soft, false))
+                return false;
+        if (wrong < 2000) {
+                print_case(number, c);
+                printf("#   %s\n", translated ? "translated" : "interpreted");
+                differs(c, host, &soft, true);
+        }
+        return true;
+}
+
 int main(int argc, char **argv)
 {
         uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : FIXED_SEED;
@@ -251,6 +268,7 @@ int main(int argc, char **argv)
                                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         struct guest g;
         guest_setup(&g);
+        cpu_set_translation(g.cpu, CPU_TRANSLATE_ALWAYS);
         struct cpu_state fresh = *cpu_state(g.cpu);
         while (first < cases) {
                 unsigned count = cases - first < BATCH ? (unsigned)(cases - first) : BATCH;
@@ -260,7 +278,7 @@ int main(int argc, char **argv)
                         struct native_result soft;
                         native_make(seed, first + i, false, &c);
                         if (soft_only) {
-                                run_soft(&g, &fresh, &c, &soft);
+                                run_soft(&g, &fresh, &c, (first + i) & 1, &soft);
                                 faults += soft.vector >= 0;
                                 wrong += soft.vector >= 1000;
                                 continue;
@@ -271,17 +289,9 @@ int main(int argc, char **argv)
                                 wrong++;
                                 break;
                         }
-                        run_soft(&g, &fresh, &c, &soft);
                         faults += host[i].vector >= 0;
-                        if (elsewhere(&soft))
-                                continue;
-                        if (differs(&c, &host[i], &soft, false)) {
-                                wrong++;
-                                if (wrong < 2000) {
-                                        print_case(first + i, &c);
-                                        differs(&c, &host[i], &soft, true);
-                                }
-                        }
+                        for (unsigned t = 0; t < 2; t++)
+                                wrong += compare(&g, &fresh, first + i, &c, &host[i], t, wrong);
                 }
                 first += count;
         }

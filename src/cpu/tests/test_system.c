@@ -306,9 +306,123 @@ static void syscall_and_sysret_change_privilege(void **state)
         guest_destroy(&g);
 }
 
+CODE(stepped_entry, 64, "mov r9, 1; sysretq");
+
+/* The kernel masks TF: it is not stepped through, the trap comes back in user mode. */
+static void syscall_is_stepped_over(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, do_syscall, do_syscall_end);
+        memcpy(g.ram + 0x29000, stepped_entry, (size_t)(stepped_entry_end - stepped_entry));
+        s->lstar = 0x29000;
+        s->star = (uint64_t)GUEST_CODE64 << 32 | (uint64_t)(GUEST_USER64 - 16) << 48;
+        s->sfmask = 0x300;
+        s->rip = USER_CODE + 7; /* SYSCALL */
+        s->rflags |= 0x100;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 1);
+        assert_int_equal(end.cs, GUEST_USER64);
+        assert_int_equal(end.rip, USER_CODE + 9);
+        assert_int_equal(s->gpr[9], 1);
+        assert_int_equal(s->dr6 & 0x4000, 0x4000);
+        guest_destroy(&g);
+}
+
 CODE(iret_user, 64,
      "push 0x2b; push 0x600800; push 0x202; push 0x33; lea rax, [rip+1f]; push rax; iretq\n"
      "1: cli; hlt");
+
+CODE(iret_reads_gs, 64,
+     "push 0x2b; push 0x600800; push 0x202; push 0x33; lea rax, [rip+1f]; push rax; iretq\n"
+     "1: mov rax, gs:[0]; mov ecx, gs; ud2");
+
+static void a_segment_nulled_by_iret_keeps_its_base(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, iret_reads_gs, iret_reads_gs_end);
+        guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U | GUEST_PTE_W);
+        guest_map(&g, USER_DATA, GUEST_FREE + 0x2000, GUEST_PTE_U | GUEST_PTE_W);
+        memcpy(g.ram + GUEST_FREE + 0x2000, "inherits", 8);
+        s->seg[CPU_GS] = (struct cpu_segment){ USER_DATA, 0xffffffff, 0xc093, GUEST_DATA, { 0 } };
+        s->gpr[CPU_RCX] = 1;
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_memory_equal(&s->gpr[CPU_RAX], "inherits", 8);
+        assert_int_equal(s->gpr[CPU_RCX], 0);
+        guest_destroy(&g);
+}
+
+CODE(load_tr, 64, "mov eax, 0x48; ltr ax; ud2");
+
+static void a_task_register_has_a_canonical_base(void **state)
+{
+        (void)state;
+        struct guest g;
+        setup_code(&g, false, load_tr, load_tr_end);
+        static const uint64_t there[2] = { 0x0000890220000067, 0xffff8000 };
+        static const uint64_t nowhere[2] = { 0x0000890220000067, 0xaaaaaaaa };
+        memcpy(g.ram + GUEST_GDT + GUEST_TSS_SEL, there, sizeof(there));
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        guest_destroy(&g);
+        setup_code(&g, false, load_tr, load_tr_end);
+        memcpy(g.ram + GUEST_GDT + GUEST_TSS_SEL, nowhere, sizeof(nowhere));
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 13);
+        assert_int_equal(end.error, GUEST_TSS_SEL);
+        guest_destroy(&g);
+}
+
+CODE(speculation, 64,
+     "mov ecx, 0xc0010000; rdmsr; mov r9, rax\n"
+     "mov ecx, 0x48; mov eax, 3; xor edx, edx; wrmsr; xor eax, eax; rdmsr; mov r8, rax\n"
+     "mov ecx, 0x49; mov eax, 1; wrmsr; inc rbx; rdmsr; inc rbx; ud2");
+
+static void speculation_registers_are_kept_or_written_only(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, speculation, speculation_end);
+        s->gpr[CPU_RBX] = 0;
+        s->gpr[CPU_RAX] = s->gpr[9] = 1;
+        assert_int_equal(guest_run(&g, 100).vector, 13); /* at the read of the command */
+        assert_int_equal(s->gpr[CPU_RBX], 1);
+        assert_int_equal(s->gpr[8], 3);
+        assert_int_equal(s->gpr[9], 0); /* an event counter that counts nothing */
+        guest_destroy(&g);
+}
+
+CODE(hypercall, 64, "mov ebx, 0x5; mov eax, 10; vmcall; mov r8, rax; mov eax, 11; vmmcall; ud2");
+
+static uint64_t on_hypercall(void *arg, uint64_t number, const uint64_t args[4])
+{
+        (void)arg;
+        return number * 100 + args[0];
+}
+
+static void hypercalls_go_to_the_bus_or_are_undefined(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, hypercall, hypercall_end);
+        assert_int_equal(guest_run(&g, 100).rip, USER_CODE + 10);
+        guest_destroy(&g);
+        s = setup_code(&g, false, hypercall, hypercall_end);
+        g.bus.hypercall = on_hypercall;
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 6);
+        assert_int_equal(s->gpr[8], 1005);
+        assert_int_equal(s->gpr[CPU_RAX], 1105);
+        guest_destroy(&g);
+        s = setup_code(&g, true, hypercall, hypercall_end);
+        g.bus.hypercall = on_hypercall;
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], UINT64_MAX); /* EPERM: not for programs */
+        guest_destroy(&g);
+}
 
 static void iret_enters_user_mode_which_may_not_mask_interrupts(void **state)
 {
@@ -389,6 +503,22 @@ static void halt_wakes_on_interrupt_and_nmi_uses_its_stack(void **state)
         cpu_raise_nmi(g.cpu); /* blocked until IRET */
         assert_int_equal(cpu_run(g.cpu, 1000), CPU_EXIT_HALT);
         assert_int_equal(s->gpr[CPU_RSP], ist - 40);
+        guest_destroy(&g);
+}
+
+CODE(nop_code, 64, "nop; ud2");
+
+static void of_many_nmis_two_are_taken(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, nop_code, nop_code_end);
+        memcpy(g.ram + GUEST_HANDLERS + 32, "\x49\xff\xc0\x48\xcf", 5); /* inc r8; iretq */
+        s->gpr[8] = 0;
+        for (unsigned i = 0; i < 3; i++)
+                cpu_raise_nmi(g.cpu);
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], 2);
         guest_destroy(&g);
 }
 
@@ -514,6 +644,54 @@ static void the_trap_flag_stops_after_each_instruction(void **state)
         guest_destroy(&g);
 }
 
+CODE(held_steps, 64, "mov ss, [rbx]; int3; ud2");
+
+/* The watched word that MOV SS loads: its trap comes after the next instruction. */
+static void mov_ss_holds_back_a_watchpoint(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, held_steps, held_steps_end);
+        static const uint16_t data = GUEST_DATA;
+        memcpy(g.ram + GUEST_FREE + 0x2000, &data, 2);
+        s->dr[1] = USER_DATA;
+        s->dr7 = 0x404 | 7ull << 20; /* two bytes, reads and writes */
+        cpu_state_changed(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 1);
+        assert_int_equal(end.rip, (GUEST_HIGH | GUEST_HANDLERS) + 16 * 3); /* INT3 was first */
+        assert_int_equal(s->dr6 & 0xf, 2);
+        guest_destroy(&g);
+}
+
+CODE(sti_steps, 64, "sti; inc rax; ud2");
+CODE(int1_steps, 64, ".byte 0xf1; inc rax; ud2");
+CODE(hlt_steps, 64, "hlt; inc rax; ud2");
+
+static void the_trap_flag_and_instructions_with_a_say_in_it(void **state)
+{
+        (void)state;
+        static const struct {
+                const uint8_t *code, *end;
+                uint64_t single_step; /* whether DR6 calls it one */
+        } cases[] = {
+                { sti_steps, sti_steps_end, 0x4000 }, /* holds back interrupts, not traps */
+                { int1_steps, int1_steps_end, 0 },    /* its gate clears TF */
+                { hlt_steps, hlt_steps_end, 0x4000 }, /* which the trap ends */
+        };
+        for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct guest g;
+                struct cpu_state *s = setup_code(&g, false, cases[i].code, cases[i].end);
+                s->rflags = 0x102;
+                cpu_state_changed(g.cpu);
+                struct guest_end end = guest_run(&g, 100);
+                assert_int_equal(end.vector, 1);
+                assert_int_equal(end.rip, USER_CODE + 1);
+                assert_int_equal(s->dr6 & 0x4000, cases[i].single_step);
+                guest_destroy(&g);
+        }
+}
+
 static void debug_registers_break_on_execution_and_on_writes(void **state)
 {
         (void)state;
@@ -521,11 +699,12 @@ static void debug_registers_break_on_execution_and_on_writes(void **state)
         struct cpu_state *s = setup_code(&g, true, steps, steps_end);
         s->dr[0] = USER_CODE + 6; /* the second INC: a fault, before it */
         s->dr7 = 0x401;
+        s->dr6 = 0xffff4ff2; /* of earlier hits only B0 to B3 are replaced */
         cpu_state_changed(g.cpu);
         struct guest_end end = guest_run(&g, 100);
         assert_int_equal(end.vector, 1);
         assert_int_equal(end.rip, USER_CODE + 6);
-        assert_int_equal(s->dr6 & 0xf, 1);
+        assert_int_equal(s->dr6, 0xffff4ff1);
         guest_destroy(&g);
 
         s = setup_code(&g, true, steps, steps_end);
@@ -625,6 +804,20 @@ static void hidden_instructions_are_undefined_and_counted(void **state)
         guest_destroy(&g);
 }
 
+CODE(distant_code, 64, "lea rax, [rip + 0x7fffffff]; .byte 0xe9; .long 0x7ffffff0");
+
+static void distances_reach_as_far_as_they_say(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, distant_code, distant_code_end);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(s->gpr[CPU_RAX], USER_CODE + 7 + 0x7fffffffull);
+        assert_int_equal(end.vector, 14);
+        assert_int_equal(end.rip, USER_CODE + 12 + 0x7ffffff0ull);
+        guest_destroy(&g);
+}
+
 /* ---- state and threads ---- */
 
 static void state_survives_saving(void **state)
@@ -676,7 +869,12 @@ int main(void)
                 cmocka_unit_test(an_access_across_pages_faults_before_it_changes_anything),
                 cmocka_unit_test(rep_faults_in_the_middle_and_restarts),
                 cmocka_unit_test(syscall_and_sysret_change_privilege),
+                cmocka_unit_test(syscall_is_stepped_over),
                 cmocka_unit_test(iret_enters_user_mode_which_may_not_mask_interrupts),
+                cmocka_unit_test(a_segment_nulled_by_iret_keeps_its_base),
+                cmocka_unit_test(a_task_register_has_a_canonical_base),
+                cmocka_unit_test(speculation_registers_are_kept_or_written_only),
+                cmocka_unit_test(hypercalls_go_to_the_bus_or_are_undefined),
                 cmocka_unit_test(double_and_triple_faults),
                 cmocka_unit_test(an_interrupt_waits_for_the_shadow_of_sti),
                 cmocka_unit_test(halt_wakes_on_interrupt_and_nmi_uses_its_stack),
@@ -686,12 +884,16 @@ int main(void)
                 cmocka_unit_test(device_writes_into_code_are_seen),
                 cmocka_unit_test(an_instruction_may_cross_pages),
                 cmocka_unit_test(the_trap_flag_stops_after_each_instruction),
+                cmocka_unit_test(mov_ss_holds_back_a_watchpoint),
+                cmocka_unit_test(of_many_nmis_two_are_taken),
+                cmocka_unit_test(the_trap_flag_and_instructions_with_a_say_in_it),
                 cmocka_unit_test(debug_registers_break_on_execution_and_on_writes),
                 cmocka_unit_test(a_debugger_sets_breakpoints),
                 cmocka_unit_test(a_budget_of_one_runs_one_instruction),
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),
                 cmocka_unit_test(hidden_instructions_are_undefined_and_counted),
+                cmocka_unit_test(distances_reach_as_far_as_they_say),
                 cmocka_unit_test(state_survives_saving),
                 cmocka_unit_test(a_kick_from_another_thread_ends_the_run),
         };

@@ -1,0 +1,608 @@
+/* From a decoded block to host code. See translate.h for the idea. */
+#include "cpu/translate_work.h"
+
+#define ROOM     (48u << 10) /* more than the largest block takes, stubs too */
+#define CC_ABOVE 7
+#define CC_ZERO  4
+
+/* ---- pieces ---- */
+
+static uint32_t offset_here(const struct work *w)
+{
+        return (uint32_t)(w->e.at - w->cpu->translator.writable);
+}
+
+static void move_registers(struct work *w, unsigned opcode, uint16_t set)
+{
+        for (unsigned r = 0; r < 16; r++)
+                if (set >> r & 1)
+                        emit_gs(&w->e, opcode, r, GPR(r));
+}
+
+static void restore_temporaries(struct work *w)
+{
+        move_registers(w, EMIT_LOAD, w->spilled);
+}
+
+static void move_vector(struct work *w, unsigned opcode, unsigned n)
+{
+        struct emitter *e = &w->e;
+        emit1(e, EMIT_GS_PREFIX);
+        if (w->wide) {
+                emit1(e, 0xc5);
+                emit1(e, (n & 8 ? 0 : 0x80) | 0x7c);
+        } else {
+                if (n & 8)
+                        emit1(e, 0x44);
+                emit1(e, 0x0f);
+        }
+        emit1(e, opcode);
+        emit_field(e, n, VEC(n));
+}
+
+static void load_vectors(struct work *w)
+{
+        for (unsigned n = 0; n < 16; n++)
+                if (w->vec_used >> n & 1)
+                        move_vector(w, 0x10, n);
+}
+
+static void store_vectors(struct work *w)
+{
+        for (unsigned n = 0; n < 16; n++)
+                if (w->vec_written >> n & 1)
+                        move_vector(w, 0x11, n);
+        if (w->wide) {
+                emit1(&w->e, 0xc5); /* vzeroupper */
+                emit1(&w->e, 0xf8);
+                emit1(&w->e, 0x77);
+        }
+}
+
+static uint32_t new_exit(struct work *w, enum exit_kind kind, unsigned step, int32_t offset)
+{
+        struct translator *t = &w->cpu->translator;
+        uint32_t index = t->exits_length++;
+        t->exits[index] = (struct translated_exit){ .block = w->block,
+                                                    .step = &w->block->steps[step],
+                                                    .offset = offset,
+                                                    .kind = (uint8_t)kind };
+        return index;
+}
+
+static struct translated_exit *exit_of(struct work *w, const struct stub *s)
+{
+        return &w->cpu->translator.exits[s->exit];
+}
+
+static struct stub *new_stub(struct work *w, uint8_t *from, uint32_t exit)
+{
+        struct stub *s = &w->stubs[w->stubs_length++];
+        *s = (struct stub){ .from = from, .exit = exit, .spilled = w->spilled };
+        return s;
+}
+
+/* A way out of the main path into the interpreter's version of step `n`. */
+static struct stub *slow_stub(struct work *w, unsigned n, uint8_t *from)
+{
+        struct stub *s = new_stub(w, from, new_exit(w, EXIT_HELPER, n, w->at[n + 1]));
+        s->helper = s->restores = true;
+        return s;
+}
+
+/* t[0] is a linear address; afterwards t[1] + t[0] is the host's. Where it is not,
+ * the step is done slowly. */
+static struct stub *emit_check(struct work *w, unsigned n, unsigned size, bool write)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        unsigned context = w->block->key & 3;
+        uint32_t table = FIELD(tlbs) + context * (uint32_t)sizeof(struct tlb);
+        uint32_t tags = table + (uint32_t)(write ? offsetof(struct tlb, write)
+                                                 : offsetof(struct tlb, read));
+        uint32_t hosts = table + (uint32_t)offsetof(struct tlb, host);
+        uint8_t *miss;
+        if (!w->live[n]) {
+                emit_pext_gs(e, b, a, FIELD(page_number_bits));
+                emit_gs_index(e, EMIT_ADD, a, b, tags);
+                emit1(e, 0x48 | (a & 8 ? 1 : 0)); /* cmp a, 4096 - size */
+                emit1(e, 0x81);
+                emit1(e, 0xf8 | (a & 7));
+                emit4(e, PAGE_SIZE_BYTES - size);
+                miss = emit_jump_if(e, CC_ABOVE);
+                emit_gs_index(e, EMIT_LOAD, b, b, hosts);
+                return slow_stub(w, n, miss);
+        }
+        if (!w->rcx_free)
+                emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(spilled_rcx));
+        emit_pext_gs(e, b, a, FIELD(page_number_bits));
+        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b, tags);
+        emit_lea(e, a, a, CPU_RCX, 0, 0);
+        emit_lea(e, CPU_RCX, a, EMIT_NO_REG, 0, (int32_t)size - 1);
+        emit_pext_gs(e, CPU_RCX, CPU_RCX, FIELD(page_bits));
+        emit_gs_index(e, EMIT_LOAD, b, b, hosts);
+        emit_jrcxz(e, 5);
+        miss = emit_jump(e);
+        if (!w->rcx_free)
+                emit_gs(e, EMIT_LOAD, CPU_RCX, FIELD(spilled_rcx));
+        struct stub *s = slow_stub(w, n, miss);
+        s->rcx_spilled = !w->rcx_free;
+        return s;
+}
+
+/* t[0] = linear address of the memory operand. */
+static void emit_address(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        if (i->base == BASE_RIP) {
+                emit_gs(e, EMIT_LOAD, a, FIELD(page_linear));
+                emit_lea(e, a, a, EMIT_NO_REG, 0, (int32_t)(w->at[n + 1] + i->disp));
+        } else {
+                if (i->adsize == 4)
+                        emit1(e, 0x67);
+                emit_lea(e, a, i->base, i->index, i->scale, (int32_t)i->disp);
+        }
+        if (i->seg == CPU_FS || i->seg == CPU_GS) {
+                emit_gs(e, EMIT_LOAD, b, FIELD(seg_base) + 8u * i->seg);
+                emit_lea(e, a, a, b, 0, 0);
+        }
+}
+
+static bool can_fault(const struct insn *i)
+{
+        return i->op == OP_DIV || i->op == OP_IDIV || i->mem_aligned ||
+               (i->op == OP_CMPXCHG8B && i->opsize == 8);
+}
+
+/* The instruction about to be emitted may fault on the host. */
+static void note_fault(struct work *w, const struct stub *s)
+{
+        w->faults[w->faults_length++] = (struct translated_fault){ offset_here(w),
+                                                                   (uint32_t)(s - w->stubs) };
+}
+
+static void emit_bytes(struct work *w, const uint8_t *bytes, unsigned size)
+{
+        memcpy(w->e.at, bytes, size);
+        w->e.at += size;
+}
+
+/* The guest's instruction with its memory operand replaced by [t1 + t0]. */
+static void emit_rewritten(struct work *w, const struct step *st)
+{
+        const struct insn *i = &st->i;
+        const uint8_t *in = st->bytes;
+        struct emitter *e = &w->e;
+        unsigned at = 0, offset = w->t[0], page = w->t[1];
+        for (;; at++) {
+                uint8_t p = in[at];
+                bool dropped = p == 0x67 || p == 0x2e || p == 0x36 || p == 0x3e || p == 0x26 ||
+                               p == 0x64 || p == 0x65 || (p & 0xf0) == 0x40;
+                if (p == 0x66 || p == 0xf2 || p == 0xf3 || p == 0xf0)
+                        emit1(e, p);
+                else if (!dropped)
+                        break;
+        }
+        if (i->vex) {
+                uint8_t r = in[at + 1] & 0x80,
+                        rest = in[at] == 0xc5 ? in[at + 1] & 0x7f : in[at + 2];
+                emit1(e, 0xc4);
+                emit1(e, r | (offset & 8 ? 0u : 0x40u) | (page & 8 ? 0u : 0x20u) | i->map);
+                emit1(e, rest);
+                emit1(e, i->code);
+        } else {
+                unsigned rex = (i->rex & 0xcu) | (offset & 8 ? 2u : 0) | (page & 8 ? 1u : 0);
+                if (rex || i->rex)
+                        emit1(e, 0x40 | rex);
+                emit_bytes(w, in + at, i->modrm_at - at);
+        }
+        emit_memory(e, i->modrm >> 3 & 7, page, offset, 0, 0);
+        unsigned tail = i->modrm_at + 1u + ((i->modrm & 7) == 4) + i->disp_size;
+        emit_bytes(w, in + tail, i->length - tail);
+}
+
+static void resume_here(struct work *w, const struct stub *s)
+{
+        exit_of(w, s)->resume = offset_here(w);
+}
+
+/* ---- steps ---- */
+
+static bool high_byte_operand(const struct insn *i)
+{
+        for (unsigned n = 0; n < 4; n++) {
+                struct operand o = i->row->operands[n];
+                if (o.kind == OPK_G && insn_operand_size(i, o) == 1 && !i->rex && i->reg >= 4 &&
+                    i->reg < 8)
+                        return true;
+        }
+        return false;
+}
+
+static void emit_helper(struct work *w, unsigned n)
+{
+        bool ends = w->forms[n] == FORM_END;
+        uint32_t index = new_exit(w, EXIT_HELPER, n, w->at[n + 1]);
+        restore_temporaries(w);
+        store_vectors(w);
+        emit_gs_set32(&w->e, FIELD(exit_index), index);
+        emit_patch(emit_jump(&w->e), w->cpu->translator.writable + w->cpu->translator.helper);
+        if (ends)
+                return;
+        w->cpu->translator.exits[index].resume = offset_here(w);
+        load_vectors(w);
+}
+
+static void emit_memory_step(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        if (high_byte_operand(&st->i) && (w->t[0] | w->t[1]) & 8) {
+                emit_helper(w, n);
+                return;
+        }
+        emit_address(w, n);
+        const struct stub *s = emit_check(w, n, st->i.mem_size, st->i.mem_write);
+        if (can_fault(&st->i))
+                note_fault(w, s);
+        emit_rewritten(w, st);
+        resume_here(w, s);
+}
+
+static void emit_copy(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        if (!can_fault(&st->i)) {
+                emit_bytes(w, st->bytes, st->i.length);
+                return;
+        }
+        const struct stub *s = slow_stub(w, n, NULL);
+        note_fault(w, s);
+        emit_bytes(w, st->bytes, st->i.length);
+        resume_here(w, s);
+}
+
+static void emit_lea_rip(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        emit_gs(&w->e, EMIT_LOAD, i->reg, FIELD(page_linear));
+        emit_lea(&w->e, i->reg, i->reg, EMIT_NO_REG, 0, (int32_t)(w->at[n + 1] + i->disp));
+}
+
+/* Checks the eight bytes that a push is about to write. */
+static const struct stub *emit_push_check(struct work *w, unsigned n)
+{
+        emit_lea(&w->e, w->t[0], CPU_RSP, EMIT_NO_REG, 0, -8);
+        return emit_check(w, n, 8, true);
+}
+
+static void emit_push(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        struct emitter *e = &w->e;
+        const struct stub *s = emit_push_check(w, n);
+        if (w->forms[n] == FORM_PUSH) {
+                emit_mov(e, EMIT_STORE, i->rm, w->t[1], w->t[0]);
+        } else {
+                emit1(e, 0x48 | emit_rex(0, w->t[1], w->t[0])); /* mov qword, imm32 */
+                emit1(e, 0xc7);
+                emit_memory(e, 0, w->t[1], w->t[0], 0, 0);
+                emit4(e, (uint32_t)i->imm);
+        }
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        resume_here(w, s);
+}
+
+static const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from)
+{
+        emit_lea(&w->e, w->t[0], from, EMIT_NO_REG, 0, 0);
+        return emit_check(w, n, 8, false);
+}
+
+static void emit_pop(struct work *w, unsigned n)
+{
+        const struct stub *s = emit_pop_check(w, n, CPU_RSP);
+        emit_mov(&w->e, EMIT_LOAD, w->block->steps[n].i.rm, w->t[1], w->t[0]);
+        emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, 8);
+        resume_here(w, s);
+}
+
+static void emit_leave(struct work *w, unsigned n)
+{
+        const struct stub *s = emit_pop_check(w, n, CPU_RBP);
+        emit_lea(&w->e, CPU_RSP, CPU_RBP, EMIT_NO_REG, 0, 8);
+        emit_mov(&w->e, EMIT_LOAD, CPU_RBP, w->t[1], w->t[0]);
+        resume_here(w, s);
+}
+
+/* ---- ways out ---- */
+
+/* Jumps to wherever the linear address in t[0] is translated. Vectors are stored. */
+static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        uint32_t table = FIELD(jump_tables) + (w->block->key & 3u) * sizeof(struct jump_table);
+        if (!(w->spilled >> CPU_RCX & 1)) {
+                emit_gs(e, EMIT_STORE, CPU_RCX, GPR(CPU_RCX));
+                w->spilled |= 1u << CPU_RCX;
+        }
+        emit_pext_gs(e, b, a, FIELD(jump_bits));
+        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b,
+                      table + (uint32_t)offsetof(struct jump_table, negated));
+        emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+        emit_jrcxz(e, 5);
+        uint32_t index = new_exit(w, EXIT_INDIRECT, n, 0);
+        w->cpu->translator.exits[index].pop_bytes = pop_bytes;
+        w->cpu->translator.exits[index].pushed = pushed;
+        struct stub *miss = new_stub(w, emit_jump(e), index);
+        miss->has_target = true;
+        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+        emit_jrcxz(e, 5);
+        struct stub *polled = new_stub(w, emit_jump(e), index);
+        polled->has_target = true;
+        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b,
+                      table + (uint32_t)offsetof(struct jump_table, page));
+        emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(page_linear));
+        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b,
+                      table + (uint32_t)offsetof(struct jump_table, code));
+        emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(target));
+        restore_temporaries(w);
+        emit1(e, EMIT_GS_PREFIX); /* jmp gs:[target] */
+        emit1(e, 0xff);
+        emit_field(e, 4, FIELD(target));
+}
+
+/* Leads the jump at `from` out of the block to `offset` of the page, temporaries
+ * restored and vectors stored. */
+static void chain(struct work *w, unsigned n, uint8_t *from, int32_t offset)
+{
+        uint32_t index = new_exit(w, EXIT_DIRECT, n, offset);
+        w->cpu->translator.exits[index].patch = (uint32_t)(from - w->cpu->translator.writable);
+        new_stub(w, from, index);
+}
+
+/* The same where the dispatcher is to be seen first. */
+static void chain_out(struct work *w, unsigned n, uint8_t *from, int32_t offset, bool rcx_spilled)
+{
+        struct stub *s = new_stub(w, from, new_exit(w, EXIT_DIRECT, n, offset));
+        s->rcx_spilled = rcx_spilled;
+}
+
+/* Goes on at `offset` of the page or beyond it, from a point where temporaries are
+ * in use or already restored (`restored`). */
+static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live, bool restored)
+{
+        struct emitter *e = &w->e;
+        if (!same_page(offset)) {
+                /* Restored registers are still in their homes. */
+                if (!restored)
+                        store_vectors(w);
+                emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
+                emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
+                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
+                return;
+        }
+        if (!restored) {
+                restore_temporaries(w);
+                store_vectors(w);
+        }
+        if (offset <= w->at[n]) { /* backwards: look up now and then */
+                if (!live) {
+                        emit_gs_is_zero(e, FIELD(poll));
+                        chain_out(w, n, emit_jump_if(e, CC_ZERO ^ 1), offset, false);
+                } else {
+                        emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(spilled_rcx));
+                        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+                        emit_jrcxz(e, 5);
+                        chain_out(w, n, emit_jump(e), offset, true);
+                        emit_gs(e, EMIT_LOAD, CPU_RCX, FIELD(spilled_rcx));
+                }
+        }
+        chain(w, n, emit_jump(e), offset);
+}
+
+/* Back to the start of this very block, registers and vectors as they are. */
+static void emit_loop(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        struct stub *s;
+        if (!w->live[0]) {
+                emit_gs_is_zero(e, FIELD(poll));
+                s = new_stub(w, emit_jump_if(e, CC_ZERO ^ 1),
+                             new_exit(w, EXIT_DIRECT, n, w->at[0]));
+        } else {
+                bool free_rcx = w->spilled >> CPU_RCX & 1;
+                if (!free_rcx)
+                        emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(spilled_rcx));
+                emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+                emit_jrcxz(e, 5);
+                s = new_stub(w, emit_jump(e), new_exit(w, EXIT_DIRECT, n, w->at[0]));
+                s->rcx_spilled = !free_rcx;
+                if (!free_rcx)
+                        emit_gs(e, EMIT_LOAD, CPU_RCX, FIELD(spilled_rcx));
+        }
+        s->restores = true;
+        emit_patch(emit_jump(e), w->body);
+}
+
+static void emit_jcc(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        unsigned condition = w->block->steps[n].i.code & 15;
+        int32_t target = translate_target(w), next = w->at[n + 1];
+        if (w->loops) {
+                uint8_t *out = emit_jump_if(e, condition ^ 1);
+                emit_loop(w, n);
+                emit_patch(out, e->at);
+                emit_goto(w, n, next, translate_flags_at(w, next), false);
+                return;
+        }
+        restore_temporaries(w);
+        store_vectors(w);
+        uint16_t spilled = w->spilled;
+        if (same_page(target) && target > w->at[n]) {
+                chain(w, n, emit_jump_if(e, condition), target);
+        } else {
+                uint8_t *out = emit_jump_if(e, condition ^ 1);
+                emit_goto(w, n, target, translate_flags_at(w, target), true);
+                emit_patch(out, e->at);
+        }
+        w->spilled = spilled;
+        emit_goto(w, n, next, translate_flags_at(w, next), true);
+}
+
+static void emit_call(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        bool indirect = w->forms[n] == FORM_CALL_IND;
+        const struct insn *i = &w->block->steps[n].i;
+        unsigned a = w->t[0], b = w->t[1];
+        if (indirect && i->is_mem) {
+                emit_address(w, n);
+                emit_check(w, n, 8, false);
+                emit_mov(e, EMIT_LOAD, a, b, a);
+                emit_gs(e, EMIT_STORE, a, FIELD(target));
+        } else if (indirect) {
+                emit_gs(e, EMIT_STORE, i->rm, FIELD(target));
+        }
+        emit_push_check(w, n);
+        emit_lea(e, a, a, b, 0, 0);
+        emit_gs(e, EMIT_LOAD, b, FIELD(page_linear));
+        emit_lea(e, b, b, EMIT_NO_REG, 0, w->at[n + 1]);
+        emit_mov(e, EMIT_STORE, b, a, EMIT_NO_REG);
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        if (!indirect) {
+                emit_goto(w, n, translate_target(w), FLAGS_ALL, false);
+                return;
+        }
+        store_vectors(w);
+        emit_gs(e, EMIT_LOAD, a, FIELD(target));
+        emit_indirect(w, n, 0, true);
+}
+
+static void emit_ret(struct work *w, unsigned n)
+{
+        uint16_t bytes = (uint16_t)(8 + (uint16_t)w->block->steps[n].i.imm);
+        emit_pop_check(w, n, CPU_RSP);
+        emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
+        emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
+        store_vectors(w);
+        emit_indirect(w, n, bytes, false);
+}
+
+static void emit_jmp_ind(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        if (i->is_mem) {
+                emit_address(w, n);
+                emit_check(w, n, 8, false);
+                emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
+        } else {
+                emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
+        }
+        store_vectors(w);
+        emit_indirect(w, n, 0, false);
+}
+
+static void emit_nothing(struct work *w, unsigned n)
+{
+        (void)w, (void)n;
+}
+
+static void emit_jmp(struct work *w, unsigned n)
+{
+        int32_t target = translate_target(w);
+        if (w->loops)
+                emit_loop(w, n);
+        else
+                emit_goto(w, n, target, translate_flags_at(w, target), false);
+}
+
+static void (*const emitters[])(struct work *w, unsigned n) = {
+        [FORM_COPY] = emit_copy,       [FORM_MEMORY] = emit_memory_step,
+        [FORM_LEA_RIP] = emit_lea_rip, [FORM_NOTHING] = emit_nothing,
+        [FORM_PUSH] = emit_push,       [FORM_PUSH_IMM] = emit_push,
+        [FORM_POP] = emit_pop,         [FORM_LEAVE] = emit_leave,
+        [FORM_HELPER] = emit_helper,   [FORM_JMP] = emit_jmp,
+        [FORM_JCC] = emit_jcc,         [FORM_CALL] = emit_call,
+        [FORM_RET] = emit_ret,         [FORM_JMP_IND] = emit_jmp_ind,
+        [FORM_CALL_IND] = emit_call,   [FORM_END] = emit_helper,
+};
+_Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
+
+static void emit_stub(struct work *w, struct stub *s)
+{
+        struct emitter *e = &w->e;
+        const struct translator *t = &w->cpu->translator;
+        if (s->from)
+                emit_patch(s->from, e->at);
+        if (s->rcx_spilled)
+                emit_gs(e, EMIT_LOAD, CPU_RCX, FIELD(spilled_rcx));
+        if (s->has_target)
+                emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
+        if (s->restores || s->has_target)
+                move_registers(w, EMIT_LOAD, s->spilled);
+        if (s->restores)
+                store_vectors(w);
+        emit_gs_set32(e, FIELD(exit_index), s->exit);
+        emit_patch(emit_jump(e), t->writable + (s->helper ? t->helper : t->leave));
+        struct translated_exit *x = exit_of(w, s);
+        if (!s->helper || !x->resume || !w->vec_used)
+                return;
+        /* Vectors come back before the main path goes on. */
+        uint32_t on = x->resume;
+        x->resume = offset_here(w);
+        load_vectors(w);
+        emit_patch(emit_jump(e), t->writable + on);
+}
+
+static void emit_stubs(struct work *w)
+{
+        struct translator *t = &w->cpu->translator;
+        uint32_t starts[STUBS];
+        for (unsigned k = 0; k < w->stubs_length; k++) {
+                starts[k] = offset_here(w);
+                emit_stub(w, &w->stubs[k]);
+        }
+        for (unsigned k = 0; k < w->faults_length; k++)
+                t->faults[t->faults_length++] = (struct translated_fault){
+                        w->faults[k].at, starts[w->faults[k].stub]
+                };
+}
+
+static bool has_room(const struct translator *t)
+{
+        return t->used + ROOM <= TRANSLATE_CODE_BYTES &&
+               t->exits_length + STUBS + BLOCK_STEPS <= TRANSLATE_EXITS &&
+               t->faults_length + FAULTS <= TRANSLATE_FAULTS;
+}
+
+bool cpu_translate_block(struct cpu *cpu, struct block *block)
+{
+        struct translator *t = &cpu->translator;
+        if (!has_room(t)) {
+                cpu_code_flush(cpu);
+                return false;
+        }
+        struct work w = { .cpu = cpu, .block = block };
+        t->used = (t->used + 15) & ~15u;
+        block->key = cpu->translate_key;
+        w.e.at = t->writable + t->used;
+        translate_plan(&w);
+        uint32_t start = t->used;
+        move_registers(&w, EMIT_STORE, w.spilled);
+        load_vectors(&w);
+        w.body = w.e.at;
+        for (unsigned n = 0; n < w.length; n++)
+                emitters[w.forms[n]](&w, n);
+        if (!form_leaves(w.forms[w.length - 1]))
+                emit_goto(&w, w.length - 1, w.at[w.length], translate_flags_at(&w, w.at[w.length]),
+                          false);
+        emit_stubs(&w);
+        t->used = offset_here(&w);
+        block->code = start;
+        cpu->counters.blocks_translated++;
+        return true;
+}

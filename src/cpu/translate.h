@@ -1,0 +1,102 @@
+/* The translator: host code for blocks of guest code that run often.
+ *
+ * Theory of operation. Guest and host are the same architecture, so most guest
+ * instructions are host instructions. While translated code runs
+ *
+ *   - guest general registers are in the host's registers of the same number,
+ *     rsp included (there is no host stack; helpers switch to it);
+ *   - the guest's arithmetic flags are the host's; all other bits of RFLAGS, DF
+ *     too, stay in state.rflags;
+ *   - the host's GS base is the struct cpu, so gs:[offset] is a field of it;
+ *   - vector registers live in struct cpu between blocks, in the host's inside.
+ *
+ * An instruction without memory operand or privilege is copied. One with a
+ * memory operand gets a look-up in the TLB and is re-encoded on the host address:
+ *
+ *       guest   add eax, [rbx+8]
+ *       host    lea  r14, [rbx+8]
+ *               pext r15, r14, gs:[page number bits]
+ *               add  r14, gs:[tags + r15*8]       ; offset in the page, or large
+ *               cmp  r14, 4096-4 ; ja slow
+ *               mov  r15, gs:[host pages + r15*8]
+ *               add  eax, [r15+r14]
+ *
+ * where r14 and r15 are registers that the block does not use; their guest
+ * values wait in struct cpu meanwhile. Where the guest's flags are still needed
+ * the add and cmp become lea, pext and jrcxz, which leave flags alone.
+ *
+ * "slow" and everything else (system instructions, strings, x87...) is a *helper
+ * step*: registers go to struct cpu and the interpreter's function of that very
+ * instruction runs. So a TLB miss, MMIO, a page fault or a page-crossing access
+ * needs no second implementation: the interpreter does it, fills the TLB on the
+ * way, raises the exception if there is one. Exceptions are exact but for the
+ * arithmetic flags at an instruction before which they were dead.
+ *
+ * Faults of the host while it executes a guest's instruction (#DE of a
+ * division, #GP of a misaligned MOVAPS) come as signals; a table leads from the
+ * host address to the helper step of that instruction, where the interpreter
+ * raises what is due.
+ *
+ * Blocks of one guest page are chained directly. Their code knows its page by
+ * gs:[page_linear] only, so one translation serves every address the page is
+ * mapped at. A branch to another page, an indirect jump and a return look the
+ * target up in a jump cache (per context) and jump on without leaving.
+ *
+ * Interrupts and kicks set `poll`, which backward branches and look-ups read.
+ *
+ * Stale code. A store to a page that holds decoded code has no TLB entry, is
+ * slow, and moves the page's generation on; blocks are looked up by generation.
+ * Code that changes its own page leaves at once. Chains stay within a page, so
+ * they never lead from a valid block to a stale one.
+ *
+ * Needs BMI2 and user-mode FSGSBASE on the host; without, everything is
+ * interpreted.
+ */
+#pragma once
+
+#include "cpu/core.h"
+
+#define TRANSLATE_CODE_BYTES (64u << 20)
+#define TRANSLATE_EXITS      (1u << 19)
+#define TRANSLATE_FAULTS     (1u << 17)
+
+/* Why translated code called us; one per place that can. */
+struct translated_exit {
+        struct block *block;
+        const struct step *step; /* helper step, or the branch */
+        uint32_t resume;         /* code offset to go on at; 0: leave for the dispatcher */
+        uint32_t patch;          /* code offset of a jump that may be led to the target */
+        int32_t offset;          /* rip relative to the page's start: next or target */
+        uint16_t pop_bytes;      /* what an indirect exit already took off the stack */
+        uint8_t kind;            /* enum exit_kind */
+        bool pushed;             /* a call already pushed its return address */
+};
+
+enum exit_kind { EXIT_HELPER, EXIT_DIRECT, EXIT_INDIRECT };
+
+struct translated_fault {
+        uint32_t at, stub; /* code offsets */
+};
+
+int cpu_translator_create(struct cpu *cpu, struct err *err);
+void cpu_translator_destroy(struct cpu *cpu);
+/* Forgets all code. */
+void cpu_translator_flush(struct cpu *cpu);
+/* Indirect jumps look up again; `kernel_too` false keeps global pages' entries. */
+void cpu_jumps_flush(struct cpu *cpu, bool kernel_too);
+/* Makes code for a decoded block. False: not now (the cache was flushed, and with
+ * it the block). */
+bool cpu_translate_block(struct cpu *cpu, struct block *block);
+/* Runs it until something needs the dispatcher; rip and all state are exact then. */
+void cpu_translated_run(struct cpu *cpu, struct block *block);
+/* Around cpu_run(): GS base and the signal stack of this thread. */
+void cpu_translator_enter(struct cpu *cpu);
+void cpu_translator_leave(struct cpu *cpu);
+
+/* ---- inside ---- */
+
+/* Registers an instruction touches beside the general ones (thunk.c). */
+struct vector_sets {
+        uint32_t read, written;
+};
+struct vector_sets cpu_vector_sets(const struct insn *insn);

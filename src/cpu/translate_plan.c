@@ -1,0 +1,237 @@
+/* Decides how a block is translated. See translate.h for the idea. */
+#include "cpu/exec.h"
+#include "cpu/translate_work.h"
+
+/* ---- what each step is ---- */
+
+/* Distances that stay within 32 bits when counted from the page's start. */
+static bool near(int64_t distance)
+{
+        return distance > INT32_MIN / 2 && distance < INT32_MAX / 2;
+}
+
+/* Whether emit_address() can form the memory operand's address. */
+static bool addressable(const struct insn *i)
+{
+        return i->base != BASE_RIP || (i->adsize == 8 && near(i->disp));
+}
+
+static enum form form_of_control(const struct insn *i)
+{
+        bool direct = i->op == OP_JMP || i->op == OP_JCC || i->op == OP_CALL;
+        if (i->opsize != 8 || (direct && !near((int64_t)i->imm)) || (i->is_mem && !addressable(i)))
+                return FORM_END;
+        switch (i->op) {
+        case OP_JMP:
+                return FORM_JMP;
+        case OP_JCC:
+                return FORM_JCC;
+        case OP_CALL:
+                return FORM_CALL;
+        case OP_RET:
+                return FORM_RET;
+        case OP_JMP_IND:
+                return FORM_JMP_IND;
+        case OP_CALL_IND:
+                return FORM_CALL_IND;
+        default:
+                return FORM_END;
+        }
+}
+
+static enum form form_of_helper(const struct insn *i)
+{
+        bool plain = i->map == MAP_ONE && i->opsize == 8;
+        if (i->op == OP_PUSH && plain && i->code >= 0x50 && i->code <= 0x57)
+                return FORM_PUSH;
+        if (i->op == OP_PUSH && plain && (i->code == 0x68 || i->code == 0x6a))
+                return FORM_PUSH_IMM;
+        if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f && i->rm != CPU_RSP)
+                return FORM_POP;
+        if (i->op == OP_LEAVE && i->opsize == 8)
+                return FORM_LEAVE;
+        if (i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR)
+                return FORM_END;
+        return FORM_HELPER;
+}
+
+/* Operations of the general registers that the host may do for the guest. */
+static bool plain_op(unsigned op)
+{
+        return (op >= OP_ADD && op <= OP_MOVSX) || op == OP_LEA || op == OP_XCHG || op == OP_XADD ||
+               op == OP_CMPXCHG || op == OP_CMPXCHG8B || op == OP_CMOV || op == OP_SETCC ||
+               op == OP_CBW || op == OP_CWD || op == OP_LAHF || op == OP_SAHF || op == OP_CLC ||
+               op == OP_STC || op == OP_CMC || op == OP_NOP || op == OP_FENCE;
+}
+
+static bool vectors_allowed(const struct cpu *cpu, const struct insn *i)
+{
+        return !cpu->unmasked_simd && !cpu->blocked[i->vex ? UNIT_AVX : UNIT_SSE];
+}
+
+static enum form form_of(const struct cpu *cpu, const struct step *st)
+{
+        const struct insn *i = &st->i;
+        if (!i->row || st->run == exec_ud)
+                return FORM_END;
+        uint64_t p = i->row->properties;
+        switch (i->class) {
+        case CLASS_CONTROL:
+                return form_of_control(i);
+        case CLASS_PRIVILEGED:
+                return FORM_END;
+        case CLASS_HELPER:
+                return form_of_helper(i);
+        default:
+                break;
+        }
+        if (i->op == OP_NOP)
+                return FORM_NOTHING;
+        if (i->op == OP_X87 || p & (MMX | VSIB) || (i->op < OP_HOST && !plain_op(i->op)))
+                return FORM_HELPER;
+        if (p & SSE && !vectors_allowed(cpu, i))
+                return FORM_HELPER;
+        if (i->op == OP_LEA && i->base == BASE_RIP)
+                return i->opsize == 8 && addressable(i) ? FORM_LEA_RIP : FORM_HELPER;
+        if (i->class == CLASS_COPY)
+                return FORM_COPY;
+        /* A bit string reaches beyond its operand. */
+        bool bit_string = i->op >= OP_BT && i->op <= OP_BTC && i->row->operands[1].kind == OPK_G;
+        if (!i->has_modrm || !i->mem_size || i->mem_size > 32 || bit_string || !addressable(i))
+                return FORM_HELPER;
+        return FORM_MEMORY;
+}
+
+/* Flags that a block needs at its start, seen from its first steps. */
+static uint16_t flags_needed(const struct cpu *cpu, const struct block *b)
+{
+        uint16_t need = 0, written = 0;
+        for (unsigned n = 0; n < b->length; n++) {
+                const struct step *st = &b->steps[n];
+                enum form f = form_of(cpu, st);
+                if (f == FORM_HELPER || f == FORM_END)
+                        break;
+                need |= st->i.eflags.read & ~written;
+                written |= st->i.eflags.write;
+                if ((written & FLAGS_ALL) == FLAGS_ALL)
+                        return need;
+        }
+        return need | (FLAGS_ALL & ~written);
+}
+
+/* The same for the place `offset` of the block's page. */
+uint16_t translate_flags_at(const struct work *w, int32_t offset)
+{
+        const struct block *b = w->block;
+        if (!same_page(offset))
+                return FLAGS_ALL;
+        const struct block *to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
+        return to && to->generation == b->generation ? flags_needed(w->cpu, to) : FLAGS_ALL;
+}
+
+int32_t translate_target(const struct work *w)
+{
+        unsigned last = w->length - 1;
+        return w->at[w->length] + (int32_t)w->block->steps[last].i.imm;
+}
+
+static uint16_t flags_after(const struct work *w)
+{
+        uint16_t live = FLAGS_ALL;
+        enum form f = w->forms[w->length - 1];
+        if (f == FORM_JMP || f == FORM_JCC)
+                live = w->loops ? w->live[0] : translate_flags_at(w, translate_target(w));
+        if (f == FORM_JCC || !form_leaves(f))
+                live |= translate_flags_at(w, w->at[w->length]);
+        return form_leaves(f) && f != FORM_JMP && f != FORM_JCC ? FLAGS_ALL : live;
+}
+
+static void find_live_flags(struct work *w)
+{
+        w->live[0] = 0;
+        for (unsigned round = 0; round < 2; round++) {
+                uint16_t live = flags_after(w);
+                w->live[w->length] = live;
+                for (unsigned n = w->length; n-- > 0;) {
+                        const struct flag_sets *f = &w->block->steps[n].i.eflags;
+                        if (w->forms[n] == FORM_HELPER || w->forms[n] == FORM_END)
+                                live = FLAGS_ALL;
+                        else if (w->forms[n] != FORM_NOTHING)
+                                live = (live & ~f->write) | f->read;
+                        w->live[n] = live & FLAGS_ALL;
+                }
+                if (!w->loops)
+                        break;
+        }
+}
+
+/* Chooses forms and length, finds registers for temporaries. */
+static void plan_steps(struct work *w)
+{
+        static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
+        const struct block *b = w->block;
+        uint16_t used = 1u << CPU_RSP;
+        const uint16_t rcx = 1u << CPU_RCX;
+        int32_t at = (int32_t)(b->gpa & PAGE_MASK);
+        for (w->length = 0; w->length < b->length; w->length++) {
+                const struct insn *i = &b->steps[w->length].i;
+                enum form f = form_of(w->cpu, &b->steps[w->length]);
+                uint16_t more = f == FORM_HELPER || f == FORM_END ? 0
+                                                                  : i->gpr_read | i->gpr_written;
+                if (__builtin_popcount((uint16_t)(used | more | rcx)) > 14)
+                        break;
+                used |= more;
+                w->forms[w->length] = f;
+                w->at[w->length] = at;
+                at += i->length;
+                w->at[w->length + 1] = at;
+                if (i->row && i->row->properties & SSE && f <= FORM_MEMORY) {
+                        struct vector_sets v = cpu_vector_sets(i);
+                        w->vec_used |= v.read | v.written;
+                        w->vec_written |= v.written;
+                        w->wide |= i->vex;
+                }
+        }
+        unsigned found = 0;
+        for (unsigned k = 0; k < sizeof(order) && found < 2; k++)
+                if (!(used >> order[k] & 1))
+                        w->t[found++] = order[k];
+        w->rcx_free = !(used & rcx);
+        enum form last = w->forms[w->length - 1];
+        w->loops = (last == FORM_JMP || last == FORM_JCC) && translate_target(w) == w->at[0];
+}
+
+/* Whether temporaries are needed at all, and rcx among them. */
+static void plan_spills(struct work *w)
+{
+        bool memory = false, flags = false;
+        for (unsigned n = 0; n < w->length; n++) {
+                enum form f = w->forms[n];
+                bool checks = f == FORM_MEMORY || (f >= FORM_PUSH && f <= FORM_LEAVE) ||
+                              f >= FORM_CALL;
+                if (f == FORM_END)
+                        continue;
+                memory |= checks;
+                flags |= checks && w->live[n];
+                flags |= f >= FORM_CALL;
+        }
+        /* A way out of the page goes by the jump table. */
+        enum form last = w->forms[w->length - 1];
+        bool branches = last == FORM_JMP || last == FORM_JCC;
+        if ((branches && !same_page(translate_target(w))) ||
+            ((!form_leaves(last) || last == FORM_JCC) && !same_page(w->at[w->length])))
+                memory = flags = true;
+        if (memory)
+                w->spilled = (uint16_t)(1u << w->t[0] | 1u << w->t[1]);
+        if (flags && w->rcx_free)
+                w->spilled |= 1u << CPU_RCX;
+        else
+                w->rcx_free = false;
+}
+
+void translate_plan(struct work *w)
+{
+        plan_steps(w);
+        find_live_flags(w);
+        plan_spills(w);
+}

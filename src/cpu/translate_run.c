@@ -1,0 +1,358 @@
+/* Around translated code: the cache, the trampolines, what it calls, its faults. */
+#include "cpu/translate.h"
+
+#include <cpuid.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include "cpu/emit.h"
+
+#define FIELD(name)      ((uint32_t)offsetof(struct cpu, name))
+#define GPR(n)           (FIELD(s.gpr) + 8u * (n))
+#define HWCAP2_FSGSBASE_ 2u
+#define CPUID7_EBX_BMI2  (1u << 8)
+
+/* ---- trampolines ---- */
+
+static void emit_raw(struct emitter *e, const char *bytes, unsigned size)
+{
+        memcpy(e->at, bytes, size);
+        e->at += size;
+}
+#define RAW(e, bytes) emit_raw(e, bytes, sizeof(bytes) - 1)
+
+/* Guest state from struct cpu into the registers, then on to `target`. */
+static void emit_load_state(struct emitter *e)
+{
+        emit_gs32(e, EMIT_LOAD, CPU_RAX, FIELD(s.rflags));
+        RAW(e, "\x89\xc1"     /* mov ecx, eax */
+               "\xc1\xe9\x0b" /* shr ecx, 11 */
+               "\x83\xe1\x01" /* and ecx, 1 */
+               "\x80\xc1\x7f" /* add cl, 0x7f: OF */
+               "\x88\xc4"     /* mov ah, al */
+               "\x9e");       /* sahf: the others */
+        for (unsigned r = 0; r < 16; r++)
+                if (r != CPU_RSP)
+                        emit_gs(e, EMIT_LOAD, r, GPR(r));
+        emit_gs(e, EMIT_LOAD, CPU_RSP, GPR(CPU_RSP));
+        emit1(e, EMIT_GS_PREFIX); /* jmp gs:[target] */
+        emit1(e, 0xff);
+        emit_field(e, 4, FIELD(target));
+}
+
+static void emit_save_state(struct emitter *e)
+{
+        for (unsigned r = 0; r < 16; r++)
+                emit_gs(e, EMIT_STORE, r, GPR(r));
+        emit_gs(e, EMIT_LOAD, CPU_RSP, FIELD(host_rsp));
+        RAW(e, "\x9f"               /* lahf */
+               "\x0f\x90\xc0"       /* seto al */
+               "\x0f\xb6\xcc"       /* movzx ecx, ah */
+               "\x0f\xb6\xd0"       /* movzx edx, al */
+               "\x81\xe1\xd5\0\0\0" /* and ecx, 0xd5 */
+               "\xc1\xe2\x0b"       /* shl edx, 11 */
+               "\x09\xd1");         /* or ecx, edx */
+        emit_gs32(e, EMIT_LOAD, CPU_RDX, FIELD(s.rflags));
+        RAW(e, "\x81\xe2"); /* and edx, ~arithmetic */
+        emit4(e, ~FLAGS_ARITHMETIC);
+        RAW(e, "\x09\xd1"); /* or ecx, edx */
+        emit_gs32(e, EMIT_STORE, CPU_RCX, FIELD(s.rflags));
+}
+
+static void emit_epilogue(struct emitter *e)
+{
+        RAW(e, "\x48\x83\xc4\x08"                 /* add rsp, 8 */
+               "\x41\x5f\x41\x5e\x41\x5d\x41\x5c" /* pop r15 r14 r13 r12 */
+               "\x5d\x5b\xc3");                   /* pop rbp rbx; ret */
+}
+
+/* Performs a helper step. The code address to go on at, or NULL to leave. */
+static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
+{
+        const struct translated_exit *x = &cpu->translator.exits[index];
+        const struct step *step = x->step;
+        uint64_t next = cpu->page_linear + (uint64_t)(int64_t)x->offset;
+        cpu->counters.helper_steps++;
+        cpu->block = x->block;
+        cpu->block_page = x->block->gpa & ~PAGE_MASK;
+        cpu->code_changed = false;
+        cpu->step = step;
+        cpu->end = step + 1;
+        cpu->s.rip = next;
+        step->run(cpu, step);
+        cpu->step = NULL;
+        bool on = x->resume && cpu->s.rip == next && !cpu->code_changed && !cpu->slow &&
+                  cpu->translate_key == x->block->key && !cpu->s.interrupt_shadow;
+        return on ? cpu->translator.executable + x->resume : NULL;
+}
+
+static void emit_trampolines(struct translator *t)
+{
+        struct emitter e = { t->writable + 16 };
+        uint32_t enter = (uint32_t)(e.at - t->writable);
+        RAW(&e, "\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57" /* push rbx rbp r12 - r15 */
+                "\x48\x83\xec\x08");                       /* sub rsp, 8 */
+        emit_gs(&e, EMIT_STORE, CPU_RSP, FIELD(host_rsp));
+        emit_gs(&e, EMIT_STORE, CPU_RSI, FIELD(target));
+        emit_load_state(&e);
+        t->leave = (uint32_t)(e.at - t->writable);
+        emit_save_state(&e);
+        RAW(&e, "\xb8\x01\0\0\0"); /* mov eax, 1 */
+        emit_epilogue(&e);
+        t->helper = (uint32_t)(e.at - t->writable);
+        emit_save_state(&e);
+        emit_gs(&e, EMIT_LOAD, CPU_RDI, FIELD(self));
+        emit_gs32(&e, EMIT_LOAD, CPU_RSI, FIELD(exit_index));
+        RAW(&e, "\x48\xb8"); /* mov rax, helper_step */
+        emit8(&e, (uint64_t)(uintptr_t)helper_step);
+        RAW(&e, "\xff\xd0"       /* call rax */
+                "\x48\x85\xc0"); /* test rax, rax */
+        uint8_t *out = emit_jump_if(&e, 4);
+        emit_gs(&e, EMIT_STORE, CPU_RAX, FIELD(target));
+        emit_load_state(&e);
+        emit_patch(out, e.at);
+        emit_epilogue(&e); /* rax is 0 */
+        t->fixed = t->used = (uint32_t)(e.at - t->writable);
+        t->enter = (const uint8_t *(*)(struct cpu *, const uint8_t *))(uintptr_t)(t->executable +
+                                                                                  enter);
+}
+
+/* ---- the cache ---- */
+
+static bool host_can(void)
+{
+        uint32_t a, b, c, d;
+        return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_ && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+               b & CPUID7_EBX_BMI2;
+}
+
+int cpu_translator_create(struct cpu *cpu, struct err *err)
+{
+        struct translator *t = &cpu->translator;
+        cpu->self = cpu;
+        cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
+        cpu->page_bits = ~PAGE_MASK;
+        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << 2;
+        if (!host_can())
+                return 0;
+        auto_fd fd = memfd_create("isle-translations", MFD_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, TRANSLATE_CODE_BYTES) < 0)
+                return err_set(err, errno, "memory for translated code");
+        void *w = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *x = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+        t->exits = mmap(NULL, TRANSLATE_EXITS * sizeof(*t->exits), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        t->faults = mmap(NULL, TRANSLATE_FAULTS * sizeof(*t->faults), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        t->writable = w == MAP_FAILED ? NULL : w;
+        t->executable = x == MAP_FAILED ? NULL : x;
+        if (w == MAP_FAILED || x == MAP_FAILED || t->exits == MAP_FAILED || t->faults == MAP_FAILED)
+                return err_set(err, ENOMEM, "map memory for translated code");
+        emit_trampolines(t);
+        t->on = true;
+        return 0;
+}
+
+static void unmap(const void *at, size_t size)
+{
+        if (at && at != MAP_FAILED)
+                munmap((void *)(uintptr_t)at, size);
+}
+
+void cpu_translator_destroy(struct cpu *cpu)
+{
+        struct translator *t = &cpu->translator;
+        unmap(t->writable, TRANSLATE_CODE_BYTES);
+        unmap(t->executable, TRANSLATE_CODE_BYTES);
+        unmap(t->exits, TRANSLATE_EXITS * sizeof(*t->exits));
+        unmap(t->faults, TRANSLATE_FAULTS * sizeof(*t->faults));
+        *t = (struct translator){ 0 };
+}
+
+void cpu_translator_flush(struct cpu *cpu)
+{
+        struct translator *t = &cpu->translator;
+        t->used = t->fixed;
+        t->exits_length = t->faults_length = 0;
+        cpu->came_from = NULL;
+        cpu_jumps_flush(cpu, true);
+        cpu->counters.code_flushes++;
+}
+
+static void jump_table_flush(struct jump_table *t)
+{
+        /* An address that belongs to another place: never found. */
+        for (unsigned i = 0; i < JUMP_PLACES; i++)
+                t->negated[i] = -((i + 1ull) % JUMP_PLACES << 2);
+}
+
+void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
+{
+        jump_table_flush(&cpu->jump_tables[CTX_USER]);
+        if (!kernel_too)
+                return;
+        jump_table_flush(&cpu->jump_tables[CTX_KERNEL]);
+        jump_table_flush(&cpu->jump_tables[CTX_KERNEL_AC]);
+}
+
+/* ---- running ---- */
+
+/* The last exit led here: next time it shall need no dispatcher. */
+static void connect(struct cpu *cpu, const struct translated_exit *x, const struct block *b)
+{
+        const struct translator *t = &cpu->translator;
+        const struct block *from = x->block;
+        uint64_t rip = cpu->s.rip;
+        bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
+        if (same_page) {
+                if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
+                    from->generation == b->generation)
+                        emit_patch(t->writable + x->patch, t->writable + b->code);
+                return;
+        }
+        unsigned context = b->key & 3;
+        const struct tlb *tlb = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
+        unsigned i = tlb_index(rip);
+        if (tlb->fetch[i] != tlb_tag(rip))
+                return;
+        /* Kernel entries outlive switches of address spaces and flushes of single
+         * pages of the lower half: only global pages of the upper one. */
+        if (context != CTX_USER && !(tlb->gpa[i] & 1 && rip >> 63))
+                return;
+        struct jump_table *table = &cpu->jump_tables[context];
+        unsigned place = rip >> 2 & (JUMP_PLACES - 1);
+        table->negated[place] = -rip;
+        table->code[place] = t->executable + b->code;
+        table->page[place] = rip & ~PAGE_MASK;
+}
+
+/* A jump to an address that is none faults at the jump, as if it had not begun. */
+static void undo_jump(struct cpu *cpu, const struct translated_exit *x)
+{
+        const struct step *step = x->step;
+        cpu->s.gpr[CPU_RSP] -= x->pop_bytes;
+        if (x->pushed)
+                cpu->s.gpr[CPU_RSP] += 8;
+        uint64_t next = cpu->page_linear + (x->block->gpa & PAGE_MASK);
+        for (const struct step *s = x->block->steps; s <= step; s++)
+                next += s->i.length;
+        cpu->block = x->block;
+        cpu->step = step;
+        cpu->end = step + 1;
+        cpu->s.rip = next;
+        step->run(cpu, step);
+        cpu->step = NULL;
+}
+
+void cpu_translated_run(struct cpu *cpu, struct block *b)
+{
+        const struct translator *t = &cpu->translator;
+        if (cpu->came_from)
+                connect(cpu, cpu->came_from, b);
+        cpu->came_from = NULL;
+        cpu->counters.translated_runs++;
+        cpu->page_linear = cpu->s.rip & ~PAGE_MASK;
+        if (!t->enter(cpu, t->executable + b->code))
+                return; /* by a helper step: all is in place */
+        const struct translated_exit *x = &t->exits[cpu->exit_index];
+        if (x->kind == EXIT_INDIRECT) {
+                cpu->s.rip = cpu->target;
+                if (!canonical(cpu->target)) {
+                        undo_jump(cpu, x);
+                        return;
+                }
+        } else {
+                cpu->s.rip = cpu->page_linear + (uint64_t)(int64_t)x->offset;
+        }
+        cpu->came_from = x;
+}
+
+/* ---- faults of the host ---- */
+
+static struct sigaction previous[3];
+static const int fault_signals[3] = { SIGSEGV, SIGFPE, SIGBUS };
+
+static struct cpu *current_cpu(void)
+{
+        struct cpu *cpu;
+        __asm__ volatile("rdgsbase %0" : "=r"(cpu));
+        return cpu;
+}
+
+/* Offset of the stub for a fault at code offset `at`, 0 for none. */
+static uint32_t fault_stub(const struct translator *t, uint32_t at)
+{
+        uint32_t low = 0, high = t->faults_length;
+        while (low < high) {
+                uint32_t middle = low + (high - low) / 2;
+                if (t->faults[middle].at < at)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low < t->faults_length && t->faults[low].at == at ? t->faults[low].stub : 0;
+}
+
+/* Not ours: the fault happens again, under whoever cared for it before. */
+static void pass_on(int signo)
+{
+        for (unsigned i = 0; i < 3; i++) {
+                if (fault_signals[i] == signo)
+                        sigaction(signo, &previous[i], NULL);
+        }
+}
+
+static void host_fault(int signo, siginfo_t *info, void *context)
+{
+        (void)info;
+        ucontext_t *uc = context;
+        const struct cpu *cpu = current_cpu();
+        if (cpu) {
+                const struct translator *t = &cpu->translator;
+                uint64_t at = (uint64_t)uc->uc_mcontext.gregs[REG_RIP] -
+                              (uint64_t)(uintptr_t)t->executable;
+                uint32_t stub = at < t->used ? fault_stub(t, (uint32_t)at) : 0;
+                if (stub) {
+                        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)(t->executable + stub);
+                        return;
+                }
+        }
+        pass_on(signo);
+}
+
+static void install_handlers(void)
+{
+        struct sigaction action = { .sa_sigaction = host_fault,
+                                    .sa_flags = SA_SIGINFO | SA_ONSTACK };
+        for (unsigned i = 0; i < 3; i++)
+                sigaction(fault_signals[i], &action, &previous[i]);
+}
+
+void cpu_translator_enter(struct cpu *cpu)
+{
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        static __thread const struct cpu *prepared;
+        if (!cpu->translator.on)
+                return;
+        if (prepared != cpu) {
+                pthread_once(&once, install_handlers);
+                stack_t stack = { .ss_sp = cpu->signal_stack,
+                                  .ss_size = sizeof(cpu->signal_stack) };
+                sigset_t faults;
+                sigemptyset(&faults);
+                for (unsigned i = 0; i < 3; i++)
+                        sigaddset(&faults, fault_signals[i]);
+                sigaltstack(&stack, NULL);
+                pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+                prepared = cpu;
+        }
+        __asm__ volatile("wrgsbase %0" : : "r"(cpu));
+}
+
+void cpu_translator_leave(struct cpu *cpu)
+{
+        if (cpu->translator.on)
+                __asm__ volatile("wrgsbase %0" : : "r"(0ull));
+}

@@ -1,0 +1,95 @@
+/* What the two halves of the translator share: a block on its way to host code.
+ *
+ * translate_plan.c decides, without emitting anything: how each step is done, which
+ * flags are needed where, which registers serve as temporaries. translate.c then
+ * emits by that plan. One `struct work` lives while one block is translated.
+ */
+#pragma once
+
+#include "cpu/emit.h"
+#include "cpu/translate.h"
+
+#define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
+#define GPR(n)      (FIELD(s.gpr) + 8u * (n))
+#define VEC(n)      (FIELD(s.vec) + 32u * (n))
+
+#define STUBS     (2 * BLOCK_STEPS + 4)
+#define FAULTS    (BLOCK_STEPS + 1)
+#define FLAGS_ALL FLAGS_ARITHMETIC
+
+/* How a step is done. */
+enum form {
+        FORM_COPY,   /* the same bytes */
+        FORM_MEMORY, /* re-encoded on a host address */
+        FORM_LEA_RIP,
+        FORM_NOTHING,
+        FORM_PUSH,
+        FORM_PUSH_IMM,
+        FORM_POP,
+        FORM_LEAVE,
+        FORM_HELPER, /* by the interpreter, then on */
+        FORM_JMP,
+        FORM_JCC,
+        FORM_CALL,
+        FORM_RET,
+        FORM_JMP_IND,
+        FORM_CALL_IND,
+        FORM_END, /* by the interpreter, then to the dispatcher */
+        FORM_COUNT
+};
+
+/* Code off the main path, emitted behind it. */
+struct stub {
+        uint8_t *from;    /* jump that leads here; NULL: only the fault table does */
+        uint32_t exit;    /* index of the record */
+        bool helper;      /* to the helper trampoline; else leave */
+        bool rcx_spilled; /* rcx waits in spilled_rcx */
+        bool restores;    /* temporaries and vectors are still to be put back */
+        bool has_target;  /* t[0] is an indirect jump's target */
+        uint16_t spilled; /* what `restores` is about: later code may spill more */
+};
+
+struct work {
+        /* given, and planned */
+        struct cpu *cpu;
+        struct block *block;
+        unsigned length;
+        enum form forms[BLOCK_STEPS];
+        int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
+        uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
+        uint8_t t[2];                   /* temporaries */
+        uint16_t spilled;               /* registers whose guest value is in struct cpu */
+        bool rcx_free;                  /* rcx is one of them */
+        uint32_t vec_used, vec_written;
+        bool wide;  /* 256-bit registers */
+        bool loops; /* the last branch goes to the start */
+
+        /* emitted */
+        struct emitter e;
+        uint8_t *body; /* behind the prologue */
+        struct stub stubs[STUBS];
+        unsigned stubs_length;
+        struct translated_fault faults[FAULTS]; /* stub: index until resolved */
+        unsigned faults_length;
+};
+
+/* ---- translate_plan.c ---- */
+
+/* Fills everything that the first half of `struct work` holds, from `cpu` and
+ * `block`. The block may be cut short. */
+void translate_plan(struct work *w);
+/* Arithmetic flags that whatever stands at `offset` of the block's page needs. */
+uint16_t translate_flags_at(const struct work *w, int32_t offset);
+/* Where the last step's direct branch goes, relative to the page's start. */
+int32_t translate_target(const struct work *w);
+
+/* Whether nothing of the block follows such a step. */
+static inline bool form_leaves(enum form f)
+{
+        return f >= FORM_JMP;
+}
+
+static inline bool same_page(int32_t offset)
+{
+        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES;
+}
