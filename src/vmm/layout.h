@@ -3,7 +3,6 @@
  *      0 .. 3 GiB      memory (as much as there is)
  *      3 GiB .. 3.5    32-bit PCI window: BARs
  *      3.5 GiB         ECAM, one bus
- *      0xd0000000      virtio-mmio devices
  *      0xfec00000      IOAPIC
  *      0xfee00000      local APICs
  *      4 GiB ..        the rest of the memory
@@ -18,7 +17,6 @@
 
 #define LAYOUT_PCI_WINDOW      0xc0000000ull
 #define LAYOUT_PCI_WINDOW_SIZE 0x10000000ull
-#define LAYOUT_VIRTIO_MMIO     0xd0000000ull
 #define LAYOUT_ECAM            0xe0000000ull
 #define LAYOUT_ECAM_SIZE       0x100000ull
 #define LAYOUT_IOAPIC          0xfec00000ull
@@ -28,7 +26,8 @@
 
 #define LAYOUT_GDT         0x500ull
 #define LAYOUT_BOOT_PARAMS 0x7000ull
-#define LAYOUT_PAGE_TABLES 0x9000ull /* six pages */
+#define LAYOUT_LOW_KERNEL  0x8000ull /* up to the command line: of 32-bit images */
+#define LAYOUT_PAGE_TABLES 0x9000ull /* six pages, for 64-bit Linux only */
 #define LAYOUT_CMDLINE     0x20000ull
 #define LAYOUT_CMDLINE_MAX 0x1000ull
 #define LAYOUT_LOW_END     0x9fc00ull /* conventional memory */
@@ -36,14 +35,13 @@
 #define LAYOUT_ACPI_END    0x100000ull
 #define LAYOUT_KERNEL      0x100000ull
 
-/* Interrupts (GSI). 5, 10, 11 are PCI's INTx; virtio-mmio counts up from 16. */
-#define LAYOUT_IRQ_PIT         0
-#define LAYOUT_IRQ_SERIAL      4
-#define LAYOUT_IRQ_RTC         8
-#define LAYOUT_IRQ_SCI         9
-#define LAYOUT_IRQ_PCI_FIRST   20 /* INTA..INTD of all slots, level, swizzled */
-#define LAYOUT_IRQ_VIRTIO_MMIO 12 /* 12..15 and up to 19, edge */
-#define LAYOUT_GSIS            24
+/* Interrupts (GSI). */
+#define LAYOUT_IRQ_PIT       0
+#define LAYOUT_IRQ_SERIAL    4
+#define LAYOUT_IRQ_RTC       8
+#define LAYOUT_IRQ_SCI       9
+#define LAYOUT_IRQ_PCI_FIRST 20 /* INTA..INTD of all slots, level, swizzled */
+#define LAYOUT_GSIS          24
 
 #define LAYOUT_PORT_PM      0x600 /* PM1a event, control, timer */
 #define LAYOUT_PORT_GPE     0x620

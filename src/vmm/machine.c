@@ -5,6 +5,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "vmm/jail/jail.h"
 
 static void leave_loop(void *arg)
 {
@@ -49,6 +50,7 @@ static void *vcpu_thread(void *arg)
 {
         struct vcpu *v = arg;
         struct machine *m = v->machine;
+        jail_thread(m->cpu->jail);
         while (!atomic_load(&m->stopping)) {
                 struct err err = { 0 };
                 if (atomic_load(&m->pausing))
@@ -79,6 +81,7 @@ int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memor
         bus_init(&m->pio, "I/O ports");
         bus_init(&m->mmio, "MMIO");
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
+        m->vcpus_wanted = vcpus;
         int r = memory_init(&m->memory, memory_bytes, err);
         if (r == 0)
                 r = cpu->attach(m, err);
@@ -146,6 +149,7 @@ void machine_add_device(struct machine *m, struct device *device, const char *na
 int machine_start(struct machine *m, struct err *err)
 {
         sigset_t all, old;
+        atomic_store(&m->pausing, true);
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &old);
         int r = 0;

@@ -2,9 +2,9 @@
  *
  * It is built in this order: machine_create() (memory and CPU provider), devices
  * (each registers itself on the buses and in `devices`), the loader, then
- * machine_start() makes the vCPU threads. It ends by machine_end(), which any
- * thread may call; the loop then returns and machine_destroy() joins the
- * threads and frees the devices in reverse order.
+ * machine_start() makes the vCPU threads, which machine_resume() lets go. It ends by machine_end(),
+ * which any thread may call; the loop then returns and machine_destroy() joins the threads and
+ * frees the devices in reverse order.
  *
  * Threads: one event loop, on the thread that created the machine, serves
  * devices, timers and host descriptors; one thread per vCPU. Lock order: a
@@ -36,6 +36,8 @@ struct device {
         struct list node;
         const char *name;
         void (*destroy)(struct device *device);
+        /* What it did so far; NULL where nothing is counted. Any thread's. */
+        void (*counters)(struct device *device, counter_fn *take, void *arg);
 };
 
 enum machine_end_kind {
@@ -66,7 +68,8 @@ struct machine {
         struct list devices;
         struct vcpu *vcpus;
         unsigned vcpus_length;
-        uint64_t tsc_khz; /* of the guest's TSC */
+        unsigned vcpus_wanted; /* what vcpus_length will be when it is built */
+        uint64_t tsc_khz;      /* of the guest's TSC */
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t resumed;
@@ -82,6 +85,7 @@ void machine_destroy(struct machine *machine);
 void machine_add_device(struct machine *machine, struct device *device, const char *name,
                         void (*destroy)(struct device *device));
 
+/* Makes the vCPUs' threads. They stand until machine_resume(). */
 int machine_start(struct machine *machine, struct err *err);
 
 /* THREAD-SAFE. The first caller's reason counts. `err` may be NULL. */

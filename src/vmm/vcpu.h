@@ -1,7 +1,7 @@
 /* A virtual processor, and the provider that executes it.
  *
- * A provider is one `struct vcpu_ops`: `kvm` (the host's), `soft` (src/cpu), or
- * a dummy in tests. It is bound to a machine once (attach), then makes vCPUs.
+ * A provider is one `struct vcpu_ops`: `soft` (src/cpu), or `kvm` on the host's.
+ * It is bound to a machine once (attach), then makes vCPUs.
  * run() executes guest code on the calling thread and returns when somebody
  * asked for it (kick) or when the guest cannot go on; I/O, MMIO and interrupts
  * are served inside, through the machine's buses.
@@ -22,6 +22,7 @@
 
 #include "base/err.h"
 #include "cpu/cpu.h"
+#include "vmm/jail/jail.h"
 
 struct machine;
 
@@ -48,8 +49,12 @@ struct vcpu {
         atomic_uint_fast64_t runs; /* times run() returned */
 };
 
+/* Takes one counter: "tlb_misses". */
+typedef void counter_fn(void *arg, const char *name, uint64_t value);
+
 struct vcpu_ops {
         const char *name;
+        enum jail_thread jail; /* of its threads */
         /* Binds the provider to a machine whose memory is there; sets machine->irq. */
         int (*attach)(struct machine *machine, struct err *err);
         void (*detach)(struct machine *machine);
@@ -61,9 +66,12 @@ struct vcpu_ops {
         int (*set_state)(struct vcpu *vcpu, const struct cpu_state *state, struct err *err);
         int (*get_apic)(struct vcpu *vcpu, struct vcpu_apic *ret, struct err *err);
         int (*set_apic)(struct vcpu *vcpu, const struct vcpu_apic *apic, struct err *err);
+        /* What the vCPU did so far, as of about now; NULL where nothing is counted. Any
+         * thread's. */
+        void (*counters)(struct vcpu *vcpu, counter_fn *take, void *arg);
         /* Lets writes of `gpa` signal `fd` without leaving the kernel; -EOPNOTSUPP
          * where the provider has no such thing, and the bus write does it. */
         int (*notify_fd)(struct machine *machine, uint64_t gpa, int fd, bool set);
 };
 
-extern const struct vcpu_ops vcpu_kvm, vcpu_soft;
+extern const struct vcpu_ops vcpu_soft, vcpu_kvm;

@@ -305,6 +305,22 @@ int fabric_msr_write(struct fabric *f, unsigned index, uint32_t msr, uint64_t va
         return ok ? 1 : -1;
 }
 
+unsigned fabric_send(struct fabric *f, const uint64_t bits[2], uint32_t first, unsigned mode,
+                     uint8_t vector)
+{
+        unsigned sent = 0;
+        pthread_mutex_lock(&f->lock);
+        for (unsigned i = 0; i < f->length; i++) {
+                uint32_t bit = i - first;
+                if (i < first || bit >= 128 || !(bits[bit / 64] >> bit % 64 & 1))
+                        continue;
+                deliver_to(f, i, mode, vector, false);
+                sent++;
+        }
+        pthread_mutex_unlock(&f->lock);
+        return sent;
+}
+
 void fabric_set_deadline(struct fabric *f, unsigned index, uint64_t tsc, int64_t expiry_ns)
 {
         pthread_mutex_lock(&f->lock);

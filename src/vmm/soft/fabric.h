@@ -41,6 +41,9 @@ void fabric_page_write(struct fabric *f, unsigned index, uint64_t offset, uint32
 /* 1 done, 0 not ours, -1 #GP */
 int fabric_msr_read(struct fabric *f, unsigned index, uint32_t msr, uint64_t *ret_value);
 int fabric_msr_write(struct fabric *f, unsigned index, uint32_t msr, uint64_t value);
+/* An interrupt to the vCPUs of identity `first` + i for each set bit i; returns how many. */
+unsigned fabric_send(struct fabric *f, const uint64_t bits[2], uint32_t first, unsigned mode,
+                     uint8_t vector);
 void fabric_set_deadline(struct fabric *f, unsigned index, uint64_t tsc, int64_t expiry_ns);
 void fabric_set_tpr(struct fabric *f, unsigned index, uint8_t cr8);
 uint8_t fabric_tpr(struct fabric *f, unsigned index);

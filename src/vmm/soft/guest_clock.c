@@ -1,9 +1,10 @@
 /* What a guest sees of the software provider beside the processor itself:
- * topology, hypervisor leaves, local APIC MSRs and the paravirtual clock (the
- * guest interface of KVM, Documentation/virt/kvm/x86/{cpuid,msr}.rst). */
+ * topology, hypervisor leaves, local APIC MSRs, the paravirtual clock and hypercalls
+ * (the guest interface of KVM, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst). */
 #include "vmm/soft/soft.h"
 
 #include <cpuid.h>
+#include <errno.h>
 #include <string.h>
 #include <x86intrin.h>
 
@@ -14,11 +15,14 @@
 #define FEATURE_NOP_IO_DELAY (1u << 1)
 #define FEATURE_CLOCKSOURCE2 (1u << 3)
 #define FEATURE_STABLE       (1u << 24)
+#define FEATURE_SEND_IPI     (1u << 11)
+#define HYPERCALL_SEND_IPI   10
 #define MSR_WALL_CLOCK       0x11u
 #define MSR_SYSTEM_TIME      0x12u
 #define MSR_WALL_CLOCK_NEW   0x4b564d00u
 #define MSR_SYSTEM_TIME_NEW  0x4b564d01u
 #define MSR_TSC_DEADLINE     0x6e0u
+#define CPUID_APIC           (1u << 9)
 #define CLOCK_TSC_STABLE     1
 #define CALIBRATION_NS       (3 * NS_PER_MS)
 
@@ -38,6 +42,8 @@ struct pvclock_wall {
 static void sample(int64_t *ret_ns, uint64_t *ret_tsc)
 {
         uint64_t best = UINT64_MAX;
+        *ret_ns = 0;
+        *ret_tsc = 0;
         for (unsigned i = 0; i < 8; i++) {
                 uint64_t before = __rdtsc();
                 int64_t now = clock_monotonic_ns();
@@ -116,8 +122,7 @@ static void set_deadline(struct soft_vcpu *s, uint64_t tsc)
                 expiry = ns > (unsigned __int128)INT64_MAX / 2 ? INT64_MAX / 2 : now + (int64_t)ns;
         }
         fabric_set_deadline(&s->soft->fabric, s->vcpu->index, tsc, expiry);
-        if (expiry == now && tsc)
-                fabric_timer(&s->soft->fabric, s->vcpu->index, now);
+        soft_timer(s);
 }
 
 int soft_msr_read(void *arg, uint32_t index, uint64_t *ret)
@@ -143,6 +148,7 @@ int soft_msr_write(void *arg, uint32_t index, uint64_t value)
                 int r = fabric_msr_write(&s->soft->fabric, s->vcpu->index, index, value);
                 if (r > 0 && index == 0x1b)
                         cpu_state(s->cpu)->apic_base = value;
+                soft_timer(s);
                 return r;
         }
         if (index == MSR_SYSTEM_TIME || index == MSR_SYSTEM_TIME_NEW)
@@ -152,6 +158,23 @@ int soft_msr_write(void *arg, uint32_t index, uint64_t value)
         else
                 return 0;
         return 1;
+}
+
+/* Interrupts for many processors at once: a bitmap of identities (two words), the identity
+ * of its bit 0, and an interrupt command without a destination. */
+static uint64_t send_ipi(struct soft_vcpu *s, const uint64_t a[4])
+{
+        unsigned mode = a[3] >> 8 & 7;
+        if (a[3] & ~0x47ffull || (mode != 0 && mode != 4)) /* assert; fixed, or NMI */
+                return (uint64_t)-EINVAL;
+        return fabric_send(&s->soft->fabric, a, (uint32_t)a[2], mode, (uint8_t)a[3]);
+}
+
+uint64_t soft_hypercall(void *arg, uint64_t number, const uint64_t arguments[4])
+{
+        if (number == HYPERCALL_SEND_IPI)
+                return send_ipi(arg, arguments);
+        return (uint64_t)-1000; /* KVM_ENOSYS */
 }
 
 static unsigned id_bits(unsigned vcpus)
@@ -177,7 +200,7 @@ static void hypervisor(uint32_t leaf, uint64_t tsc_khz, uint32_t r[4])
                 break;
         case 0x40000001:
                 r[0] = FEATURE_CLOCKSOURCE | FEATURE_CLOCKSOURCE2 | FEATURE_NOP_IO_DELAY |
-                       FEATURE_STABLE;
+                       FEATURE_SEND_IPI | FEATURE_STABLE;
                 break;
         case 0x40000010:
                 r[0] = (uint32_t)tsc_khz;
@@ -190,6 +213,7 @@ void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
         const struct soft_vcpu *s = arg;
         unsigned vcpus = s->vcpu->machine->vcpus_length, index = s->vcpu->index;
+        uint64_t apic_base = s->soft->fabric.ports[index].lapic.base;
         if (leaf >= 0x40000000 && leaf <= 0x400000ff)
                 hypervisor(leaf, s->vcpu->machine->tsc_khz, r);
         switch (leaf) {
@@ -198,9 +222,15 @@ void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
                 r[2] |= 1u << 21 | 1u << 24 | 1u << 31; /* x2APIC, TSC deadline, hypervisor */
                 if (vcpus > 1)
                         r[3] |= 1u << 28;
+                if (!(apic_base & LAPIC_BASE_ENABLE))
+                        r[3] &= ~CPUID_APIC;
                 break;
         case 0xb:
                 topology(vcpus, index, subleaf, r);
+                break;
+        case 0x80000001: /* AMD repeats the bit there */
+                if (!(apic_base & LAPIC_BASE_ENABLE))
+                        r[3] &= ~CPUID_APIC;
                 break;
         case 0x80000008:
                 r[2] = (vcpus - 1) | id_bits(vcpus) << 12;

@@ -77,9 +77,15 @@ static int64_t period(const struct lapic *l)
 
 static uint32_t current_count(const struct lapic *l, int64_t now)
 {
-        if (timer_mode(l) == 2 || !l->expiry_ns || now >= l->expiry_ns)
+        if (timer_mode(l) == 2 || !l->expiry_ns)
                 return 0;
-        return (uint32_t)((l->expiry_ns - now) / divisor(l));
+        int64_t left = l->expiry_ns - now;
+        if (left <= 0) { /* due, but its vCPU did not fire it yet */
+                if (timer_mode(l) != 1 || !period(l))
+                        return 0;
+                left = period(l) - -left % period(l);
+        }
+        return (uint32_t)(left / divisor(l));
 }
 
 static void start_count(struct lapic *l, int64_t now)
@@ -134,13 +140,14 @@ static void write_lvt(struct lapic *l, unsigned reg, uint32_t value, int64_t now
                 mask |= 0x700;
         if (!(l->regs[LAPIC_SVR] & SVR_ENABLE))
                 value |= LVT_MASKED;
+        if (reg == LAPIC_LVT_TIMER)
+                lapic_expire(l, now); /* what is due is due in the old mode */
         unsigned old_mode = timer_mode(l);
         l->regs[reg] = value & mask;
         if (reg == LAPIC_LVT_TIMER && timer_mode(l) != old_mode &&
             (old_mode == 2 || timer_mode(l) == 2)) {
                 l->expiry_ns = 0;
                 l->tsc_deadline = 0;
-                (void)now;
         }
 }
 
@@ -202,7 +209,7 @@ static bool x2_register(unsigned reg)
 {
         return reg == LAPIC_ID || reg == LAPIC_VERSION || reg == LAPIC_TPR || reg == LAPIC_PPR ||
                (reg >= LAPIC_EOI && reg <= LAPIC_ESR && reg != LAPIC_DFR && reg != 0x0c) ||
-               (reg >= LAPIC_LVT_CMCI && reg <= LAPIC_TIMER_CURRENT && reg != LAPIC_ICR_HIGH) ||
+               (reg >= LAPIC_ICR && reg <= LAPIC_TIMER_CURRENT && reg != LAPIC_ICR_HIGH) ||
                reg == LAPIC_TIMER_DIVIDE || reg == LAPIC_SELF_IPI;
 }
 
@@ -235,7 +242,8 @@ bool lapic_msr_write(struct lapic *l, unsigned reg, uint64_t value, int64_t now,
                 *ret = (struct lapic_request){ .kind = LAPIC_SEND, .icr = l->icr };
                 return true;
         }
-        if (value >> 32 || ((reg == LAPIC_EOI || reg == LAPIC_ESR) && value))
+        if (value >> 32 || ((reg == LAPIC_EOI || reg == LAPIC_ESR) && value) ||
+            (reg == LAPIC_SELF_IPI && value > 0xff))
                 return false;
         if (reg == LAPIC_SELF_IPI)
                 lapic_accept(l, (uint8_t)value, false);

@@ -8,9 +8,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "vmm/layout.h"
-
-/* A busy vCPU looks at its timer this often. */
-#define SLICE_INSTRUCTIONS 20000
+#include "vmm/timer.h"
 
 /* ---- the processor's view of the machine ---- */
 
@@ -38,6 +36,7 @@ static void mmio_write(void *arg, uint64_t address, unsigned size, uint64_t valu
                 if ((address & 15) == 0)
                         fabric_page_write(&s->soft->fabric, s->vcpu->index, address & 0xfff,
                                           (uint32_t)value);
+                soft_timer(s);
                 return;
         }
         bus_write(&s->vcpu->machine->mmio, address, size, value);
@@ -110,22 +109,34 @@ static void soft_kick(struct vcpu *v)
         soft_wake(s);
 }
 
+static void timer_due(void *arg)
+{
+        soft_kick(((struct soft_vcpu *)arg)->vcpu);
+}
+
+int64_t soft_timer(struct soft_vcpu *s)
+{
+        int64_t next = fabric_timer(&s->soft->fabric, s->vcpu->index, clock_monotonic_ns());
+        if (next != s->armed_ns)
+                timer_arm(s->timer, next);
+        s->armed_ns = next;
+        return next;
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
         for (;;) {
                 atomic_store(&s->signalled, false);
-                int64_t next = fabric_timer(&s->soft->fabric, v->index, clock_monotonic_ns());
-                switch (cpu_run(s->cpu, SLICE_INSTRUCTIONS)) {
+                soft_timer(s);
+                switch (cpu_run(s->cpu, CPU_NO_BUDGET)) {
                 case CPU_EXIT_BUDGET:
                 case CPU_EXIT_DEBUG:
                         break;
                 case CPU_EXIT_KICK:
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
-                        /* The slice may have set the timer anew. */
-                        next = fabric_timer(&s->soft->fabric, v->index, clock_monotonic_ns());
-                        soft_sleep(s, next);
+                        soft_sleep(s, soft_timer(s));
                         break;
                 case CPU_EXIT_WAIT_SIPI:
                         soft_sleep(s, 0);
@@ -198,10 +209,14 @@ static int soft_create(struct vcpu *v, struct err *err)
                 .msr_write = soft_msr_write,
                 .tpr_changed = tpr_changed,
                 .tpr_read = tpr_read,
+                .hypercall = soft_hypercall,
                 .cpuid = soft_cpuid,
         };
         int r = cpu_create(&s->bus, v->index, &s->cpu, err);
+        if (r == 0)
+                r = timer_create_on(v->machine->loop, timer_due, s, &s->timer, err);
         if (r < 0) {
+                cpu_destroy(s->cpu);
                 free(s);
                 return r;
         }
@@ -222,6 +237,7 @@ static void soft_destroy(struct vcpu *v)
         struct soft_vcpu *s = v->provider;
         if (!s)
                 return;
+        timer_destroy(s->timer);
         cpu_destroy(s->cpu);
         pthread_cond_destroy(&s->wake);
         pthread_mutex_destroy(&s->lock);
@@ -291,6 +307,31 @@ static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct er
         return 0;
 }
 
+static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
+{
+        const struct soft_vcpu *s = v->provider;
+        const struct cpu_counters *c = cpu_counters(s->cpu);
+        const struct {
+                const char *name;
+                uint64_t value;
+        } all[] = {
+                { "instructions_interpreted", c->instructions },
+                { "blocks_decoded", c->blocks_decoded },
+                { "blocks_translated", c->blocks_translated },
+                { "blocks_invalidated", c->blocks_invalidated },
+                { "helper_steps", c->helper_steps },
+                { "code_flushes", c->code_flushes },
+                { "tlb_misses", c->tlb_misses },
+                { "tlb_flushes", c->tlb_flushes },
+                { "page_walks", c->page_walks },
+                { "exceptions", c->exceptions },
+                { "interrupts", c->interrupts },
+                { "unimplemented", c->unimplemented },
+        };
+        for (unsigned i = 0; i < ELEMENTS(all); i++)
+                take(arg, all[i].name, all[i].value);
+}
+
 static int soft_notify_fd(struct machine *m, uint64_t address, int fd, bool set)
 {
         (void)m;
@@ -302,6 +343,7 @@ static int soft_notify_fd(struct machine *m, uint64_t address, int fd, bool set)
 
 const struct vcpu_ops vcpu_soft = {
         .name = "soft",
+        .jail = JAIL_VCPU_SOFT,
         .attach = soft_attach,
         .detach = soft_detach,
         .create = soft_create,
@@ -312,5 +354,6 @@ const struct vcpu_ops vcpu_soft = {
         .set_state = soft_set_state,
         .get_apic = soft_get_apic,
         .set_apic = soft_set_apic,
+        .counters = soft_counters,
         .notify_fd = soft_notify_fd,
 };

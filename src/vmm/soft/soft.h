@@ -1,9 +1,9 @@
 /* The `soft` provider: vCPUs executed by src/cpu.
  *
- * Each vCPU thread runs slices of instructions; between slices it fires its
- * local APIC's timer, so no timer thread is needed and a busy guest is at most
- * one slice late. A halted vCPU sleeps on a condition until somebody wakes it
- * or its timer is due.
+ * Each vCPU thread runs until it is kicked, halts or ends. The timer of its
+ * local APIC is a timer on the machine's loop, which kicks; the vCPU then fires it
+ * itself. A halted vCPU sleeps on a condition until somebody wakes it or its
+ * timer is due.
  *
  * Time. The guest's TSC is the host's plus one offset for all vCPUs. Its
  * frequency is told through CPUID and kvmclock, so that no guest calibrates
@@ -31,15 +31,22 @@ struct soft_vcpu {
         struct cpu *cpu;
         struct cpu_bus bus;
         uint64_t system_time_msr;
+        struct timer *timer; /* of the local APIC, while the vCPU is busy */
+        int64_t armed_ns;    /* what it is set to; the vCPU's thread only */
         pthread_mutex_t lock;
         pthread_cond_t wake;
         atomic_bool signalled, sleeping;
 };
 
-/* CPUID and the paravirtual clock (soft_guest.c). */
+/* Fires the APIC's timer where it is due, and sets `timer` to its next expiry, which is
+ * returned. On the vCPU's thread. */
+int64_t soft_timer(struct soft_vcpu *s);
+
+/* CPUID, hypercalls and the paravirtual clock (guest_clock.c). */
 void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 int soft_msr_read(void *arg, uint32_t index, uint64_t *ret_value);
 int soft_msr_write(void *arg, uint32_t index, uint64_t value);
+uint64_t soft_hypercall(void *arg, uint64_t number, const uint64_t arguments[4]);
 /* Frequency of the host's TSC in kHz. */
 uint64_t soft_tsc_khz(void);
 void soft_clock_init(struct soft_machine *soft, uint64_t tsc_khz);

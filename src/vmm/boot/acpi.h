@@ -1,0 +1,18 @@
+/* The ACPI tables of a machine: RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT.
+ *
+ * They describe what is there and nothing else: no firmware takes part. The
+ * tables lie from LAYOUT_ACPI on, the RSDP first, where an operating system
+ * looks for it.
+ * Source: ACPI 6.5, chapter 5; PCI Firmware Specification 3.3 for MCFG.
+ */
+#pragma once
+
+#include "vmm/memory.h"
+
+struct acpi_config {
+        unsigned vcpus;
+        bool pci;
+        bool serial[4]; /* COM1 to COM4 */
+};
+
+int acpi_build(const struct acpi_config *config, const struct memory *memory, struct err *err);

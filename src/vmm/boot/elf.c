@@ -1,0 +1,307 @@
+/* ELF images: PVH (a note gives the 32-bit entry) and multiboot. */
+#include <elf.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "vmm/boot/loader.h"
+#include "vmm/layout.h"
+
+#define NOTE_PVH_ENTRY   18
+#define START_MAGIC      0x336ec578u
+#define START_INFO       LAYOUT_BOOT_PARAMS
+#define START_MAP        (START_INFO + 0x100)
+#define START_MODULES    (START_INFO + 0x400)
+#define MULTIBOOT_MAGIC  0x1badb002u
+#define MULTIBOOT_WITHIN 8192u
+#define MB_INFO          LAYOUT_BOOT_PARAMS
+#define MB_MAP           (MB_INFO + 0x100)
+#define MB_MODULES       (MB_INFO + 0x400)
+#define MB_NAME          (MB_INFO + 0x480)
+#define MB_AOUT_KLUDGE   0x00010000u
+#define MB_HAS           (1u | 4u | 0x40u | 0x200u) /* memory, cmdline, map, loader name */
+#define MB_HAS_MODULES   8u
+
+/* One program header, of either class. */
+struct segment {
+        uint32_t type;
+        uint64_t offset, paddr, file_size, memory_size;
+};
+
+struct elf {
+        const struct boot_file *file;
+        bool wide;
+        uint64_t entry, table;
+        unsigned length, entry_size;
+};
+
+bool boot_is_elf(const struct boot_file *k)
+{
+        return k->size >= sizeof(Elf64_Ehdr) && memcmp(k->bytes, ELFMAG, SELFMAG) == 0 &&
+               k->bytes[EI_DATA] == ELFDATA2LSB;
+}
+
+static bool within(const struct boot_file *f, uint64_t offset, uint64_t size)
+{
+        return offset <= f->size && size <= f->size - offset;
+}
+
+static int elf_open(const struct boot_file *k, struct elf *e, struct err *err)
+{
+        *e = (struct elf){ .file = k, .wide = k->bytes[EI_CLASS] == ELFCLASS64 };
+        if (e->wide) {
+                Elf64_Ehdr h;
+                memcpy(&h, k->bytes, sizeof(h));
+                e->entry = h.e_entry, e->table = h.e_phoff;
+                e->length = h.e_phnum, e->entry_size = sizeof(Elf64_Phdr);
+        } else {
+                Elf32_Ehdr h;
+                memcpy(&h, k->bytes, sizeof(h));
+                e->entry = h.e_entry, e->table = h.e_phoff;
+                e->length = h.e_phnum, e->entry_size = sizeof(Elf32_Phdr);
+        }
+        if (!within(k, e->table, (uint64_t)e->length * e->entry_size))
+                return err_plain(err, ENOEXEC, "ELF program headers lie outside of the file");
+        return 0;
+}
+
+static struct segment elf_segment(const struct elf *e, unsigned i)
+{
+        const uint8_t *at = e->file->bytes + e->table + (uint64_t)i * e->entry_size;
+        if (e->wide) {
+                Elf64_Phdr p;
+                memcpy(&p, at, sizeof(p));
+                return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz };
+        }
+        Elf32_Phdr p;
+        memcpy(&p, at, sizeof(p));
+        return (struct segment){ p.p_type, p.p_offset, p.p_paddr, p.p_filesz, p.p_memsz };
+}
+
+/* Below the kernel's place the loader keeps what it hands over; small test kernels may lie
+ * between that. */
+static uint8_t *place(const struct memory *memory, const struct segment *s)
+{
+        bool small = s->paddr >= LAYOUT_LOW_KERNEL && s->paddr < LAYOUT_CMDLINE &&
+                     s->memory_size <= LAYOUT_CMDLINE - s->paddr;
+        if (s->paddr < LAYOUT_KERNEL && !small)
+                return NULL;
+        return memory_at(memory, gpa(s->paddr), s->memory_size);
+}
+
+/* Copies the loadable segments. */
+static int elf_load(const struct elf *e, const struct memory *memory, uint64_t *ret_end,
+                    struct err *err)
+{
+        *ret_end = LAYOUT_KERNEL;
+        for (unsigned i = 0; i < e->length; i++) {
+                struct segment s = elf_segment(e, i);
+                if (s.type != PT_LOAD || !s.memory_size)
+                        continue;
+                if (s.file_size > s.memory_size || !within(e->file, s.offset, s.file_size))
+                        return err_plain(err, ENOEXEC, "ELF segment %u lies outside of the file",
+                                         i);
+                uint8_t *at = place(memory, &s);
+                if (!at)
+                        return err_plain(err, ENOMEM,
+                                         "ELF segment %u wants %llu KiB at 0x%llx: not memory of"
+                                         " this machine",
+                                         i, (unsigned long long)(s.memory_size >> 10),
+                                         (unsigned long long)s.paddr);
+                memcpy(at, e->file->bytes + s.offset, s.file_size);
+                memset(at + s.file_size, 0, s.memory_size - s.file_size);
+                memory_touched(memory, gpa(s.paddr), s.memory_size);
+                if (s.paddr + s.memory_size > *ret_end)
+                        *ret_end = s.paddr + s.memory_size;
+        }
+        return 0;
+}
+
+static bool note_entry(const struct boot_file *f, struct segment s, uint64_t *ret)
+{
+        uint64_t at = s.offset, end = s.offset + s.file_size;
+        if (!within(f, s.offset, s.file_size))
+                return false;
+        while (end - at >= 12) {
+                uint64_t name_size = boot_get(f->bytes + at, 4);
+                uint64_t size = boot_get(f->bytes + at + 4, 4);
+                uint64_t type = boot_get(f->bytes + at + 8, 4);
+                uint64_t data = at + 12 + ((name_size + 3) & ~3ull);
+                uint64_t next = data + ((size + 3) & ~3ull);
+                if (next > end)
+                        return false;
+                if (type == NOTE_PVH_ENTRY && name_size == 4 &&
+                    memcmp(f->bytes + at + 12, "Xen", 4) == 0 && (size == 4 || size == 8)) {
+                        *ret = boot_get(f->bytes + data, (unsigned)size);
+                        return true;
+                }
+                at = next;
+        }
+        return false;
+}
+
+static void pvh_info(const struct memory *memory, const struct boot_image *image, uint64_t initrd)
+{
+        struct boot_range ranges[BOOT_RANGES];
+        unsigned n = boot_map(memory, ranges);
+        for (unsigned i = 0; i < n; i++) {
+                uint64_t row[3] = { ranges[i].base, ranges[i].size, ranges[i].type };
+                memory_write(memory, gpa(START_MAP + i * sizeof(row)), row, sizeof(row));
+        }
+        struct {
+                uint32_t magic, version, flags, modules;
+                uint64_t modules_at, cmdline, rsdp, map;
+                uint32_t map_length, reserved;
+        } info = { START_MAGIC, 1, 0, initrd ? 1 : 0, START_MODULES, LAYOUT_CMDLINE, LAYOUT_ACPI,
+                   START_MAP,   n, 0 };
+        uint64_t module[4] = { initrd, image->initrd.size, 0, 0 };
+        memory_write(memory, gpa(START_MODULES), module, sizeof(module));
+        memory_write(memory, gpa(START_INFO), &info, sizeof(info));
+}
+
+static bool find_pvh(const struct elf *e, uint64_t *ret_entry)
+{
+        for (unsigned i = 0; i < e->length; i++) {
+                struct segment s = elf_segment(e, i);
+                if (s.type == PT_NOTE && note_entry(e->file, s, ret_entry))
+                        return true;
+        }
+        return false;
+}
+
+bool boot_has_pvh(const struct boot_file *k)
+{
+        struct elf e;
+        uint64_t entry;
+        return elf_open(k, &e, NULL) == 0 && find_pvh(&e, &entry);
+}
+
+int boot_pvh(const struct memory *memory, const struct boot_image *image, struct boot_entry *ret,
+             struct err *err)
+{
+        struct elf e;
+        uint64_t entry = 0, end = 0, initrd = 0;
+        int r = elf_open(&image->kernel, &e, err);
+        if (r == 0 && !find_pvh(&e, &entry))
+                return err_plain(err, ENOEXEC,
+                                 "ELF without a PVH entry note; a Linux kernel needs CONFIG_PVH, or"
+                                 " use its bzImage");
+        if (r == 0)
+                r = elf_load(&e, memory, &end, err);
+        if (r == 0)
+                r = boot_place_initrd(memory, image, end, UINT32_MAX, &initrd, err);
+        if (r < 0)
+                return r;
+        pvh_info(memory, image, initrd);
+        boot_place_cmdline(memory, image);
+        boot_write_tables(memory, BOOT_PVH);
+        *ret = (struct boot_entry){ BOOT_PVH, entry, START_INFO };
+        return 0;
+}
+
+/* ---- multiboot ---- */
+
+static bool multiboot_header(const struct boot_file *k, size_t *ret_at)
+{
+        for (size_t at = 0; at + 12 <= k->size && at + 12 <= MULTIBOOT_WITHIN; at += 4) {
+                uint32_t magic = (uint32_t)boot_get(k->bytes + at, 4);
+                uint32_t flags = (uint32_t)boot_get(k->bytes + at + 4, 4);
+                uint32_t checksum = (uint32_t)boot_get(k->bytes + at + 8, 4);
+                if (magic == MULTIBOOT_MAGIC && magic + flags + checksum == 0) {
+                        *ret_at = at;
+                        return true;
+                }
+        }
+        return false;
+}
+
+bool boot_is_multiboot(const struct boot_file *k)
+{
+        size_t at;
+        return multiboot_header(k, &at);
+}
+
+static int load_kludge(const struct memory *memory, const struct boot_file *k, size_t header,
+                       uint64_t *ret_entry, uint64_t *ret_end, struct err *err)
+{
+        if (header + 32 > k->size)
+                return err_plain(err, ENOEXEC, "multiboot header is truncated");
+        const uint8_t *h = k->bytes + header;
+        uint64_t header_at = boot_get(h + 12, 4), load = boot_get(h + 16, 4);
+        uint64_t load_end = boot_get(h + 20, 4), bss_end = boot_get(h + 24, 4);
+        uint64_t start = header - (header_at - load);
+        if (load > header_at || header_at - load > header || (load_end && load_end < load))
+                return err_plain(err, ENOEXEC, "multiboot header: load addresses are not in order");
+        uint64_t size = load_end ? load_end - load : k->size - start;
+        uint64_t whole = bss_end > load + size ? bss_end - load : size;
+        uint8_t *at = load < LAYOUT_KERNEL ? NULL : memory_at(memory, gpa(load), whole);
+        if (!within(k, start, size) || !at)
+                return err_plain(err, ENOEXEC, "multiboot image does not fit file or memory");
+        memcpy(at, k->bytes + start, size);
+        memset(at + size, 0, whole - size);
+        memory_touched(memory, gpa(load), whole);
+        *ret_entry = boot_get(h + 28, 4);
+        *ret_end = load + whole;
+        return 0;
+}
+
+static void multiboot_info(const struct memory *memory, const struct boot_image *image,
+                           uint64_t initrd)
+{
+        static const char loader[] = "isle-vmm";
+        struct boot_range ranges[BOOT_RANGES];
+        unsigned n = boot_map(memory, ranges);
+        for (unsigned i = 0; i < n; i++) {
+                struct {
+                        uint32_t size;
+                        uint64_t base, length;
+                        uint32_t type;
+                } __attribute__((packed))
+                row = { 20, ranges[i].base, ranges[i].size, ranges[i].type };
+                memory_write(memory, gpa(MB_MAP + i * sizeof(row)), &row, sizeof(row));
+        }
+        uint32_t module[4] = { (uint32_t)initrd, (uint32_t)(initrd + image->initrd.size),
+                               LAYOUT_CMDLINE, 0 };
+        uint32_t info[22] = { MB_HAS | (initrd ? MB_HAS_MODULES : 0),
+                              (uint32_t)(LAYOUT_LOW_END >> 10),
+                              (uint32_t)((memory->slots[0].size_bytes - LAYOUT_KERNEL) >> 10) };
+        info[4] = LAYOUT_CMDLINE;
+        info[5] = initrd ? 1 : 0;
+        info[6] = MB_MODULES;
+        info[11] = n * 24;
+        info[12] = MB_MAP;
+        info[16] = MB_NAME;
+        memory_write(memory, gpa(MB_MODULES), module, sizeof(module));
+        memory_write(memory, gpa(MB_NAME), loader, sizeof(loader));
+        memory_write(memory, gpa(MB_INFO), info, sizeof(info));
+}
+
+int boot_multiboot(const struct memory *memory, const struct boot_image *image,
+                   struct boot_entry *ret, struct err *err)
+{
+        const struct boot_file *k = &image->kernel;
+        size_t header = 0;
+        uint64_t entry = 0, end = 0, initrd = 0;
+        multiboot_header(k, &header);
+        bool kludge = boot_get(k->bytes + header + 4, 4) & MB_AOUT_KLUDGE;
+        int r;
+        if (kludge) {
+                r = load_kludge(memory, k, header, &entry, &end, err);
+        } else if (boot_is_elf(k)) {
+                struct elf e;
+                r = elf_open(k, &e, err);
+                if (r == 0)
+                        r = elf_load(&e, memory, &end, err);
+                entry = e.entry;
+        } else {
+                r = err_plain(err, ENOEXEC, "multiboot image that says neither ELF nor addresses");
+        }
+        if (r == 0)
+                r = boot_place_initrd(memory, image, end, UINT32_MAX, &initrd, err);
+        if (r < 0)
+                return r;
+        multiboot_info(memory, image, initrd);
+        boot_place_cmdline(memory, image);
+        boot_write_tables(memory, BOOT_MULTIBOOT);
+        *ret = (struct boot_entry){ BOOT_MULTIBOOT, entry, MB_INFO };
+        return 0;
+}

@@ -1,0 +1,124 @@
+#include "vmm/fs/device.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/str.h"
+#include "vmm/virtio/device.h"
+#include "vmm/virtio/worker.h"
+
+enum { PRIORITY, REQUESTS, QUEUES };
+
+#define QUEUE_SIZE 1024 /* a request of FS_WRITE_MAX is 260 descriptors */
+
+struct fs_queue {
+        struct fs_device *fs;
+        unsigned index;
+        struct worker *worker;
+        struct virtq_chain chain;
+};
+
+struct fs_device {
+        struct device device;
+        struct virtio_device virtio;
+        struct virtio_pci *pci;
+        struct fs_server *server;
+        struct fs_queue queues[QUEUES];
+        _Atomic uint64_t requests;
+};
+
+/* struct virtio_fs_config */
+struct config {
+        char tag[FS_TAG_MAX]; /* not terminated */
+        uint32_t num_request_queues;
+};
+static_assert(sizeof(struct config) == 40, "as the guest reads it");
+
+static int64_t work(void *arg)
+{
+        struct fs_queue *q = arg;
+        struct virtio_device *d = &q->fs->virtio;
+        struct virtq *ring = &d->queues[q->index];
+        struct virtq_chain *c = &q->chain;
+        int r;
+        if (!virtio_live(d) || !ring->ready)
+                return WORKER_IDLE;
+        do {
+                virtq_want_notify(ring, false);
+                while ((r = virtq_pop(ring, c)) > 0) {
+                        atomic_fetch_add(&q->fs->requests, 1);
+                        virtq_push(ring, c,
+                                   fs_server_handle(q->fs->server, c->segments, c->out_length,
+                                                    virtq_in(c), c->in_length));
+                        virtio_signal(d, q->index);
+                }
+        } while (r == 0 && virtq_want_notify(ring, true));
+        if (r < 0)
+                virtio_broken(d, "a ring is not sane");
+        return WORKER_IDLE;
+}
+
+static void notify(struct virtio_device *d, unsigned queue)
+{
+        struct fs_device *fs = container_of(d, struct fs_device, virtio);
+        worker_kick(fs->queues[queue].worker);
+}
+
+static void start(struct virtio_device *d)
+{
+        struct fs_device *fs = container_of(d, struct fs_device, virtio);
+        for (unsigned i = 0; i < QUEUES; i++)
+                worker_start(fs->queues[i].worker);
+}
+
+static void stop(struct virtio_device *d)
+{
+        struct fs_device *fs = container_of(d, struct fs_device, virtio);
+        for (unsigned i = 0; i < QUEUES; i++)
+                worker_stop(fs->queues[i].worker);
+        fs_server_reset(fs->server);
+}
+
+static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = notify };
+
+static void counters(struct device *device, counter_fn *take, void *arg)
+{
+        struct fs_device *fs = container_of(device, struct fs_device, device);
+        take(arg, "requests", atomic_load(&fs->requests));
+}
+
+static void destroy(struct device *device)
+{
+        struct fs_device *fs = container_of(device, struct fs_device, device);
+        virtio_pci_remove(fs->pci);
+        for (unsigned i = 0; i < QUEUES; i++)
+                worker_destroy(fs->queues[i].worker);
+        fs_server_destroy(fs->server);
+        virtio_finish(&fs->virtio);
+        free(fs);
+}
+
+int virtio_fs_create(struct machine *machine, const char *tag, struct fs_server *server,
+                     struct err *err)
+{
+        struct fs_device *fs = new0(struct fs_device);
+        struct config config = { .num_request_queues = htole32(1) };
+        int r = 0;
+        fs->server = server;
+        virtio_init(&fs->virtio, machine, VIRTIO_FS, "virtio-fs", &ops, 0);
+        memcpy(config.tag, tag, strnlen(tag, FS_TAG_MAX));
+        memcpy(fs->virtio.config, &config, sizeof(config));
+        fs->virtio.config_size = sizeof(config);
+        machine_add_device(machine, &fs->device, "virtio-fs", destroy);
+        fs->device.counters = counters;
+        for (unsigned i = 0; r == 0 && i < QUEUES; i++) {
+                fs->queues[i].fs = fs;
+                fs->queues[i].index = i;
+                virtio_queue(&fs->virtio, QUEUE_SIZE);
+                r = worker_create("virtio-fs", JAIL_FILES, work, &fs->queues[i], -1,
+                                  &fs->queues[i].worker, err);
+        }
+        return r < 0 ? r : virtio_pci_add(&fs->virtio, 0, &fs->pci, err);
+}

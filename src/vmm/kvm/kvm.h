@@ -1,0 +1,57 @@
+/* The CPU provider on the host's KVM: processors by hardware, interrupt chips in the
+ * kernel.
+ *
+ * Where KVM cannot emulate an instruction (KVM_INTERNAL_ERROR_EMULATION) the software
+ * CPU executes that one on the saved state, and KVM goes on; counted as
+ * "emulated_by_software".
+ *
+ * Source: Linux, Documentation/virt/kvm/api.rst.
+ */
+#pragma once
+
+#include <linux/kvm.h>
+
+#include "vmm/machine.h"
+
+/* Components of XSAVE that struct cpu_state holds: x87, SSE, AVX. Guests are told of no
+ * other, for it would be lost with the first saving. */
+#define KVM_XCR0_KNOWN 7ull
+
+struct kvm_machine {
+        struct machine *machine;
+        int fd, vm_fd;
+        size_t run_size;          /* bytes of a struct kvm_run */
+        struct kvm_cpuid2 *cpuid; /* what the host can give; vCPUs get it amended */
+        struct cpu_memory memory; /* for the software CPU */
+};
+
+struct kvm_vcpu {
+        struct vcpu *vcpu;
+        struct kvm_machine *kvm;
+        int fd;
+        struct kvm_run *run;
+        atomic_bool has_thread; /* run() was called: kicks have somebody to signal */
+        pthread_t thread;
+        struct cpu *soft; /* made ahead: a jailed thread makes no executable memory */
+        struct cpu_bus soft_bus;
+        atomic_uint_fast64_t exits, pio_exits, mmio_exits, emulated;
+};
+
+/* Whether this host's KVM is there, and backed by hardware: on a host whose KVM is
+ * PVM's (module kvm_pvm), guest kernels are emulated, slower than by ourselves. */
+bool kvm_runs_well(void);
+
+/* ---- state.c: between KVM's structures and ours ---- */
+int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
+int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);
+int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err);
+int kvm_set_apic(struct kvm_vcpu *v, const struct vcpu_apic *apic, struct err *err);
+
+/* ---- cpuid.c ---- */
+int kvm_read_cpuid(int fd, struct kvm_cpuid2 **ret, struct err *err);
+int kvm_give_cpuid(struct kvm_vcpu *v, struct err *err);
+
+/* ---- rescue.c: the software CPU for one instruction ---- */
+int kvm_rescue_init(struct kvm_vcpu *v, struct err *err);
+int kvm_rescue(struct kvm_vcpu *v, struct err *err);
+void kvm_rescue_finish(struct kvm_vcpu *v);

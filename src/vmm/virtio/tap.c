@@ -1,0 +1,94 @@
+#include "vmm/virtio/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+
+#define DEVICE "/dev/net/tun"
+
+static int open_queue(const char *name, bool many, int *ret_fd, struct err *err)
+{
+        auto_fd fd = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+                return err_set(err, errno, "open " DEVICE);
+        struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+        strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+        if (many)
+                request.ifr_flags |= IFF_MULTI_QUEUE;
+        int r = ioctl(fd, TUNSETIFF, &request);
+        if (r < 0 && errno == EINVAL && !many) { /* it was made for several queues */
+                request.ifr_flags |= IFF_MULTI_QUEUE;
+                r = ioctl(fd, TUNSETIFF, &request);
+        }
+        if (r < 0 && errno == EINVAL)
+                return err_plain(err, EINVAL,
+                                 "tap '%s': it exists, but is no tap%s; 'ip tuntap add mode tap%s' "
+                                 "makes one",
+                                 name, many ? " of several queues" : "",
+                                 many ? " multi_queue" : "");
+        if (r < 0)
+                return err_set(err, errno, "tap '%s'", name);
+        int size = sizeof(struct virtio_net_hdr_v1);
+        if (ioctl(fd, TUNSETVNETHDRSZ, &size) < 0)
+                return err_set(err, errno, "tap '%s': size of the packet header", name);
+        *ret_fd = take_fd(fd);
+        return 0;
+}
+
+static int set_up(const char *name, uint32_t mtu, struct err *err)
+{
+        struct ifreq request = { 0 };
+        auto_fd fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return err_set(err, errno, "socket");
+        strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+        if (mtu) {
+                request.ifr_mtu = (int)mtu;
+                if (ioctl(fd, SIOCSIFMTU, &request) < 0)
+                        return err_set(err, errno, "tap '%s': mtu %u", name, mtu);
+        }
+        if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+                return err_set(err, errno, "tap '%s'", name);
+        if (request.ifr_flags & IFF_UP)
+                return 0;
+        request.ifr_flags |= IFF_UP;
+        if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+                return err_set(err, errno, "tap '%s' is down and cannot be brought up", name);
+        return 0;
+}
+
+int tap_open(const char *name, unsigned pairs, uint32_t mtu, int ret_fds[NET_PAIRS],
+             struct err *err)
+{
+        int r = 0;
+        unsigned opened = 0;
+        for (; r == 0 && opened < pairs; opened += r == 0) {
+                r = open_queue(name, pairs > 1, &ret_fds[opened], err);
+                if (r == 0 && opened > 0 && tap_attach(ret_fds[opened], false) < 0)
+                        r = err_set(err, errno, "tap '%s': detach queue %u", name, opened);
+        }
+        if (r == 0)
+                r = set_up(name, mtu, err);
+        while (r < 0 && opened > 0)
+                close_fd(&ret_fds[--opened]);
+        return r;
+}
+
+int tap_set_offloads(int fd, unsigned flags)
+{
+        return ioctl(fd, TUNSETOFFLOAD, (unsigned long)flags) < 0 ? -errno : 0;
+}
+
+int tap_attach(int fd, bool attached)
+{
+        struct ifreq request = { .ifr_flags = attached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE };
+        return ioctl(fd, TUNSETQUEUE, &request) < 0 ? -errno : 0;
+}

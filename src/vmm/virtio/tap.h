@@ -1,0 +1,17 @@
+/* Tap interfaces: the host's end of a guest's network cable. See Linux's
+ * Documentation/networking/tuntap.rst. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "vmm/virtio/net.h"
+
+/* `pairs` descriptors of the tap `name`, non-blocking, whose packets begin with a
+ * virtio_net_hdr of 12 bytes. Makes the interface where it does not exist; sets
+ * `mtu` where it is not 0; brings it up. All but the first are detached. */
+int tap_open(const char *name, unsigned pairs, uint32_t mtu, int ret_fds[NET_PAIRS],
+             struct err *err);
+/* What the reader of this tap can deal with: TUN_F_*. */
+int tap_set_offloads(int fd, unsigned flags);
+int tap_attach(int fd, bool attached);

@@ -1,0 +1,143 @@
+#include "vmm/virtio/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/str.h"
+
+struct worker {
+        worker_fn *work;
+        void *arg;
+        int kick_fd, fd;
+        char name[16];
+        enum jail_thread kind;
+        pthread_t thread;
+        bool exists;
+        bool watch; /* the thread's */
+
+        pthread_mutex_t lock; /* of what follows */
+        pthread_cond_t idle;
+        bool started, busy, ending;
+};
+
+static void sleep_until(struct worker *w, int64_t due_ns, bool watch)
+{
+        struct pollfd fds[2] = { { w->kick_fd, POLLIN, 0 }, { watch ? w->fd : -1, POLLIN, 0 } };
+        struct timespec left = { 0 };
+        if (due_ns >= 0) {
+                int64_t ns = due_ns - clock_monotonic_ns();
+                if (ns > 0)
+                        left = (struct timespec){ ns / NS_PER_S, ns % NS_PER_S };
+        }
+        /* EINTR cannot be: every signal is blocked here. */
+        if (ppoll(fds, 2, due_ns < 0 ? NULL : &left, NULL) > 0 && fds[0].revents) {
+                uint64_t kicks;
+                (void)!read(w->kick_fd, &kicks, sizeof(kicks));
+        }
+}
+
+static void *worker_thread(void *arg)
+{
+        struct worker *w = arg;
+        int64_t due_ns = WORKER_IDLE;
+        bool started = false;
+        (void)pthread_setname_np(pthread_self(), w->name);
+        jail_thread(w->kind);
+        for (;;) {
+                sleep_until(w, started ? due_ns : WORKER_IDLE, started && w->watch);
+                pthread_mutex_lock(&w->lock);
+                bool ending = w->ending;
+                started = w->busy = w->started && !ending;
+                pthread_mutex_unlock(&w->lock);
+                if (ending)
+                        return NULL;
+                due_ns = started ? w->work(w->arg) : WORKER_IDLE;
+                pthread_mutex_lock(&w->lock);
+                w->busy = false;
+                started = w->started;
+                pthread_cond_broadcast(&w->idle);
+                pthread_mutex_unlock(&w->lock);
+        }
+}
+
+int worker_create(const char *name, enum jail_thread kind, worker_fn *work, void *arg, int fd,
+                  struct worker **ret, struct err *err)
+{
+        struct worker *w = new0(struct worker);
+        w->kind = kind;
+        w->work = work;
+        w->arg = arg;
+        w->fd = fd;
+        memcpy(w->name, name, strnlen(name, sizeof(w->name) - 1));
+        pthread_mutex_init(&w->lock, NULL);
+        pthread_cond_init(&w->idle, NULL);
+        w->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        int e = w->kick_fd < 0 ? errno : 0;
+        if (!e) {
+                sigset_t all, old;
+                sigfillset(&all);
+                pthread_sigmask(SIG_BLOCK, &all, &old);
+                e = pthread_create(&w->thread, NULL, worker_thread, w);
+                pthread_sigmask(SIG_SETMASK, &old, NULL);
+        }
+        if (e) {
+                worker_destroy(w);
+                return err_set(err, e, "thread '%s'", name);
+        }
+        w->exists = true;
+        *ret = w;
+        return 0;
+}
+
+void worker_destroy(struct worker *w)
+{
+        if (!w)
+                return;
+        if (w->exists) {
+                pthread_mutex_lock(&w->lock);
+                w->ending = true;
+                pthread_mutex_unlock(&w->lock);
+                worker_kick(w);
+                pthread_join(w->thread, NULL);
+        }
+        close_fd(&w->kick_fd);
+        pthread_cond_destroy(&w->idle);
+        pthread_mutex_destroy(&w->lock);
+        free(w);
+}
+
+void worker_start(struct worker *w)
+{
+        pthread_mutex_lock(&w->lock);
+        w->started = true;
+        pthread_mutex_unlock(&w->lock);
+        worker_kick(w);
+}
+
+void worker_stop(struct worker *w)
+{
+        pthread_mutex_lock(&w->lock);
+        w->started = false;
+        while (w->busy)
+                pthread_cond_wait(&w->idle, &w->lock);
+        pthread_mutex_unlock(&w->lock);
+}
+
+void worker_kick(struct worker *w)
+{
+        const uint64_t one = 1;
+        (void)!write(w->kick_fd, &one, sizeof(one));
+}
+
+void worker_watch(struct worker *w, bool watch)
+{
+        w->watch = watch;
+}

@@ -1,0 +1,43 @@
+/* A thread of a device's own, for what may block the machine: disks, networks, files.
+ *
+ * The thread sleeps until it is kicked, its descriptor has input, or the time has
+ * come that the last call asked for; then it calls work(), once for any number of
+ * reasons. Between worker_start() and worker_stop() only: what the device's queues
+ * hold belongs to this thread meanwhile.
+ *
+ *     start    of the device's operations calls worker_start(), which kicks
+ *     notify   calls worker_kick()
+ *     stop     calls worker_stop(), which returns when work() is not running
+ *
+ * work() takes no lock that a caller of worker_stop() holds: not the device's.
+ *
+ * Threads: create and destroy belong to one thread; all else to any, but
+ * worker_watch() only to work() itself.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "vmm/jail/jail.h"
+
+struct worker;
+
+#define WORKER_IDLE (-1) /* nothing to do until somebody asks */
+
+/* Returns the time (clock_monotonic_ns()) at which it wants to be called at the
+ * latest, or WORKER_IDLE. */
+typedef int64_t worker_fn(void *arg);
+
+/* `fd` may be -1; it stays the caller's. `name` is the thread's, 15 bytes count;
+ * `kind` says what it may ask of the kernel. */
+int worker_create(const char *name, enum jail_thread kind, worker_fn *work, void *arg, int fd,
+                  struct worker **ret, struct err *err);
+void worker_destroy(struct worker *worker);
+
+void worker_start(struct worker *worker);
+void worker_stop(struct worker *worker);
+void worker_kick(struct worker *worker);
+/* Whether input of the descriptor wakes it; at first it does not. */
+void worker_watch(struct worker *worker, bool watch);

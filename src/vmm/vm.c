@@ -1,0 +1,230 @@
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/str.h"
+#include "vmm/boot/acpi.h"
+#include "vmm/boot/boot.h"
+#include "vmm/device/keyboard.h"
+#include "vmm/device/pit.h"
+#include "vmm/device/power.h"
+#include "vmm/device/rtc.h"
+#include "vmm/device/serial.h"
+#include "vmm/device/testdev.h"
+#include "vmm/fs/device.h"
+#include "vmm/jail/jail.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/layout.h"
+#include "vmm/pci/pci.h"
+#include "vmm/virtio/balloon.h"
+#include "vmm/virtio/blk.h"
+#include "vmm/virtio/console.h"
+#include "vmm/virtio/net.h"
+#include "vmm/virtio/rng.h"
+#include "vmm/virtio/tap.h"
+#include "vmm/virtio/vsock.h"
+#include "vmm/virtio/vsock_peers.h"
+
+static const struct vcpu_ops *choose_cpu(int wanted)
+{
+        bool kvm = wanted == VM_CPU_KVM || (wanted == VM_CPU_AUTO && kvm_runs_well());
+        return kvm ? &vcpu_kvm : &vcpu_soft;
+}
+
+static int build_platform(struct vm *vm, const struct vm_config *c, struct err *err)
+{
+        struct machine *m = vm->machine;
+        int r = pci_create(m, err);
+        if (r == 0)
+                r = pit_create(m, err);
+        if (r == 0)
+                r = rtc_create(m, err);
+        if (r == 0)
+                r = keyboard_create(m, &vm->keyboard, err);
+        if (r == 0)
+                r = power_create(m, c->test_devices, &vm->power, err);
+        if (r == 0 && c->test_devices)
+                r = testdev_create(m, err);
+        bool stdio = c->serial != VM_PORT_NONE;
+        if (r == 0)
+                r = serial_create(m, LAYOUT_PORT_SERIAL, LAYOUT_IRQ_SERIAL,
+                                  stdio ? STDIN_FILENO : -1, stdio ? STDOUT_FILENO : -1, err);
+        return r;
+}
+
+static int add_disk(struct machine *m, const struct vm_disk *d, struct err *err)
+{
+        const struct disk_options image = { .path = d->path,
+                                            .format = d->format,
+                                            .read_only = d->read_only };
+        const struct blk_options options = { d->serial, d->iops, d->bytes_per_second };
+        const struct disk_create_options new = { .path = d->path,
+                                                 .size_bytes = d->size_bytes,
+                                                 .backing = d->backing,
+                                                 .backing_format = d->backing_format };
+        struct disk *disk = NULL;
+        int r = 0;
+        if ((d->size_bytes || d->backing) && access(d->path, F_OK) < 0 && errno == ENOENT)
+                r = disk_create(&new, err);
+        if (r == 0)
+                r = disk_open(&image, &disk, err);
+        return r < 0 ? r : virtio_blk_create(m, disk, &options, err);
+}
+
+static unsigned pairs(const struct vm_network *n)
+{
+        return n->queues ? n->queues : 1;
+}
+
+static int add_network(struct machine *m, const struct vm_network *n, const int *fds,
+                       struct err *err)
+{
+        struct net_options options = {
+                .fds = fds, .pairs = pairs(n), .mtu = n->mtu, .bytes_per_s = n->bytes_per_second
+        };
+        if (n->mac)
+                (void)net_parse_mac(n->mac, options.mac); /* checked before */
+        else
+                net_mac_of_name(n->tap, options.mac);
+        return virtio_net_create(m, &options, err);
+}
+
+static int add_filesystem(struct machine *m, const struct vm_filesystem *f, size_t servers,
+                          struct err *err)
+{
+        struct fs_options options = { .root = f->path,
+                                      .read_only = f->read_only,
+                                      .submounts = f->submounts,
+                                      .servers = (unsigned)servers };
+        struct fs_server *server = NULL;
+        int r = 0;
+        if (geteuid() != 0) { /* who may not give files away is the guest's root */
+                options.uids = (struct fs_id_map){ 0, geteuid(), 1 };
+                options.gids = (struct fs_id_map){ 0, getegid(), 1 };
+        }
+        if (jail_is_on()) {
+                options.root = NULL;
+                r = jail_detach_directory(f->path, f->read_only, &options.root_fd, err);
+        }
+        if (r == 0)
+                r = fs_server_create(&options, &server, err);
+        return r < 0 ? r : virtio_fs_create(m, f->tag, server, err);
+}
+
+static int add_vsock(struct machine *m, const struct vm_vsock *v, int listen_fd, struct err *err)
+{
+        struct vsock_options options = { .listen_fd = listen_fd,
+                                         .path = v->path,
+                                         .cid = v->cid ? v->cid : VSOCK_CID_MIN };
+        auto_free char *inside = NULL;
+        if (jail_is_on()) {
+                const char *slash = strrchr(v->path, '/');
+                inside = xasprintf(JAIL_VSOCK "/%s", slash ? slash + 1 : v->path);
+                options.path = inside;
+        }
+        return virtio_vsock_create(m, &options, err);
+}
+
+static int build_virtio(struct vm *vm, const struct vm_config *c, const struct vm_ports *ports,
+                        struct err *err)
+{
+        struct machine *m = vm->machine;
+        int r = virtio_rng_create(m, err);
+        if (r == 0)
+                r = virtio_balloon_create(m, &vm->balloon, err);
+        if (r == 0 && c->console == VM_PORT_STDIO)
+                r = virtio_console_create(m, STDIN_FILENO, STDOUT_FILENO, err);
+        for (size_t i = 0; r == 0 && i < c->disks_length; i++)
+                r = add_disk(m, &c->disks[i], err);
+        for (size_t i = 0; r == 0 && i < c->networks_length; i++)
+                r = add_network(m, &c->networks[i], ports->taps[i], err);
+        for (size_t i = 0; r == 0 && i < c->filesystems_length; i++)
+                r = add_filesystem(m, &c->filesystems[i], c->filesystems_length, err);
+        if (r == 0 && c->vsock)
+                r = add_vsock(m, c->vsock, ports->vsock_fd, err);
+        return r;
+}
+
+static int load(struct vm *vm, const struct vm_config *c, struct err *err)
+{
+        struct machine *m = vm->machine;
+        const struct boot_config boot = { c->kernel, c->initrd, c->cmdline, c->no_unpack };
+        const struct acpi_config acpi = { .vcpus = c->cpus, .pci = true, .serial = { true } };
+        struct boot_entry entry;
+        struct cpu_state state;
+        int r = boot_load(&m->memory, &boot, &entry, err);
+        if (r == 0)
+                r = acpi_build(&acpi, &m->memory, err);
+        if (r == 0)
+                r = m->cpu->get_state(&m->vcpus[0], &state, err);
+        if (r < 0)
+                return r;
+        boot_entry_state(&entry, &state);
+        return m->cpu->set_state(&m->vcpus[0], &state, err);
+}
+
+/* ---- ports ---- */
+
+int vm_ports_open(const struct vm_config *c, struct vm_ports *ret, struct err *err)
+{
+        struct vm_ports p = { .vsock_fd = -1 };
+        int r = 0;
+        memset(p.taps, 0xff, sizeof(p.taps));
+        for (size_t i = 0; r == 0 && i < c->networks_length; i++) {
+                const struct vm_network *n = &c->networks[i];
+                r = tap_open(n->tap, pairs(n), n->mtu, p.taps[i], err);
+        }
+        if (r == 0 && c->vsock) {
+                r = vsock_listen(c->vsock->path, &p.vsock_fd, err);
+                p.vsock_path = c->vsock->path;
+        }
+        if (r < 0) {
+                vm_ports_close(&p);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+void vm_ports_close(struct vm_ports *p)
+{
+        for (size_t i = 0; i < VM_NETWORKS_MAX; i++)
+                for (size_t k = 0; k < NET_PAIRS; k++)
+                        if (p->taps[i][k] >= 0)
+                                close_fd(&p->taps[i][k]);
+        if (p->vsock_fd >= 0) {
+                unlink(p->vsock_path);
+                close_fd(&p->vsock_fd);
+        }
+}
+
+/* ---- the machine ---- */
+
+int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_ports *ports,
+              struct vm *ret, struct err *err)
+{
+        struct vm vm = { 0 };
+        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->cpus, &vm.machine,
+                               err);
+        if (r == 0)
+                r = build_platform(&vm, c, err);
+        if (r == 0)
+                r = build_virtio(&vm, c, ports, err);
+        if (r == 0)
+                r = load(&vm, c, err);
+        if (r < 0) {
+                vm_destroy(&vm);
+                return r;
+        }
+        *ret = vm;
+        return 0;
+}
+
+void vm_destroy(struct vm *vm)
+{
+        machine_destroy(vm->machine);
+        *vm = (struct vm){ 0 };
+}
