@@ -129,7 +129,7 @@ static const struct json_field mount_fields[] = {
         JSON_FIELD_ARRAY(struct oci_mount, "gidMappings", gid_mappings, gid_mappings_length,
                          &id_mapping_shape, 0),
 };
-static const struct json_shape mount_shape = JSON_SHAPE("mount", struct oci_mount, mount_fields);
+const struct json_shape oci_mount_shape = JSON_SHAPE("mount", struct oci_mount, mount_fields);
 
 static const struct json_field hook_fields[] = {
         JSON_FIELD(struct oci_hook, "path", JSON_STRING, path, JSON_REQUIRED),
@@ -460,7 +460,7 @@ static const struct json_shape linux_shape = JSON_SHAPE("linux", struct oci_linu
 static const struct json_field spec_fields[] = {
         JSON_FIELD(struct oci_spec, "ociVersion", JSON_STRING, oci_version, JSON_REQUIRED),
         JSON_FIELD_POINTER(struct oci_spec, "root", root, &root_shape, 0),
-        JSON_FIELD_ARRAY(struct oci_spec, "mounts", mounts, mounts_length, &mount_shape, 0),
+        JSON_FIELD_ARRAY(struct oci_spec, "mounts", mounts, mounts_length, &oci_mount_shape, 0),
         JSON_FIELD_POINTER(struct oci_spec, "process", process, &oci_process_shape, 0),
         JSON_FIELD(struct oci_spec, "hostname", JSON_STRING, hostname, 0),
         JSON_FIELD(struct oci_spec, "domainname", JSON_STRING, domainname, 0),

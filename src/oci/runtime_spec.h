@@ -435,6 +435,7 @@ struct oci_state {
 };
 
 extern const struct json_shape oci_spec_shape;
+extern const struct json_shape oci_mount_shape;
 extern const struct json_shape oci_process_shape;
 extern const struct json_shape oci_resources_shape;
 extern const struct json_shape oci_state_shape;

@@ -14,14 +14,7 @@
 #include "oci/runtime_spec.h"
 
 #define DEFAULT_ROOT "/run/isle-runtime"
-
-static int unsupported(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
-{
-        (void)cli;
-        (void)argc;
-        (void)ret_code;
-        return err_plain(err, EOPNOTSUPP, "%s is not supported yet", argv[0]);
-}
+#define VM_NAME      "isle-runtime-vm" /* called so, it has --vm: engines name programs, not flags */
 
 static const struct cli_command commands[] = {
         { "create", "[flags] ID", "create a container", cli_create },
@@ -36,11 +29,12 @@ static const struct cli_command commands[] = {
         { "pause", "ID", "suspend all processes", cli_pause },
         { "resume", "ID", "resume all processes", cli_resume },
         { "update", "[flags] ID", "change resource limits", cli_update },
+        { "mounts", "add|remove ID FILE", "change mounts of a running container", cli_mounts },
         { "events", "[--stats] [--interval 5s] ID", "print events and statistics", cli_events },
         { "spec", "[--bundle DIR] [--rootless]", "write an example config.json", cli_spec },
         { "features", "", "print what is supported as JSON", cli_features },
-        { "checkpoint", "ID", "not supported yet", unsupported },
-        { "restore", "ID", "not supported yet", unsupported },
+        { "checkpoint", "[flags] ID", "write its processes to images, and end it", cli_checkpoint },
+        { "restore", "[flags] ID", "make a container from such images", cli_restore },
 };
 
 enum {
@@ -53,6 +47,7 @@ enum {
         FLAG_ROOTLESS,
         FLAG_CRIU,
         FLAG_DEBUG,
+        FLAG_VM,
 };
 
 static const struct option global_options[] = {
@@ -64,6 +59,7 @@ static const struct option global_options[] = {
         { "cgroup-manager", required_argument, NULL, FLAG_MANAGER },
         { "rootless", required_argument, NULL, FLAG_ROOTLESS },
         { "criu", required_argument, NULL, FLAG_CRIU },
+        { "vm", no_argument, NULL, FLAG_VM },
         { "debug", no_argument, NULL, FLAG_DEBUG },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'v' },
@@ -85,6 +81,8 @@ static void print_help(void)
                "  --debug                 the same as --log-level debug\n"
                "  --cgroup-manager NAME   cgroupfs (systemd is not supported yet)\n"
                "  --systemd-cgroup        not supported yet\n"
+               "  --vm                    create, run: in a virtual machine\n"
+               "  --criu PROGRAM          for checkpoint and restore (default criu, in PATH)\n"
                "  --rootless BOOL|auto    accepted; found out by itself\n"
                "  -v, --version\n  -h, --help\n");
 }
@@ -122,6 +120,23 @@ int cli_expect(int argc, char **argv, int count, bool more, struct err *err)
                 return err_plain(err, EINVAL, "\"isle-runtime %s\" requires exactly %d argument(s)",
                                  argv[0], count);
         return 0;
+}
+
+char *cli_absolute(const char *path)
+{
+        if (!path || *path == '/')
+                return path ? xstrdup(path) : NULL;
+        auto_free char *here = realpath(".", NULL);
+        return xasprintf("%s/%s", here ? here : ".", path);
+}
+
+int cli_refuse_machine(const struct cli *cli, const char *verb, const char *id, struct err *err)
+{
+        if (!state_has_machine(cli->root, id))
+                return 0;
+        return err_plain(err, EOPNOTSUPP,
+                         "%s is not supported yet for %s, which runs in a virtual machine", verb,
+                         id);
 }
 
 struct globals {
@@ -175,6 +190,9 @@ static int one_global(int flag, struct globals *globals, struct err *err)
         case FLAG_DEBUG:
                 globals->log.level = LOG_LEVEL_DEBUG;
                 return 0;
+        case FLAG_VM:
+                globals->cli.vm = true;
+                return 0;
         case FLAG_SYSTEMD:
                 globals->cli.systemd_cgroup = true;
                 return 0;
@@ -184,8 +202,10 @@ static int one_global(int flag, struct globals *globals, struct err *err)
                     streq(optarg, "disabled"))
                         return 0;
                 return err_plain(err, EINVAL, "unknown cgroup manager: %s", optarg);
-        case FLAG_ROOTLESS:
         case FLAG_CRIU:
+                globals->cli.criu = optarg;
+                return 0;
+        case FLAG_ROOTLESS:
                 return 0;
         case 'h':
                 print_help();
@@ -255,11 +275,23 @@ static int run_command(struct globals *globals, int argc, char **argv, int *ret_
         return command->run(&globals->cli, argc, argv, ret_code, err);
 }
 
-int runtime_main(int argc, char **argv)
+static const char *base_name(const char *path)
+{
+        const char *slash = strrchr(path, '/');
+        return slash ? slash + 1 : path;
+}
+
+int runtime_main(int argc, char **argv, const struct runtime_vm *machines)
 {
         struct err err = { 0 };
+        uint32_t channel;
+        if (argc == 3 && streq(argv[1], "vm-shim") && str_to_u32(argv[2], &channel) == 0)
+                machines->shim((int)channel);
         struct globals globals = {
-                .cli = { .root = getenv("ISLE_RUNTIME_ROOT"), .argv = argv },
+                .cli = { .root = getenv("ISLE_RUNTIME_ROOT"),
+                         .argv = argv,
+                         .machines = machines,
+                         .vm = streq(base_name(argv[0]), VM_NAME) },
                 .log = { .fd = 2, .level = LOG_LEVEL_INFO, .program = "isle-runtime" },
                 .log_fd = -1,
         };

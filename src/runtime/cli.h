@@ -11,11 +11,23 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "runtime/container.h"
+
+/* The verbs that are others for a container in a virtual machine. */
+struct runtime_vm {
+        int (*create)(const struct launch_options *, struct err *);
+        int (*run)(const struct launch_options *, bool keep, int *ret_code, struct err *);
+        int (*exec)(const struct exec_options *, int *ret_code, struct err *);
+        void (*shim)(int channel); /* the command "vm-shim", for ourselves */
+};
 
 struct cli {
         const char *root;
         const char *log_path;
+        const char *criu; /* NULL: in PATH */
         bool debug, systemd_cgroup;
+        bool vm; /* create and run: in a virtual machine */
+        const struct runtime_vm *machines;
         char *const *argv; /* of the whole program */
 };
 
@@ -26,7 +38,7 @@ struct cli_command {
         int (*run)(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err);
 };
 
-int runtime_main(int argc, char **argv);
+int runtime_main(int argc, char **argv, const struct runtime_vm *machines);
 
 /* Next flag of a command: getopt_long's value, -1 at the end, '?' after having
  * filled err for an unknown flag or a missing value. */
@@ -34,6 +46,13 @@ int cli_next(int argc, char **argv, const char *shorts, const struct option *lon
              struct err *err);
 /* Exactly `count` arguments are left (at least, when `more`). */
 int cli_expect(int argc, char **argv, int count, bool more, struct err *err);
+
+/* A name that is relative to where we were called, made absolute, for the bundle becomes our
+ * directory; heap. NULL stays NULL. */
+char *cli_absolute(const char *path);
+
+/* For verbs that cannot be done to a container in a virtual machine yet. */
+int cli_refuse_machine(const struct cli *cli, const char *verb, const char *id, struct err *err);
 
 int cli_create(const struct cli *, int, char **, int *, struct err *);
 int cli_run(const struct cli *, int, char **, int *, struct err *);
@@ -50,3 +69,6 @@ int cli_update(const struct cli *, int, char **, int *, struct err *);
 int cli_events(const struct cli *, int, char **, int *, struct err *);
 int cli_spec(const struct cli *, int, char **, int *, struct err *);
 int cli_features(const struct cli *, int, char **, int *, struct err *);
+int cli_mounts(const struct cli *, int, char **, int *, struct err *);
+int cli_checkpoint(const struct cli *, int, char **, int *, struct err *);
+int cli_restore(const struct cli *, int, char **, int *, struct err *);

@@ -101,16 +101,6 @@ static int launch_flag(int flag, struct launch_options *options, bool *keep, str
         }
 }
 
-/* Names that are relative to where we were called; the bundle becomes our
- * directory. */
-static char *absolute(const char *path)
-{
-        if (!path || *path == '/')
-                return path ? xstrdup(path) : NULL;
-        auto_free char *here = realpath(".", NULL);
-        return xasprintf("%s/%s", here ? here : ".", path);
-}
-
 static int launch(const struct cli *cli, int argc, char **argv, bool create, int *ret_code,
                   struct err *err)
 {
@@ -129,14 +119,20 @@ static int launch(const struct cli *cli, int argc, char **argv, bool create, int
         if (r < 0)
                 return r;
         add_listen_fds(&options.preserve_fds);
-        auto_free char *root = absolute(cli->root);
-        auto_free char *socket = absolute(options.console_socket);
-        auto_free char *pid_file = absolute(options.pid_file);
+        auto_free char *root = cli_absolute(cli->root);
+        auto_free char *socket = cli_absolute(options.console_socket);
+        auto_free char *pid_file = cli_absolute(options.pid_file);
         options.root = root;
         options.id = argv[optind];
         options.console_socket = socket;
         options.pid_file = pid_file;
-        r = create ? container_create(&options, err) : container_run(&options, keep, ret_code, err);
+        const struct runtime_vm *machines = cli->machines;
+        if (cli->vm)
+                r = create ? machines->create(&options, err)
+                           : machines->run(&options, keep, ret_code, err);
+        else
+                r = create ? container_create(&options, err)
+                           : container_run(&options, keep, ret_code, err);
         if (r < 0)
                 err_wrap(err, "%s container %s", argv[0], *options.id ? options.id : "\"\"");
         return r;
@@ -341,7 +337,9 @@ static int exec_with(const struct cli *cli, int argc, char **argv, struct exec_o
         options->cgroups = lists->cgroups;
         options->argv = cli->argv;
         add_listen_fds(&options->preserve_fds);
-        return container_exec(options, ret_code, err);
+        return state_has_machine(cli->root, options->id)
+                       ? cli->machines->exec(options, ret_code, err)
+                       : container_exec(options, ret_code, err);
 }
 
 int cli_exec(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)

@@ -12,6 +12,7 @@
 #include "codec/json.h"
 #include "oci/runtime_spec.h"
 #include "runtime/cli.h"
+#include "runtime/criu.h"
 #include "runtime/mount_options.h"
 #include "sys/caps.h"
 #include "sys/cgroup.h"
@@ -218,7 +219,6 @@ int cli_features(const struct cli *cli, int argc, char **argv, int *ret_code, st
                                              "poststart",
                                              "poststop",
                                              NULL };
-        (void)cli;
         (void)ret_code;
         if (cli_next(argc, argv, "+:", none, err) != -1)
                 return -EINVAL;
@@ -236,6 +236,10 @@ int cli_features(const struct cli *cli, int argc, char **argv, int *ret_code, st
         struct json_object *annotations = json_object_new_object();
         json_object_object_add(annotations, "io.github.seccomp.libseccomp.version",
                                json_object_new_string("2.5"));
+        auto_criu criu = { .fd = -1 };
+        bool checkpoint = criu_open(cli->criu, NULL, 0, &criu, NULL) == 0;
+        json_object_object_add(annotations, "org.opencontainers.runc.checkpoint.enabled",
+                               json_object_new_string(checkpoint ? "true" : "false"));
         json_object_object_add(object, "annotations", annotations);
         auto_free char *text = json_text(object, true);
         puts(text);

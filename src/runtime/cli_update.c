@@ -160,7 +160,29 @@ int cli_update(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         (void)ret_code;
         int r = parse(argc, argv, &resources, err);
         if (r == 0)
+                r = cli_refuse_machine(cli, "update", argv[optind], err);
+        if (r == 0)
                 r = container_update(cli->root, argv[optind], &resources, err);
         json_free(&oci_resources_shape, &resources);
         return r;
+}
+
+int cli_mounts(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        static const struct option none[] = { { NULL, 0, NULL, 0 } };
+        (void)ret_code;
+        if (cli_next(argc, argv, "+:", none, err) != -1)
+                return -EINVAL;
+        int r = cli_expect(argc, argv, 3, false, err);
+        if (r < 0)
+                return r;
+        const char *verb = argv[optind];
+        bool add = streq(verb, "add");
+        if (!add && !streq(verb, "remove"))
+                return err_plain(err, EINVAL, "mounts %s: unknown; it is add or remove", verb);
+        r = cli_refuse_machine(cli, "mounts", argv[optind + 1], err);
+        if (r < 0)
+                return r;
+        r = container_mounts(cli->root, argv[optind + 1], add, argv[optind + 2], err);
+        return r < 0 ? err_wrap(err, "mounts of container %s", argv[optind + 1]) : 0;
 }

@@ -10,6 +10,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "runtime/checkpoint.h"
 #include "runtime/start.h"
 #include "sys/cgroup.h"
 #include "sys/process.h"
@@ -295,6 +296,25 @@ int container_pause(const char *root, const char *id, struct err *err)
 int container_resume(const char *root, const char *id, struct err *err)
 {
         return set_frozen(root, id, false, err);
+}
+
+int container_checkpoint(const char *root, const char *id, const struct checkpoint_options *options,
+                         struct err *err)
+{
+        auto_state state = { .fd = -1 };
+        auto_record record = { 0 };
+        enum state_status status;
+        int r = begin(root, id, &state, &record, &status, err);
+        if (r < 0)
+                return r;
+        if (status != STATE_RUNNING && status != STATE_PAUSED)
+                return err_plain(err, EINVAL, "it cannot be checkpointed: it is %s",
+                                 state_status_name(status));
+        r = checkpoint_dump(&record, status == STATE_PAUSED, options, err);
+        if (r < 0 || options->leave_running || options->pre_dump)
+                return r;
+        r = kill_init(&record, err);
+        return r < 0 ? r : destroy(&state, &record, err);
 }
 
 /* Version 1 may have to join a hierarchy that was not needed before; the record

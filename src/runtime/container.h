@@ -18,6 +18,10 @@ int container_create(const struct launch_options *options, struct err *err);
 /* Foreground, unless options->detach: *ret_code is the program's exit code. `keep`
  * leaves the stopped container there. */
 int container_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
+/* Writes the images and, unless the options keep it running, deletes it. To restore, it is run
+ * with options->restore. */
+int container_checkpoint(const char *root, const char *id, const struct checkpoint_options *options,
+                         struct err *err);
 int container_start(const char *root, const char *id, struct err *err);
 int container_kill(const char *root, const char *id, int signo, bool all, struct err *err);
 /* With `force` a running one is killed, a half-made one cleaned up, and a missing
@@ -31,6 +35,10 @@ int container_update(const char *root, const char *id, const struct oci_resource
 /* The container's record and status; `with_config` decodes the spec too. */
 int container_load(const char *root, const char *id, bool with_config, struct record *ret,
                    enum state_status *ret_status, struct err *err);
+
+/* Adds the mounts of a running container that the file lists as config.json does, or removes those
+ * at their destinations. Of several that are added, all are or none. */
+int container_mounts(const char *root, const char *id, bool add, const char *file, struct err *err);
 
 struct exec_options {
         const char *root, *id;

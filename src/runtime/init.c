@@ -229,6 +229,7 @@ void init_main(struct launch *launch)
                 .pid = own_pid(launch),
                 .annotations = launch->spec.annotations,
         };
+        const struct launch_variant *variant = launch->options->variant;
         auto_free char *keyring = xasprintf("_ses.%s", launch->record.id);
         struct setup setup = {
                 .process = &launch->plan.process,
@@ -240,7 +241,8 @@ void init_main(struct launch *launch)
                 .keyring = launch->options->no_new_keyring ? NULL : keyring,
                 .proc_fd = launch->proc_fd,
                 .report_fd = launch->child_fd,
-                .listen_fd = launch->listen_fd,
+                .listen_fd = variant ? -1 : launch->listen_fd,
+                .pass_fd = variant ? variant->pass_fd : -1,
                 .seccomp_fd = launch->seccomp_fd,
                 .wait_fd = launch->child_fd,
                 .preserve_fds = launch->options->preserve_fds,

@@ -281,6 +281,7 @@ static void join_main(void *arg)
                 .proc_fd = join->proc_fd,
                 .report_fd = join->child_fd,
                 .listen_fd = -1,
+                .pass_fd = -1,
                 .seccomp_fd = join->seccomp_fd,
                 .wait_fd = join->child_fd,
                 .preserve_fds = join->options->preserve_fds,
@@ -337,10 +338,7 @@ static int launch(struct join *join, struct err *err)
                 r = put_oom_score(join, err);
         if (r == 0)
                 r = sync_send(join->parent_fd, SYNC_GO, err);
-        if (r == -ESRCH || r == -EPIPE) {
-                int told = sync_receive(join->parent_fd, err);
-                return told < 0 ? told : r;
-        }
+        r = sync_last_words(join->parent_fd, r, err);
         if (r == 0)
                 r = sync_receive(join->parent_fd, err);
         return r > 0 ? err_plain(err, EPROTO, "unexpected message %d", r) : r;

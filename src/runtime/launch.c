@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "runtime/checkpoint.h"
 #include "runtime/exe_guard.h"
 #include "runtime/rootfs.h"
 #include "runtime/setup.h"
@@ -104,6 +105,8 @@ static int prepare_record(struct launch *launch, struct err *err)
         record->creating = true;
         record->owner = geteuid();
         record->cgroups = launch->cgroup ? strv_copy(cgroup_paths(launch->cgroup)) : NULL;
+        if (!launch->spec.process->terminal)
+                record->descriptors = checkpoint_descriptors();
         record->annotations = strv_copy(launch->spec.annotations);
         return state_write(&launch->state, record, launch->config_text, err);
 }
@@ -220,7 +223,8 @@ static int start_child(struct launch *launch, struct err *err)
         if (r < 0)
                 return r;
         close_fd(&launch->console_fd);
-        close_fd(&launch->listen_fd);
+        if (!launch->options->variant)
+                close_fd(&launch->listen_fd);
         return 0;
 }
 
@@ -255,6 +259,11 @@ static int move_net_devices(struct launch *launch, struct err *err)
         return 0;
 }
 
+int launch_apply_limits(struct launch *launch, struct err *err)
+{
+        return launch->cgroup ? cgroup_apply(launch->cgroup, &launch->plan.limits.values, err) : 0;
+}
+
 /* What only the parent can do for the child, as soon as it exists. */
 static int equip_child(struct launch *launch, struct err *err)
 {
@@ -270,7 +279,7 @@ static int equip_child(struct launch *launch, struct err *err)
         if (r == 0)
                 r = put_oom_score(launch, err);
         if (r == 0 && launch->cgroup) {
-                r = cgroup_apply(launch->cgroup, &plan->limits.values, err);
+                r = launch_apply_limits(launch, err);
                 if (r == 0 && !launch->joins_cgroup)
                         r = cgroup_attach(launch->cgroup, launch->pid, err);
         }
@@ -279,14 +288,17 @@ static int equip_child(struct launch *launch, struct err *err)
         return r == 0 ? move_net_devices(launch, err) : r;
 }
 
-static int run_create_hooks(struct launch *launch, struct err *err)
+static bool has_create_hooks(const struct launch *launch)
 {
         const struct oci_hooks *hooks = launch->spec.hooks;
-        if (!hooks || !(hooks->prestart_length || hooks->create_runtime_length))
+        return hooks && (hooks->prestart_length || hooks->create_runtime_length);
+}
+
+int launch_run_hooks(struct launch *launch, struct err *err)
+{
+        const struct oci_hooks *hooks = launch->spec.hooks;
+        if (!has_create_hooks(launch))
                 return 0;
-        int r = sync_expect(launch->parent_fd, SYNC_HOOKS, err);
-        if (r < 0)
-                return r;
         struct hook_state state = {
                 .id = launch->record.id,
                 .status = "creating",
@@ -301,14 +313,22 @@ static int run_create_hooks(struct launch *launch, struct err *err)
         /* Hooks of this deprecated kind are of a time when a container that they saw was
          * called created; crun tells them so, and programs test for it. */
         state.status = "created";
-        r = hooks_run(&prestart, &state, err);
+        int r = hooks_run(&prestart, &state, err);
         state.status = "creating";
+        return r == 0 ? hooks_run(&runtime, &state, err) : r;
+}
+
+static int run_create_hooks(struct launch *launch, struct err *err)
+{
+        if (!has_create_hooks(launch))
+                return 0;
+        int r = sync_expect(launch->parent_fd, SYNC_HOOKS, err);
         if (r == 0)
-                r = hooks_run(&runtime, &state, err);
+                r = launch_run_hooks(launch, err);
         return r == 0 ? sync_send(launch->parent_fd, SYNC_GO, err) : r;
 }
 
-static int finish_record(struct launch *launch, struct err *err)
+int launch_finish_record(struct launch *launch, struct err *err)
 {
         struct record *record = &launch->record;
         int r = process_start_time(launch->pid, &record->start_time, err);
@@ -320,39 +340,32 @@ static int finish_record(struct launch *launch, struct err *err)
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 
-/* The child's error is better than ours that follows from it. */
-static int prefer_child_error(struct launch *launch, int r, struct err *err)
-{
-        struct err own = *err;
-        int told = sync_receive(launch->parent_fd, err);
-        if (told < 0)
-                return told;
-        *err = own;
-        return r;
-}
-
 static int accompany_child(struct launch *launch, struct err *err)
 {
+        const struct launch_variant *variant = launch->options->variant;
+        bool waits = launch->options->wait_for_start && !variant;
         int r = equip_child(launch, err);
-        if (r == -ESRCH || r == -EPIPE)
-                r = prefer_child_error(launch, r, err);
         if (r == 0)
                 r = run_create_hooks(launch, err);
-        if (r == 0 && launch->options->wait_for_start)
+        if (r == 0 && waits)
                 r = sync_expect(launch->parent_fd, SYNC_READY, err);
-        if (r < 0)
-                return r;
-        r = finish_record(launch, err);
+        if (r == 0)
+                r = launch_finish_record(launch, err);
         if (r == 0)
                 r = sync_send(launch->parent_fd, SYNC_GO, err);
-        if (r == -ESRCH || r == -EPIPE)
-                r = prefer_child_error(launch, r, err);
-        if (r < 0 || launch->options->wait_for_start)
+        r = sync_last_words(launch->parent_fd, r, err);
+        if (r < 0 || waits)
                 return r;
         r = sync_receive(launch->parent_fd, err);
         if (r > 0)
                 return err_plain(err, EPROTO, "unexpected message %d during the start", r);
-        return r;
+        return r == 0 && variant ? variant->accompany(launch, variant->arg, err) : r;
+}
+
+static int start_and_accompany(struct launch *launch, struct err *err)
+{
+        int r = start_child(launch, err);
+        return r == 0 ? accompany_child(launch, err) : r;
 }
 
 static void stop_child(struct launch *launch)
@@ -393,12 +406,15 @@ static int run_poststart(struct launch *launch, struct err *err)
 static int prepare_everything(struct launch *launch, struct err *err)
 {
         const struct launch_options *options = launch->options;
+        const struct launch_variant *variant = options->variant;
         int r = read_config(launch, err);
+        if (r == 0 && variant)
+                r = variant->transform(launch, variant->arg, err);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
         if (r == 0)
                 r = check_terminal(launch, err);
-        if (r == 0)
+        if (r == 0 && !options->restore)
                 r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
                                   err);
         if (r < 0)
@@ -415,9 +431,11 @@ static int prepare_everything(struct launch *launch, struct err *err)
                            err);
         if (r == 0)
                 r = prepare_record(launch, err);
+        if (r == 0 && variant)
+                r = variant->prepare(launch, variant->arg, err);
         if (r == 0)
                 r = make_cgroup(launch, err);
-        if (r == 0)
+        if (r == 0 && !options->restore)
                 r = open_sources(launch, err);
         if (r == 0)
                 r = open_joins(launch, err);
@@ -462,10 +480,10 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
         int r = exe_guard(options->argv, err);
         if (r == 0)
                 r = prepare_everything(ret, err);
-        if (r == 0)
-                r = start_child(ret, err);
-        if (r == 0)
-                r = accompany_child(ret, err);
+        if (r == 0 && options->restore)
+                r = checkpoint_restore(ret, err);
+        else if (r == 0)
+                r = start_and_accompany(ret, err);
         if (r == 0)
                 r = run_poststart(ret, err);
         if (r < 0) {

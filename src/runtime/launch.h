@@ -33,14 +33,36 @@
 #include "runtime/state.h"
 #include "sys/cgroup.h"
 
+struct launch;
+
+/* For who makes the process something else than the program of the spec (src/guest: a
+ * virtual machine that runs it). The record keeps the config.json as it was. */
+struct launch_variant {
+        /* After config.json was read: the container is made from what this leaves in
+         * launch->spec. Nothing exists yet but what `arg` owns. */
+        int (*transform)(struct launch *launch, void *arg, struct err *err);
+        /* The state directory exists and is ours, and is removed as a whole. */
+        int (*prepare)(struct launch *launch, void *arg, struct err *err);
+        /* The process executes its program; it does not wait for `start` itself:
+         * launch->listen_fd, if any, is to be given to it. */
+        int (*accompany)(struct launch *launch, void *arg, struct err *err);
+        int pass_fd; /* stays open in the program */
+        void *arg;
+};
+
+struct checkpoint_options;
+
 struct launch_options {
         const char *root, *id, *bundle;
         const char *config;                    /* in the bundle, or absolute; NULL: config.json */
         const char *console_socket, *pid_file; /* NULL for none */
         unsigned preserve_fds;
         bool no_pivot, no_new_keyring, detach;
-        bool wait_for_start; /* create, not run */
-        char *const *argv;   /* of the program, for exe_guard */
+        bool wait_for_start;                  /* create, not run */
+        char *const *argv;                    /* of the program, for exe_guard */
+        const struct launch_variant *variant; /* NULL for a plain container */
+        /* Not a new program but what these images hold: checkpoint.h. */
+        const struct checkpoint_options *restore;
 };
 
 struct launch {
@@ -91,5 +113,12 @@ struct clone_request {
 };
 int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pidfd,
                 struct err *err);
+
+/* Parts, for checkpoint_restore(). */
+int launch_apply_limits(struct launch *launch, struct err *err);
+/* prestart and createRuntime, with launch->pid. */
+int launch_run_hooks(struct launch *launch, struct err *err);
+/* The second record and the pid file. */
+int launch_finish_record(struct launch *launch, struct err *err);
 
 int write_pid_file(const char *path, pid_t pid, struct err *err);

@@ -158,7 +158,7 @@ static bool wants_map(const struct plan_mount *mount)
         return mount->options.idmap || mount->oci->uid_mappings_length;
 }
 
-static int bind_source(const struct plan_mount *mount, int *ret_fd, struct err *err)
+int rootfs_bind_source(const struct plan_mount *mount, int *ret_fd, struct err *err)
 {
         if (!mount->options.source_nofollow)
                 return mount_clone(AT_FDCWD, mount->source, mount->options.recursive, ret_fd, err);
@@ -180,7 +180,7 @@ int rootfs_prepare_source(const struct plan *plan, const struct plan_mount *moun
         if (!wants_map(mount) && !plan_opens_sources(plan))
                 return 0;
         auto_fd fd = -1;
-        int r = bind_source(mount, &fd, err);
+        int r = rootfs_bind_source(mount, &fd, err);
         if (r == 0 && wants_map(mount))
                 r = map_ids(plan, mount, fd, err);
         if (r < 0)
@@ -287,7 +287,7 @@ static int mount_bind(struct rootfs *rootfs, const struct plan_mount *mount, int
 {
         const char *at = mount->oci->destination;
         auto_fd fd = prepared_fd, target = -1;
-        int r = fd < 0 ? bind_source(mount, &fd, err) : 0;
+        int r = fd < 0 ? rootfs_bind_source(mount, &fd, err) : 0;
         if (r < 0)
                 return r;
         struct stat st;

@@ -36,12 +36,17 @@ int rootfs_open(struct rootfs *rootfs, struct err *err);
 int rootfs_mount(struct rootfs *rootfs, struct err *err);
 int rootfs_restrict(struct rootfs *rootfs, struct err *err);
 int rootfs_enter(struct rootfs *rootfs, struct err *err);
+/* Makes read-only what was left writable to be put into; a part of rootfs_restrict(). */
+int rootfs_late_read_only(struct rootfs *rootfs, struct err *err);
 
 /* Copies what a bind mount needs from where the caller may see it: the parent
  * does this for containers in a user namespace and for idmapped mounts. -1 where
  * the child can do it by itself. */
 int rootfs_prepare_source(const struct plan *plan, const struct plan_mount *mount, int *ret_fd,
                           struct err *err);
+
+/* A detached copy of what a bind mount shows. */
+int rootfs_bind_source(const struct plan_mount *mount, int *ret_fd, struct err *err);
 
 /* Device nodes for a container in a user namespace, where they cannot be made: as detached
  * mounts in fds[], one per device of the plan and -1 at first. -1 stays where the host's own

@@ -83,7 +83,7 @@ static int make_read_only(struct rootfs *rootfs, const char *path, struct err *e
         return r < 0 ? r : mount_attach(copy, target, err);
 }
 
-static int late_read_only(struct rootfs *rootfs, struct err *err)
+int rootfs_late_read_only(struct rootfs *rootfs, struct err *err)
 {
         struct mount_change change = { .set = MOUNT_ATTR_RDONLY };
         for (size_t i = 0; i < rootfs->plan->mounts_length; i++) {
@@ -98,6 +98,12 @@ static int late_read_only(struct rootfs *rootfs, struct err *err)
                 if (r < 0)
                         return err_wrap(err, "make '%s' read-only", mount->oci->destination);
         }
+        return 0;
+}
+
+static int make_root_read_only(struct rootfs *rootfs, struct err *err)
+{
+        struct mount_change change = { .set = MOUNT_ATTR_RDONLY };
         if (!rootfs->plan->spec->root->readonly)
                 return 0;
         int r = mount_set_attributes(rootfs->root_fd, &change, err);
@@ -123,5 +129,7 @@ int rootfs_restrict(struct rootfs *rootfs, struct err *err)
         }
         close_fd(&mask.null_fd);
         close_fd(&mask.tmpfs_fd);
-        return r < 0 ? r : late_read_only(rootfs, err);
+        if (r == 0)
+                r = rootfs_late_read_only(rootfs, err);
+        return r < 0 ? r : make_root_read_only(rootfs, err);
 }

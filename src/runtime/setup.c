@@ -225,6 +225,8 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
                 r = wait_for_start(setup, err);
         if (r == 0 && close_range(3 + setup->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
                 r = err_set(err, errno, "close descriptors");
+        if (r == 0 && setup->pass_fd >= 0 && fcntl(setup->pass_fd, F_SETFD, 0) < 0)
+                r = err_set(err, errno, "pass descriptor %d on", setup->pass_fd);
         if (r == 0 && filtered)
                 r = listener_load(setup, err);
         if (r == 0 && early)

@@ -28,6 +28,7 @@ struct setup {
         int seccomp_fd;                 /* connected to the listener of notifications, or -1 */
         int wait_fd; /* sync: SYNC_READY is sent and SYNC_GO awaited here, or -1 */
         unsigned preserve_fds;
+        int pass_fd;          /* stays open in the program, or -1 */
         const char *affinity; /* list of CPUs for exec; NULL */
 };
 

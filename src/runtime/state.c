@@ -35,6 +35,7 @@
                 JSON_FIELD(struct record, "startTime", JSON_UINT, start_time, JSON_KEEP_EMPTY),    \
                 JSON_FIELD(struct record, "owner", JSON_UINT, owner, JSON_KEEP_EMPTY),             \
                 JSON_FIELD(struct record, "cgroups", JSON_STRV, cgroups, 0),                       \
+                JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
 static const struct json_field brief_fields[] = { RECORD_FIELDS };
@@ -257,6 +258,12 @@ int state_status(struct state *state, const struct record *record, enum state_st
         if (r > 0)
                 *ret = STATE_PAUSED;
         return r < 0 ? r : 0;
+}
+
+bool state_has_machine(const char *root, const char *id)
+{
+        auto_free char *path = xasprintf("%s/%s/%s", root, id, STATE_MACHINE);
+        return state_check_id(id, NULL) == 0 && access(path, F_OK) == 0;
 }
 
 static int by_name(const void *a, const void *b)

@@ -23,6 +23,7 @@
 #include "oci/runtime_spec.h"
 
 #define STATE_SOCKET       "start.sock"
+#define STATE_MACHINE      "vm" /* a directory of src/guest */
 #define STATE_LOCK_WAIT_MS 10000
 
 enum state_status {
@@ -41,8 +42,9 @@ struct record {
         bool creating;
         int64_t pid;
         uint64_t start_time;
-        uint32_t owner; /* uid of the caller of create */
-        char **cgroups; /* of cgroup_paths(); empty where there are none */
+        uint32_t owner;     /* uid of the caller of create */
+        char **cgroups;     /* of cgroup_paths(); empty where there are none */
+        char **descriptors; /* of checkpoint_descriptors(); NULL with a terminal */
         char **annotations;
         struct oci_spec *config; /* NULL when not asked for */
 };
@@ -74,6 +76,8 @@ int state_read(struct state *state, bool with_config, struct record *ret, struct
 int state_remove(struct state *state, struct err *err);
 int state_status(struct state *state, const struct record *record, enum state_status *ret,
                  struct err *err);
+/* It runs in a virtual machine: src/guest made STATE_MACHINE. */
+bool state_has_machine(const char *root, const char *id);
 /* Ids of all containers under `root`, sorted; a missing root has none. */
 int state_list(const char *root, char ***ret_ids, struct err *err);
 

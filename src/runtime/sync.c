@@ -27,7 +27,10 @@ static int send_message(int fd, const struct message *message, size_t size)
         do
                 n = send(fd, message, size, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
-        return n < 0 ? -errno : 0;
+        if (n >= 0)
+                return 0;
+        /* A peer that left some of ours unread is as gone as one that did not. */
+        return errno == ECONNRESET ? -EPIPE : -errno;
 }
 
 int sync_send(int fd, enum sync_kind kind, struct err *err)
@@ -65,6 +68,18 @@ int sync_receive(int fd, struct err *err)
                 return (int)message.kind;
         message.text[(size_t)n > HEAD_SIZE ? (size_t)n - HEAD_SIZE - 1 : 0] = '\0';
         return err_plain(err, message.code > 0 ? message.code : EIO, "%s", message.text);
+}
+
+int sync_last_words(int fd, int r, struct err *err)
+{
+        if (r != -ESRCH && r != -EPIPE)
+                return r;
+        struct err own = *err;
+        int told = sync_receive(fd, err);
+        if (told < 0)
+                return told;
+        *err = own;
+        return r;
 }
 
 int sync_expect(int fd, enum sync_kind kind, struct err *err)

@@ -18,9 +18,13 @@ enum sync_kind {
 };
 
 int sync_pair(int ret_fds[2], struct err *err);
+/* -EPIPE: the other side is gone; sync_last_words() may know why. */
 int sync_send(int fd, enum sync_kind kind, struct err *err);
 int sync_send_error(int fd, const struct err *what);
 /* Waits for a message; SYNC_ERROR fills *err and is returned as -errno. */
 int sync_receive(int fd, struct err *err);
+/* After r: where it says that the other side is gone (-ESRCH, -EPIPE), the error that
+ * it sent before, if any, is better than ours that follows from it. */
+int sync_last_words(int fd, int r, struct err *err);
 /* Waits for this very message: anything else is an error. */
 int sync_expect(int fd, enum sync_kind kind, struct err *err);

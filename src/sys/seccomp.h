@@ -54,6 +54,9 @@ struct seccomp_profile {
         char *const *architectures; /* "SCMP_ARCH_X86_64" beside the native one; NULL for none */
         const struct seccomp_rule *rules;
         size_t rules_length;
+        /* Calls newer than every named one get the default action, not ENOSYS, which is
+         * for programs that try what the kernel has. */
+        bool strict;
 };
 
 struct seccomp_program {

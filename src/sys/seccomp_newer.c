@@ -85,6 +85,8 @@ static void link_jumps(struct writer *w)
 
 static bool default_denies(const struct seccomp_profile *profile)
 {
+        if (profile->strict)
+                return false;
         switch (profile->default_action) {
         case SECCOMP_ACTION_ALLOW:
         case SECCOMP_ACTION_LOG:
