@@ -1,7 +1,12 @@
-/* isle-runtime: the OCI runtime's command line. All of it is in src/runtime. */
+/* isle-runtime: the OCI runtime's command line. All of it is in src/runtime, and what
+ * --vm does in src/guest. */
+#include "guest/guest.h"
 #include "runtime/cli.h"
 
 int main(int argc, char **argv)
 {
-        return runtime_main(argc, argv);
+        static const struct runtime_vm vm = {
+                .create = guest_create, .run = guest_run, .exec = guest_exec, .shim = shim_main
+        };
+        return runtime_main(argc, argv, &vm);
 }

@@ -1,0 +1,60 @@
+/* The first process of a guest that runs one container: isle-agent.
+ *
+ * It makes the guest ready (file systems, modules, the shared directory), tells the
+ * host so, and serves the host's requests (message.h) until the machine is ended from
+ * outside. Everything about containers is done by the OCI runtime's own program, which
+ * it runs; the agent owns the streams and the exit statuses. One thread, no state that
+ * outlives it. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "agent/message.h"
+#include "agent/pump.h"
+
+#define AGENT_RUNTIME "/bin/isle-runtime"
+#define AGENT_STREAMS 3
+
+/* Mounts, modules, cgroup controllers: setup.c. */
+int agent_setup(struct err *err);
+
+/* --- a process and its streams: process.c --- */
+
+struct process {
+        struct process *next;
+        char *key;
+        int streams[AGENT_STREAMS]; /* that wait for the launch; -1 */
+        pid_t pid;                  /* 0 before the launch */
+        int master;                 /* of its terminal, or -1; the pumps' too */
+        struct pump pumps[AGENT_STREAMS];
+        bool ended;
+        int exit_code;
+};
+
+/* Runs the runtime with the request's arguments; on success process->pid is the new
+ * process's and its streams run. */
+int process_launch(struct process *process, const struct agent_request *request, struct err *err);
+/* It has ended: what it wrote is still passed on. */
+void process_ended(struct process *process, int status);
+void process_resize(struct process *process, unsigned rows, unsigned columns);
+void process_free(struct process *process);
+
+/* --- running the runtime: runtime.c --- */
+
+struct runtime_run {
+        char *const *argv;         /* after the global flags */
+        int fds[AGENT_STREAMS];    /* the child's standard descriptors; -1: see below */
+        struct buf output, errors; /* collected where fds[1], fds[2] are -1 */
+        int code;
+};
+
+/* Waits for its end. What the runtime says of itself goes to its log, and is returned
+ * in `errors`, also where the standard descriptors are somebody else's. */
+int runtime_run(struct runtime_run *run, struct err *err);
+/* What the runtime gave as its last reason. */
+const char *runtime_reason(const struct runtime_run *run);
+void runtime_run_finish(struct runtime_run *run);
+
+/* Serves for ever: server.c. */
+int agent_serve(struct err *err);

@@ -1,0 +1,130 @@
+#include "agent/message.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/str.h"
+#include "codec/json.h"
+
+#define KEY_LENGTH_MAX 64
+#define SIGNAL_MAX     64
+#define SIZE_LIMIT     65535 /* of a terminal */
+
+static const char *const op_names[] = { "", "stream", "launch", "call", "resize", "signal", NULL };
+
+static const struct json_field request_fields[] = {
+        JSON_FIELD_ENUM(struct agent_request, "op", op, op_names, JSON_REQUIRED),
+        JSON_FIELD(struct agent_request, "key", JSON_STRING, key, 0),
+        JSON_FIELD(struct agent_request, "fd", JSON_UINT, fd, 0),
+        JSON_FIELD(struct agent_request, "argv", JSON_STRV, argv, 0),
+        JSON_FIELD(struct agent_request, "config", JSON_STRING, config, 0),
+        JSON_FIELD(struct agent_request, "process", JSON_STRING, process, 0),
+        JSON_FIELD(struct agent_request, "terminal", JSON_BOOL, terminal, 0),
+        JSON_FIELD(struct agent_request, "rows", JSON_UINT, rows, 0),
+        JSON_FIELD(struct agent_request, "columns", JSON_UINT, columns, 0),
+        JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),
+};
+static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
+                                                          request_fields);
+
+static const struct json_field reply_fields[] = {
+        JSON_FIELD(struct agent_reply, "ok", JSON_BOOL, ok, 0),
+        JSON_FIELD(struct agent_reply, "pid", JSON_INT, pid, 0),
+        JSON_FIELD_OPT(struct agent_reply, "exit", JSON_INT, exit, has_exit),
+        JSON_FIELD(struct agent_reply, "error", JSON_STRING, error, 0),
+        JSON_FIELD(struct agent_reply, "code", JSON_INT, code, 0),
+        JSON_FIELD(struct agent_reply, "output", JSON_STRING, output, 0),
+        JSON_FIELD(struct agent_reply, "errors", JSON_STRING, errors, 0),
+};
+static const struct json_shape reply_shape = JSON_SHAPE("reply", struct agent_reply, reply_fields);
+
+void agent_request_finish(struct agent_request *request)
+{
+        json_free(&request_shape, request);
+}
+
+void agent_reply_finish(struct agent_reply *reply)
+{
+        json_free(&reply_shape, reply);
+}
+
+static bool is_key(const char *key)
+{
+        size_t length = key ? strlen(key) : 0;
+        return length > 0 && length <= KEY_LENGTH_MAX &&
+               strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789") == length;
+}
+
+static int check_request(const struct agent_request *request, struct err *err)
+{
+        bool named = request->op == AGENT_OP_STREAM || request->op == AGENT_OP_LAUNCH;
+        bool runs = request->op == AGENT_OP_LAUNCH || request->op == AGENT_OP_CALL;
+        if (named && !is_key(request->key))
+                return err_plain(err, EINVAL, "request: key '%s' is not 1 to %d of [a-z0-9]",
+                                 request->key ? request->key : "", KEY_LENGTH_MAX);
+        if (request->fd > 2)
+                return err_plain(err, EINVAL, "request: fd %u is not 0, 1 or 2", request->fd);
+        if (runs && (!request->argv || !*request->argv))
+                return err_plain(err, EINVAL, "request: argv is missing");
+        if (request->op == AGENT_OP_SIGNAL && (request->signal < 1 || request->signal > SIGNAL_MAX))
+                return err_plain(err, EINVAL, "request: signal %u is not 1 to %d", request->signal,
+                                 SIGNAL_MAX);
+        if (request->rows > SIZE_LIMIT || request->columns > SIZE_LIMIT)
+                return err_plain(err, EINVAL, "request: a terminal of %u x %u is too large",
+                                 request->rows, request->columns);
+        return 0;
+}
+
+int agent_request_parse(const char *text, size_t size, struct agent_request *ret, struct err *err)
+{
+        int r = json_decode_text(&request_shape, text, size, ret, err);
+        if (r == 0)
+                r = check_request(ret, err);
+        if (r < 0)
+                agent_request_finish(ret);
+        return r;
+}
+
+int agent_reply_parse(const char *text, size_t size, struct agent_reply *ret, struct err *err)
+{
+        int r = json_decode_text(&reply_shape, text, size, ret, err);
+        if (r == 0 && ret->has_exit && (ret->exit < 0 || ret->exit > 255))
+                r = err_plain(err, EPROTO, "reply: exit %d is not 0 to 255", ret->exit);
+        if (r < 0)
+                agent_reply_finish(ret);
+        return r;
+}
+
+static void put(const struct json_shape *shape, const void *value, struct buf *to)
+{
+        auto_free char *text = json_encode_text(shape, value, false);
+        buf_puts(to, text);
+        buf_putc(to, '\n');
+}
+
+void agent_request_put(const struct agent_request *request, struct buf *to)
+{
+        put(&request_shape, request, to);
+}
+
+void agent_reply_put(const struct agent_reply *reply, struct buf *to)
+{
+        put(&reply_shape, reply, to);
+}
+
+int message_take_line(struct buf *from, char **ret, size_t *ret_size, struct err *err)
+{
+        const char *end = from->size ? memchr(from->data, '\n', from->size) : NULL;
+        size_t size = end ? (size_t)(end - from->data) : from->size;
+        if (size > MESSAGE_SIZE_MAX)
+                return err_plain(err, EMSGSIZE, "a message of more than %zu bytes",
+                                 MESSAGE_SIZE_MAX);
+        if (!end)
+                return 0;
+        *ret = xstrndup(from->data, size);
+        *ret_size = size;
+        buf_consume(from, size + 1);
+        return 1;
+}

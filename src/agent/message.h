@@ -1,0 +1,85 @@
+/* What the guest agent and the host say to each other: JSON, one object a line.
+ *
+ * Theory of operation. The agent is the first process of a guest. It connects to the
+ * host's port AGENT_READY_PORT when it can be spoken to, and listens on AGENT_PORT; the
+ * host opens one connection for each thing it wants, and its first line says what:
+ *
+ *   stream   the connection is one stream (0 input, 1 output, 2 errors; 0 is both ways
+ *            for a terminal) of the process to be named `key`. After the answer it
+ *            carries plain bytes; its two halves close apart.
+ *   launch   runs the OCI runtime with `argv` in the guest, which makes a process: the
+ *            container's first one (`config` is its config.json) or one more (`process`
+ *            is that JSON). Its standard descriptors are the streams of the same `key`.
+ *            Answered with `pid`, and, when the process has ended, with `exit`. In
+ *            between the host may send, on this connection, resize and signal, which
+ *            are not answered.
+ *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
+ *            output and errors.
+ *
+ * A request that fails is answered with `error`, the text a user shall read, and `code`,
+ * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
+ * read as hostile: to the host a guest is somebody else's program.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define AGENT_PORT       1024
+#define AGENT_READY_PORT 1025
+#define AGENT_SHARE_TAG  "isle"            /* of the virtio-fs device */
+#define AGENT_SHARE      "/run/isle/share" /* where the agent mounts it in the guest */
+#define AGENT_BUNDLE     "/run/isle/bundle"
+
+#define MESSAGE_SIZE_MAX ((size_t)5 << 20)
+
+enum agent_op {
+        AGENT_OP_UNSET,
+        AGENT_OP_STREAM,
+        AGENT_OP_LAUNCH,
+        AGENT_OP_CALL,
+        AGENT_OP_RESIZE,
+        AGENT_OP_SIGNAL,
+};
+
+struct agent_request {
+        int op;      /* enum agent_op */
+        char *key;   /* stream, launch: names the process, 1 to 64 of [a-z0-9] */
+        uint32_t fd; /* stream: 0, 1, 2 */
+        char **argv; /* launch, call: of the runtime, without its own name */
+        char *config, *process;
+        bool terminal; /* launch */
+        uint32_t rows, columns;
+        uint32_t signal;
+};
+
+struct agent_reply {
+        bool ok;
+        int64_t pid;
+        int32_t exit;
+        bool has_exit;
+        char *error;
+        int32_t code;
+        char *output, *errors; /* of a call */
+};
+
+void agent_request_finish(struct agent_request *request);
+void agent_reply_finish(struct agent_reply *reply);
+
+/* Of one line without its end. */
+int agent_request_parse(const char *text, size_t size, struct agent_request *ret, struct err *err);
+int agent_reply_parse(const char *text, size_t size, struct agent_reply *ret, struct err *err);
+
+/* Appends the line. */
+void agent_request_put(const struct agent_request *request, struct buf *to);
+void agent_reply_put(const struct agent_reply *reply, struct buf *to);
+
+/* The first whole line in `from`, taken out of it: 1 with *ret (heap) and its size, 0
+ * when there is none yet, -EMSGSIZE when it is longer than any may be. */
+int message_take_line(struct buf *from, char **ret, size_t *ret_size, struct err *err);
+
+#define auto_agent_request __attribute__((cleanup(agent_request_finish))) struct agent_request
+#define auto_agent_reply   __attribute__((cleanup(agent_reply_finish))) struct agent_reply

@@ -1,0 +1,99 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "guest/guest.h"
+#include "runtime/sync.h"
+#include "sys/pty.h"
+
+struct guest {
+        struct guest_parts parts;
+        struct shim_config config;
+        int ours, theirs; /* ends of the channel */
+};
+
+static int transform(struct launch *launch, void *arg, struct err *err)
+{
+        struct guest *guest = arg;
+        struct oci_spec *spec = &launch->spec;
+        const struct launch_options *options = launch->options;
+        const char *cpu = getenv("ISLE_VM_CPU");
+        guest->config = (struct shim_config){ .memory_bytes = guest_memory_bytes(spec),
+                                              .cpus = guest_cpus(spec),
+                                              .cpu = xstrdup(str_empty(cpu) ? "auto" : cpu),
+                                              .terminal = spec->process && spec->process->terminal,
+                                              .waits = options->wait_for_start };
+        auto_free char *state = xasprintf("%s/%s", options->root, options->id);
+        int r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
+        return r == 0 ? guest_make_inside(launch->config_text, &guest->config.inside, err) : r;
+}
+
+static int prepare(struct launch *launch, void *arg, struct err *err)
+{
+        struct guest *guest = arg;
+        int state = launch->state.fd;
+        if (mkdirat(state, "vm", 0700) < 0 || mkdirat(state, "jail", 0755) < 0)
+                return err_set(err, errno, "make the jail");
+        auto_free char *text = json_encode_text(&shim_config_shape, &guest->config, false);
+        return file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+}
+
+static int accompany(struct launch *launch, void *arg, struct err *err)
+{
+        struct guest *guest = arg;
+        static const char name[] = "start";
+        close_fd(&guest->theirs);
+        int r = 0;
+        if (launch->listen_fd >= 0)
+                r = pty_send_fd(guest->ours, launch->listen_fd, name, sizeof(name), err);
+        close_fd(&launch->listen_fd);
+        if (r == 0)
+                r = sync_expect(guest->ours, SYNC_READY, err);
+        return sync_last_words(guest->ours, r, err);
+}
+
+static int with_guest(const struct launch_options *options, bool keep, int *ret_code,
+                      struct err *err)
+{
+        struct guest guest = { .ours = -1, .theirs = -1 };
+        int pair[2];
+        int r = guest_parts_find(&guest.parts, err);
+        if (r == 0)
+                r = sync_pair(pair, err);
+        if (r < 0)
+                goto finish;
+        guest.ours = pair[0];
+        guest.theirs = pair[1];
+        struct launch_variant variant = { .transform = transform,
+                                          .prepare = prepare,
+                                          .accompany = accompany,
+                                          .pass_fd = guest.theirs,
+                                          .arg = &guest };
+        struct launch_options with = *options;
+        with.variant = &variant;
+        r = options->wait_for_start ? container_create(&with, err)
+                                    : container_run(&with, keep, ret_code, err);
+finish:
+        close_fd(&guest.ours);
+        close_fd(&guest.theirs);
+        guest_parts_finish(&guest.parts);
+        json_free(&shim_config_shape, &guest.config);
+        return r;
+}
+
+int guest_create(const struct launch_options *options, struct err *err)
+{
+        int ignored;
+        return with_guest(options, false, &ignored, err);
+}
+
+int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err)
+{
+        return with_guest(options, keep, ret_code, err);
+}

@@ -1,0 +1,73 @@
+/* Containers that run in virtual machines: the OCI runtime's verbs, with --vm.
+ *
+ * Theory of operation. To the host, such a container is a container whose program is a
+ * virtual machine: the runtime (src/runtime) makes namespaces, cgroups, hooks and the
+ * state directory as for any other, from a spec that jail.c derives from config.json.
+ * Its root holds nothing but what the machine needs, and its first process is the shim
+ * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
+ * from a second spec (inside.c), and then stands for the container's first process:
+ * it has its standard descriptors, takes its signals, and ends with its status. So
+ * start, kill, delete, pause, resume, state and list need no code of their own, and
+ * when the shim dies, however it dies, the pid namespace takes the machine with it.
+ *
+ *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
+ *                   guest's vsock, through which exec reaches the agent
+ *   ROOT/ID/jail/   the jail's root: mount points only
+ *
+ * In the jail /share is what the guest sees by virtio-fs: rootfs/ and, for each bind
+ * mount, mounts/N. */
+#pragma once
+
+#include "runtime/container.h"
+#include "runtime/launch.h"
+
+#define GUEST_ID        "container" /* of the only container in the guest */
+#define GUEST_DIRECTORY "/isle/vm"  /* in the jail: ROOT/ID/vm */
+#define GUEST_SHARE     "/share"
+#define GUEST_SOCKET    "vsock" /* in that directory */
+
+/* What the machine is made of, chosen before anything is: kernel.c. */
+struct guest_parts {
+        char *kernel, *initramfs;
+        char *vmm, *runtime; /* programs */
+};
+int guest_parts_find(struct guest_parts *ret, struct err *err);
+void guest_parts_finish(struct guest_parts *parts);
+
+/* An initial ramdisk with the agent, the runtime and the modules that a guest needs, for
+ * one kernel; made once and kept: initramfs.c. */
+int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
+                     struct err *err);
+
+/* config.json -> the jail's spec: jail.c. `channel` is the shim's descriptor. */
+int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, const char *state,
+                    int channel, struct err *err);
+/* config.json -> the guest's: inside.c; heap text. */
+int guest_make_inside(const char *config, char **ret_text, struct err *err);
+
+/* It shows something of the host's, and so comes by the share. */
+bool guest_mount_is_bind(const struct oci_mount *mount);
+
+/* Sizes of the machine. */
+uint64_t guest_memory_bytes(const struct oci_spec *spec);
+unsigned guest_cpus(const struct oci_spec *spec);
+
+/* --- verbs that differ --- */
+int guest_create(const struct launch_options *options, struct err *err);
+int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
+int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
+
+/* What the shim is told, in GUEST_DIRECTORY/shim.json. */
+struct shim_config {
+        uint64_t memory_bytes;
+        uint32_t cpus;
+        char *cpu;    /* of isle-vmm's --cpu */
+        char *inside; /* config.json of the guest */
+        bool terminal;
+        bool waits; /* a listening socket follows on the channel: `start` comes there */
+};
+#define GUEST_CONFIG "shim.json"
+extern const struct json_shape shim_config_shape;
+
+/* The shim's main function; `channel` is a descriptor. Does not return. */
+void shim_main(int channel) __attribute__((noreturn));

@@ -1,0 +1,225 @@
+/* The format is the kernel's "newc" cpio (Documentation/driver-api/early-userspace/
+ * buffer-format.rst), not compressed: the guest would pay for it at every start. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "guest/guest.h"
+
+#define CACHE          "/var/cache/isle"
+#define FORMAT_VERSION 1
+#define FILE_SIZE_MAX  ((size_t)64 << 20)
+#define DEPTH_MAX      12
+#define DEPENDS        "depends="
+#define MODULES_MAX    99 /* two digits name their turn */
+#define MODE_DIRECTORY 040755
+#define MODE_PROGRAM   0100755
+#define MODE_FILE      0100644
+#define CPIO_ALIGN     4
+
+static const char *const wanted[] = { "virtio_pci", "virtiofs", "vmw_vsock_virtio_transport",
+                                      "virtio_balloon", "virtio_rng" };
+
+struct modules {
+        char **paths;  /* of all files *.ko */
+        char **loaded; /* names, in the order of loading */
+        struct buf *archive;
+        unsigned serial;
+};
+
+static void pad(struct buf *archive)
+{
+        while (archive->size % CPIO_ALIGN)
+                buf_putc(archive, '\0');
+}
+
+static void put_entry(struct modules *m, const char *name, unsigned mode, const void *data,
+                      size_t size)
+{
+        buf_printf(m->archive, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x",
+                   ++m->serial, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, strlen(name) + 1, 0);
+        buf_append(m->archive, name, strlen(name) + 1);
+        pad(m->archive);
+        buf_append(m->archive, data, size);
+        pad(m->archive);
+}
+
+static int put_program(struct modules *m, const char *name, const char *path, struct err *err)
+{
+        auto_free char *data = NULL;
+        size_t size;
+        int r = file_read(AT_FDCWD, path, FILE_SIZE_MAX, &data, &size, err);
+        if (r == 0)
+                put_entry(m, name, MODE_PROGRAM, data, size);
+        return r;
+}
+
+/* File names have '-' where the kernel's names have '_'. */
+static char *module_name(const char *path)
+{
+        const char *base = strrchr(path, '/') + 1;
+        char *name = xstrndup(base, strcspn(base, "."));
+        for (char *c = name; *c; c++)
+                if (*c == '-')
+                        *c = '_';
+        return name;
+}
+
+static int walk(const char *path, int depth, char ***paths, struct err *err)
+{
+        auto_dir dir = opendir(path);
+        if (!dir)
+                return err_set(err, errno, "read %s", path);
+        for (struct dirent *entry; (entry = readdir(dir));) {
+                auto_free char *below = xasprintf("%s/%s", path, entry->d_name);
+                int r = 0;
+                if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && depth < DEPTH_MAX)
+                        r = walk(below, depth + 1, paths, err);
+                else if (strstr(entry->d_name, ".ko"))
+                        strv_push(paths, below);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static const char *find_module(const struct modules *m, const char *name)
+{
+        for (char **path = m->paths; path && *path; path++) {
+                auto_free char *own = module_name(*path);
+                if (streq(own, name))
+                        return *path;
+        }
+        return NULL;
+}
+
+static int add_module(struct modules *m, const char *name, int depth, struct err *err);
+
+/* The ".modinfo" section holds NUL-terminated texts "key=value". */
+static int add_needed(struct modules *m, const char *data, size_t size, int depth, struct err *err)
+{
+        const char key[] = "\0" DEPENDS;
+        const char *found = memmem(data, size, key, sizeof(key) - 1);
+        if (!found)
+                return 0;
+        auto_free char *list = xstrdup(found + sizeof(key) - 1);
+        auto_strv names = str_split(list, ',');
+        for (char **name = names; *name; name++) {
+                for (char *c = *name; *c; c++)
+                        if (*c == '-')
+                                *c = '_';
+                int r = **name ? add_module(m, *name, depth + 1, err) : 0;
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int add_module(struct modules *m, const char *name, int depth, struct err *err)
+{
+        const char *path = find_module(m, name);
+        if (!path || strv_contains(m->loaded, name)) /* not a module: built in */
+                return 0;
+        if (!str_ends(path, ".ko"))
+                return err_plain(err, EOPNOTSUPP,
+                                 "module %s is compressed, which is not supported; use a kernel "
+                                 "whose modules are not",
+                                 path);
+        if (depth > DEPTH_MAX)
+                return err_plain(err, ELOOP, "module %s needs itself", path);
+        auto_free char *data = NULL;
+        size_t size;
+        int r = file_read(AT_FDCWD, path, FILE_SIZE_MAX, &data, &size, err);
+        if (r == 0)
+                r = add_needed(m, data, size, depth, err);
+        if (r < 0)
+                return r;
+        size_t turn = strv_length(m->loaded);
+        if (turn >= MODULES_MAX)
+                return err_plain(err, E2BIG, "more than %d modules are needed", MODULES_MAX);
+        auto_free char *entry = xasprintf("modules/%02zu-%s.ko", turn, name);
+        put_entry(m, entry, MODE_FILE, data, size);
+        strv_push(&m->loaded, name);
+        return 0;
+}
+
+/* PREFIX/boot/vmlinuz-VERSION -> PREFIX/lib/modules/VERSION */
+static char *modules_of(const char *kernel)
+{
+        const char *version = strstr(kernel, "/boot/vmlinuz-");
+        return version ? xasprintf("%.*s/lib/modules/%s", (int)(version - kernel), kernel,
+                                   version + strlen("/boot/vmlinuz-"))
+                       : NULL;
+}
+
+static int build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                 struct err *err)
+{
+        struct modules m = { .archive = archive };
+        static const char *const directories[] = { "bin",  "dev", "modules", "proc",
+                                                   "root", "run", "sys",     "tmp" };
+        for (size_t i = 0; i < ELEMENTS(directories); i++)
+                put_entry(&m, directories[i], MODE_DIRECTORY, "", 0);
+        int r = put_program(&m, "init", agent, err);
+        if (r == 0)
+                r = put_program(&m, "bin/isle-runtime", runtime, err);
+        auto_free char *directory = modules_of(kernel);
+        /* A kernel of its own making has all built in. */
+        if (r == 0 && directory && access(directory, F_OK) == 0)
+                r = walk(directory, 0, &m.paths, err);
+        for (size_t i = 0; r == 0 && i < ELEMENTS(wanted); i++)
+                r = add_module(&m, wanted[i], 0, err);
+        put_entry(&m, "TRAILER!!!", 0, "", 0);
+        strv_free(m.paths);
+        strv_free(m.loaded);
+        return r;
+}
+
+/* Names what it is made of, so that whatever changes makes another one. */
+static int name_of(const char *kernel, const char *agent, const char *runtime, char **ret,
+                   struct err *err)
+{
+        const char *parts[] = { kernel, agent, runtime };
+        uint64_t hash = 14695981039346656037u; /* FNV-1a */
+        for (size_t i = 0; i < ELEMENTS(parts); i++) {
+                struct stat st;
+                if (stat(parts[i], &st) < 0)
+                        return err_set(err, errno, "%s", parts[i]);
+                auto_free char *text = xasprintf(
+                        "%d %s %ju %ju %jd.%09ld;", FORMAT_VERSION, parts[i], (uintmax_t)st.st_ino,
+                        (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+                for (const char *c = text; *c; c++)
+                        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+        }
+        *ret = xasprintf(CACHE "/initramfs-%016jx.cpio", (uintmax_t)hash);
+        return 0;
+}
+
+int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
+                     struct err *err)
+{
+        auto_free char *path = NULL;
+        auto_buf archive = { 0 };
+        int r = name_of(kernel, agent, runtime, &path, err);
+        if (r == 0 && access(path, R_OK) < 0) {
+                r = build(kernel, agent, runtime, &archive, err);
+                if (r == 0)
+                        r = file_make_dirs(AT_FDCWD, CACHE, 0755, err);
+                if (r == 0)
+                        r = file_replace(AT_FDCWD, path, archive.data, archive.size, 0644, false,
+                                         err);
+        }
+        if (r < 0)
+                return err_wrap(err, "initial ramdisk of the guest");
+        *ret_path = take_ptr(path);
+        return 0;
+}

@@ -1,0 +1,322 @@
+/* The first process of the jail; see guest.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "guest/guest.h"
+#include "guest/session.h"
+#include "runtime/setup.h"
+#include "runtime/start.h"
+#include "runtime/sync.h"
+#include "sys/process.h"
+#include "sys/pty.h"
+#include "sys/spawn.h"
+
+#define READY_SOCKET     GUEST_SOCKET "_1025"
+#define CONFIG_SIZE_MAX  (2 * OCI_CONFIG_SIZE_MAX + 4096)
+#define BOOT_TIMEOUT_MS  120000
+#define WORDS_BYTES      4096 /* of the guest's console that are kept */
+#define GONE_CODE        255  /* the machine ended before its container did */
+#define SHARE_OPTION     AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
+#define SOCKET_OPTION    "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
+#define KERNEL_ARGUMENTS "console=ttyS0 quiet cryptomgr.notests panic=-1"
+
+_Static_assert(AGENT_READY_PORT == 1025, "READY_SOCKET names it");
+
+static const struct json_field config_fields[] = {
+        JSON_FIELD(struct shim_config, "memoryBytes", JSON_UINT, memory_bytes, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "cpus", JSON_UINT, cpus, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "cpu", JSON_STRING, cpu, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "inside", JSON_STRING, inside, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "terminal", JSON_BOOL, terminal, 0),
+        JSON_FIELD(struct shim_config, "waits", JSON_BOOL, waits, 0),
+};
+const struct json_shape shim_config_shape = JSON_SHAPE("shim", struct shim_config, config_fields);
+
+struct shim {
+        struct shim_config config;
+        int channel; /* to the runtime that created us; -1 when that is done */
+        int directory_fd;
+        int ready_listener;
+        int start_listener; /* -1 */
+        int signals;
+        int console; /* what the machine says */
+        pid_t vmm;
+        bool vmm_ended;
+        int vmm_code;
+        struct buf words; /* the last of it */
+        struct session session;
+        bool launched;
+};
+
+static int read_config(struct shim *shim, struct err *err)
+{
+        auto_free char *text = NULL;
+        size_t size;
+        shim->directory_fd = open(GUEST_DIRECTORY, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (shim->directory_fd < 0)
+                return err_set(err, errno, "open %s", GUEST_DIRECTORY);
+        int r = file_read(shim->directory_fd, GUEST_CONFIG, CONFIG_SIZE_MAX, &text, &size, err);
+        if (r == 0)
+                r = json_decode_text(&shim_config_shape, text, size, &shim->config, err);
+        return r;
+}
+
+static int listen_ready(struct shim *shim, struct err *err)
+{
+        struct sockaddr_un address = { .sun_family = AF_UNIX,
+                                       .sun_path = GUEST_DIRECTORY "/" READY_SOCKET };
+        shim->ready_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (shim->ready_listener < 0 ||
+            bind(shim->ready_listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+            listen(shim->ready_listener, 1) < 0)
+                return err_set(err, errno, "listen for the guest");
+        return 0;
+}
+
+static void all_signals(struct shim *shim)
+{
+        static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGURG };
+        sigset_t set;
+        sigfillset(&set);
+        for (size_t i = 0; i < ELEMENTS(own); i++)
+                sigdelset(&set, own[i]);
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        shim->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int start_machine(struct shim *shim, struct err *err)
+{
+        int fds[2];
+        auto_strv argv = NULL;
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return err_set(err, errno, "pipe");
+        shim->console = fds[0];
+        auto_fd write_end = fds[1];
+        static const char *const fixed[] = {
+                "isle-vmm",        "--no-reboot", "--kernel",       "/isle/kernel", "--initrd",
+                "/isle/initramfs", "--cmdline",   KERNEL_ARGUMENTS, "--serial",     "stdio",
+        };
+        for (size_t i = 0; i < ELEMENTS(fixed); i++)
+                strv_push(&argv, fixed[i]);
+        strv_push(&argv, "--fs");
+        strv_push(&argv, SHARE_OPTION);
+        strv_push(&argv, "--vsock");
+        strv_push(&argv, SOCKET_OPTION);
+        strv_push(&argv, "--cpu");
+        strv_push(&argv, shim->config.cpu);
+        strv_push(&argv, "--cpus");
+        strv_push_take(&argv, xasprintf("%u", shim->config.cpus));
+        strv_push(&argv, "--memory");
+        strv_push_take(&argv, xasprintf("%juk", (uintmax_t)shim->config.memory_bytes / 1024));
+        struct spawn_fd child_fds[] = { { write_end, 1 }, { write_end, 2 } };
+        struct spawn spawn = { .path = "/isle/isle-vmm",
+                               .argv = argv,
+                               .fds = child_fds,
+                               .fds_length = ELEMENTS(child_fds),
+                               .new_session = true,
+                               .death_signal = SIGKILL };
+        return spawn_process(&spawn, &shim->vmm, NULL, err);
+}
+
+static void listen_to_console(struct shim *shim)
+{
+        ssize_t n = read(shim->console, buf_reserve(&shim->words, WORDS_BYTES), WORDS_BYTES);
+        if (n > 0)
+                buf_commit(&shim->words, (size_t)n);
+        else if (n == 0 || errno != EINTR)
+                close_fd(&shim->console);
+        if (shim->words.size > 2 * WORDS_BYTES)
+                buf_consume(&shim->words, shim->words.size - WORDS_BYTES);
+}
+
+static int tell_death(struct shim *shim, struct err *err)
+{
+        while (shim->console >= 0) /* its last words; it is dead, so they have an end */
+                listen_to_console(shim);
+        size_t size = shim->words.size;
+        while (size > 0 &&
+               (shim->words.data[size - 1] == '\n' || shim->words.data[size - 1] == '\r'))
+                shim->words.data[--size] = '\0';
+        const char *line = size ? strrchr(shim->words.data, '\n') : NULL;
+        return err_plain(err, ECONNRESET, "the virtual machine ended with status %d: %s",
+                         shim->vmm_code, line ? line + 1 : buf_text(&shim->words));
+}
+
+static void reap(struct shim *shim)
+{
+        int status;
+        pid_t pid;
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+                if (pid == shim->vmm) {
+                        shim->vmm_ended = true;
+                        shim->vmm_code = process_exit_code(status);
+                }
+}
+
+static int take_signal(struct shim *shim, struct err *err)
+{
+        struct signalfd_siginfo info;
+        if (read(shim->signals, &info, sizeof(info)) != sizeof(info))
+                return 0;
+        if (info.ssi_signo == SIGCHLD) {
+                reap(shim);
+                return 0;
+        }
+        if (!shim->launched)
+                return 0;
+        if (info.ssi_signo == SIGWINCH && shim->config.terminal)
+                return session_resize(&shim->session, err);
+        return session_signal(&shim->session, (int)info.ssi_signo, err);
+}
+
+static int await_guest(struct shim *shim, struct err *err)
+{
+        int64_t deadline_ns = clock_monotonic_ns() + BOOT_TIMEOUT_MS * NS_PER_MS;
+        for (;;) {
+                struct pollfd entries[] = { { shim->ready_listener, POLLIN, 0 },
+                                            { shim->signals, POLLIN, 0 },
+                                            { shim->console, POLLIN, 0 } };
+                int64_t left_ms = (deadline_ns - clock_monotonic_ns()) / NS_PER_MS;
+                if (left_ms <= 0)
+                        return err_plain(err, ETIMEDOUT, "the guest did not start within %d s",
+                                         BOOT_TIMEOUT_MS / 1000);
+                if (poll(entries, ELEMENTS(entries), (int)left_ms) < 0 && errno != EINTR)
+                        return err_set(err, errno, "poll");
+                if (entries[0].revents)
+                        break;
+                if (entries[1].revents)
+                        (void)take_signal(shim, NULL);
+                if (entries[2].revents)
+                        listen_to_console(shim);
+                if (shim->vmm_ended)
+                        return tell_death(shim, err);
+        }
+        /* Nobody else is to come there. */
+        int fd = accept4(shim->ready_listener, NULL, NULL, 0);
+        close_fd(&shim->ready_listener);
+        return fd < 0 ? err_set(err, errno, "accept the guest") : 0;
+}
+
+static int launch(struct shim *shim, struct err *err)
+{
+        static char *const argv[] = { "create",     "--no-pivot", "--bundle",
+                                      AGENT_BUNDLE, GUEST_ID,     NULL };
+        struct agent_request request = { .op = AGENT_OP_LAUNCH,
+                                         .argv = (char **)(uintptr_t)argv,
+                                         .config = shim->config.inside,
+                                         .terminal = shim->config.terminal };
+        if (shim->config.terminal) {
+                struct termios saved; /* goes with the terminal, which is ours alone */
+                int r = pty_make_raw(0, &saved, err);
+                if (r < 0)
+                        return r;
+        }
+        int r = session_open(&shim->session, shim->directory_fd, &request, err);
+        shim->launched = r == 0;
+        return r;
+}
+
+static int run_program(struct shim *shim, struct err *err)
+{
+        static char *const argv[] = { "start", GUEST_ID, NULL };
+        auto_agent_reply reply = { 0 };
+        return agent_call(shim->directory_fd, argv, &reply, err);
+}
+
+static int prepare(struct shim *shim, struct err *err)
+{
+        char name[16];
+        int r = read_config(shim, err);
+        if (r == 0 && shim->config.waits)
+                r = pty_receive_fd(shim->channel, &shim->start_listener, name, sizeof(name), NULL,
+                                   err);
+        if (r == 0)
+                r = listen_ready(shim, err);
+        if (r == 0)
+                r = start_machine(shim, err);
+        if (r == 0)
+                r = await_guest(shim, err);
+        if (r == 0)
+                r = launch(shim, err);
+        if (r == 0 && !shim->config.waits)
+                r = run_program(shim, err);
+        return r;
+}
+
+/* `start` has come: it is told how it went, and waits no longer when its connection ends. */
+static void serve_start(struct shim *shim)
+{
+        struct err err = { 0 };
+        int connection;
+        if (start_wait(shim->start_listener, &connection, &err) < 0)
+                return;
+        if (run_program(shim, &err) < 0)
+                (void)sync_send_error(connection, &err);
+        close(connection);
+        close_fd(&shim->start_listener);
+}
+
+static int serve(struct shim *shim, struct err *err)
+{
+        int r = 0;
+        while (r == 0 && !session_done(&shim->session)) {
+                struct pollfd entries[SESSION_ENTRIES + 3];
+                struct pollfd *own = entries + SESSION_ENTRIES;
+                session_watch(&shim->session, entries);
+                own[0] = (struct pollfd){ shim->signals, POLLIN, 0 };
+                own[1] = (struct pollfd){ shim->console, POLLIN, 0 };
+                own[2] = (struct pollfd){ shim->start_listener, POLLIN, 0 };
+                if (poll(entries, ELEMENTS(entries), -1) < 0 && errno != EINTR)
+                        return err_set(err, errno, "poll");
+                if (own[0].revents)
+                        r = take_signal(shim, err);
+                if (own[1].revents)
+                        listen_to_console(shim);
+                if (own[2].revents)
+                        serve_start(shim);
+                if (r == 0)
+                        r = session_work(&shim->session, entries, err);
+                if (shim->vmm_ended)
+                        return tell_death(shim, err);
+        }
+        return r;
+}
+
+void shim_main(int channel)
+{
+        struct err err = { 0 };
+        struct shim shim = { .channel = channel,
+                             .directory_fd = -1,
+                             .ready_listener = -1,
+                             .start_listener = -1,
+                             .console = -1,
+                             .session = { .control = -1 } };
+        (void)fcntl(channel, F_SETFD, FD_CLOEXEC);
+        all_signals(&shim);
+        int r = prepare(&shim, &err);
+        if (r < 0) {
+                (void)sync_send_error(channel, &err);
+                exit(1);
+        }
+        (void)sync_send(channel, SYNC_READY, NULL);
+        close_fd(&shim.channel);
+        r = serve(&shim, &err);
+        if (r < 0)
+                fprintf(stderr, "isle-runtime: %s\n", err_text(&err));
+        /* The first process of the pid namespace: the machine ends with us. */
+        exit(r < 0 ? GONE_CODE : shim.session.exit_code);
+}
