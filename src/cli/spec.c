@@ -611,6 +611,8 @@ int spec_build(const struct args *args, struct json_object **ret, struct err *er
         json_object_object_add(body, "HostConfig", host);
         apply_rows(args, config_rows, ELEMENTS(config_rows), body);
         apply_rows(args, host_rows, ELEMENTS(host_rows), host);
+        if (args_bool(args, "vm"))
+                field_set_text(host, "Isolation", "vm");
         build_command(args, body);
         build_streams(args, body);
         build_console(args, host);

@@ -405,7 +405,7 @@ static int spawn_monitor(const struct exec *exec, const char *dir, int lock_fd,
 static int prepare(struct exec *exec, struct err *err)
 {
         struct exec_private *p = exec->private;
-        auto_free char *root = xasprintf("/proc/%d/root", (int)p->instance_pid);
+        auto_free char *root = instance_live_root(p->instance, p->instance_pid);
         auto_free char *dir = exec_dir(p->engine, exec->id);
         auto_fd root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root_fd < 0)

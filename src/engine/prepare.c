@@ -110,6 +110,8 @@ static int spawn_monitor(const struct prepare_input *in, const char *dir, int lo
                                             "--cgroup",
                                             cgroup };
         size_t n = 10;
+        if (host_config_wants_vm(&in->instance->spec.host))
+                argv[n++] = "--vm";
         if (config->tty)
                 argv[n++] = "--tty";
         if (config->open_stdin)

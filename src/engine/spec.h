@@ -216,6 +216,9 @@ int spec_decode_create(const char *text, size_t size, struct instance_spec *ret,
 struct instance_spec *spec_copy(const struct instance_spec *spec);
 void spec_finish(struct instance_spec *spec); /* members, not the struct; NULL allowed */
 
+/* In a virtual machine: by its isolation ("vm") or its runtime ("isle-vm"). */
+bool host_config_wants_vm(const struct host_config *host);
+
 /* Refuses what cannot be done and what makes no sense (-EINVAL, the text is for
  * the user); appends warnings (strv) for what is accepted but has no effect. */
 int spec_check(const struct instance_spec *spec, char ***warnings, struct err *err);

@@ -100,6 +100,39 @@ static int check_network(struct check *c)
         return 0;
 }
 
+bool host_config_wants_vm(const struct host_config *host)
+{
+        return streq(host->isolation, "vm") || streq(host->runtime, "isle-vm");
+}
+
+/* A machine shares nothing with the host's kernel, nor with other instances. */
+static int check_machine(struct check *c)
+{
+        const struct host_config *h = c->host;
+        const struct {
+                const char *mode, *what;
+        } modes[] = { { h->network_mode, "network" },
+                      { h->pid_mode, "PID" },
+                      { h->ipc_mode, "IPC" } };
+        if (!host_config_wants_vm(h))
+                return 0;
+        for (size_t i = 0; i < ELEMENTS(modes); i++)
+                if (streq(modes[i].mode, "host") || str_starts(modes[i].mode ?: "", "container:"))
+                        return err_plain(c->err, ENOTSUP,
+                                         "%s mode '%s' needs the kernel of the host or of another "
+                                         "container, which a virtual machine does not share; leave "
+                                         "out the mode or the isolation",
+                                         modes[i].what, modes[i].mode);
+        if (h->privileged)
+                return err_plain(c->err, ENOTSUP,
+                                 "--privileged is not supported in a virtual machine yet");
+        if (h->devices_length)
+                return err_plain(c->err, ENOTSUP,
+                                 "devices of the host cannot be given to a virtual machine yet; "
+                                 "leave out --device");
+        return 0;
+}
+
 static int check_modes(struct check *c)
 {
         const struct host_config *h = c->host;
@@ -116,9 +149,9 @@ static int check_modes(struct check *c)
         if (!ONE_OF(h->userns_mode, "", "host"))
                 return err_plain(c->err, ENOTSUP, "user namespace mode '%s' is not implemented",
                                  h->userns_mode);
-        if (!ONE_OF(h->isolation, "", "default"))
+        if (!ONE_OF(h->isolation, "", "default", "vm"))
                 return err_plain(c->err, EINVAL, "invalid isolation '%s' on linux", h->isolation);
-        if (!ONE_OF(h->runtime, "", "isle-runtime", "runc"))
+        if (!ONE_OF(h->runtime, "", "isle-runtime", "isle-vm", "runc"))
                 return err_plain(c->err, EINVAL, "unknown or invalid runtime name: %s", h->runtime);
         if (!str_empty(h->cgroup))
                 return err_plain(c->err, ENOTSUP, "joining the cgroup '%s' is not implemented",
@@ -353,7 +386,7 @@ static int check_sysctls(struct check *c)
 }
 
 static int (*const checks[])(struct check *) = {
-        check_config, check_network, check_modes, check_restart,  check_memory,
+        check_config, check_network, check_modes, check_machine,  check_restart, check_memory,
         check_cpu,    check_limits,  check_log,   check_security, check_sysctls,
 };
 

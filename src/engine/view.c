@@ -61,7 +61,7 @@ void view_unref(struct view *view)
 int view_open(struct view *view, struct err *err)
 {
         if (view->pid) {
-                auto_free char *path = xasprintf("/proc/%d/root", (int)view->pid);
+                auto_free char *path = instance_live_root(view->instance, view->pid);
                 view->root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
                 return view->root_fd < 0 ? err_plain(err, EBUSY, "container %s has just ended",
                                                      view->instance->name)
@@ -100,7 +100,7 @@ int view_locate(const struct view *view, const char *path, int *ret_fd, char **r
                         rest = after;
                 }
         }
-        bool direct = view->pid || !best;
+        bool direct = !best || (view->pid && !host_config_wants_vm(&view->instance->spec.host));
         auto_fd fd = direct ? fcntl(view->root_fd, F_DUPFD_CLOEXEC, 3)
                             : open(best->source, O_PATH | O_CLOEXEC);
         if (fd < 0)

@@ -1,6 +1,7 @@
 /* The file system of an instance as it sees it, for worker threads.
  *
- * Running: /proc/PID/root, everything as it is mounted there. Not running: its overlay,
+ * Running: /proc/PID/root, everything as it is mounted there; in a virtual machine the root
+ * that is shared with it, and volumes and binds as below. Not running: its overlay,
  * mounted detached, and its volumes and binds by the longest prefix of the path (a link
  * that leads from the root file system into a volume finds the empty mount point then).
  *

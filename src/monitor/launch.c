@@ -67,6 +67,8 @@ int launch_runtime(const struct monitor_options *o, const struct launch_stdio *s
         argv[n++] = MONITOR_RUNTIME_LOG;
         argv[n++] = "--log-format";
         argv[n++] = "json";
+        if (o->vm)
+                argv[n++] = "--vm";
         argv[n++] = o->exec ? "exec" : "run";
         argv[n++] = "--detach";
         argv[n++] = "--pid-file";

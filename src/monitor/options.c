@@ -17,6 +17,7 @@ enum option_code {
         OPTION_LOG_MAX_BYTES,
         OPTION_LOG_MAX_FILES,
         OPTION_ROWS,
+        OPTION_VM,
         OPTION_COLUMNS,
 };
 
@@ -25,6 +26,7 @@ static const struct option long_options[] = {
         { "runtime", required_argument, NULL, OPTION_RUNTIME },
         { "runtime-root", required_argument, NULL, OPTION_RUNTIME_ROOT },
         { "cgroup", required_argument, NULL, OPTION_CGROUP },
+        { "vm", no_argument, NULL, OPTION_VM },
         { "tty", no_argument, NULL, OPTION_TTY },
         { "stdin", no_argument, NULL, OPTION_IN },
         { "stdin-once", no_argument, NULL, OPTION_IN_ONCE },
@@ -62,6 +64,9 @@ static int parse_option(int code, const char *value, struct monitor_options *o, 
                 break;
         case OPTION_CGROUP:
                 o->cgroup = value;
+                break;
+        case OPTION_VM:
+                o->vm = true;
                 break;
         case OPTION_TTY:
                 o->tty = true;

@@ -22,6 +22,7 @@ struct monitor_options {
         const char *id;
         const char *runtime, *runtime_root;
         const char *cgroup; /* of the instance, NULL: OOM kills are not told */
+        bool vm;            /* run: in a virtual machine */
         bool tty;
         bool in;                /* give it a stdin to attach to */
         bool in_once;           /* close it with its first client */
