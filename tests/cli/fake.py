@@ -88,13 +88,17 @@ class Fake:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.path)
         self.listener.listen(64)
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
         self.exit.set()
+        # Closed only when nobody accepts on it: the number may be the next fake's at once.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join()
         self.listener.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         assert exc[0] or not self.errors, self.errors

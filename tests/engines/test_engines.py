@@ -5,11 +5,13 @@ and, where it would set up networks, in a network namespace of its own."""
 import json
 import os
 import pathlib
+import shutil
 import subprocess
+import tempfile
 
 import pytest
 
-from tests.lib import images
+from tests.lib import images, vm
 from tests.lib.daemon import program, until
 
 
@@ -66,7 +68,22 @@ def stop(process):
         process.wait()
 
 
-def docker_like(client, runtime_of):
+@pytest.fixture(params=["container", "vm"])
+def kind(request, monkeypatch):
+    if request.param == "vm":
+        monkeypatch.setenv("ISLE_VM_KERNEL", str(vm.debian_kernel()))
+    return request.param
+
+
+@pytest.fixture
+def runtime(kind, tmp_path):
+    """The program, by the name that decides what it makes."""
+    link = tmp_path / ("isle-runtime-vm" if kind == "vm" else "isle-runtime")
+    link.symlink_to(program("isle-runtime"))
+    return link
+
+
+def docker_like(client, runtime_of, kind):
     """What docker's command line and podman's have in common."""
     assert client.out("run", "--rm", "--network", "none", "busybox", "echo", "hello") == "hello"
     assert client("run", "--rm", "--network", "none", "busybox", "sh", "-c", "exit 7",
@@ -83,8 +100,11 @@ def docker_like(client, runtime_of):
     assert client.out("inspect", "-f", "{{.State.Status}}", "box") == "paused"
     client("unpause", "box")
     assert client.out("exec", "box", "echo", "on") == "on"
-    client("update", "--cpu-shares", "512", "box")
-    assert "sleep" in client.out("top", "box")
+    own = client.out("exec", "box", "uname", "-r") != os.uname().release
+    assert own == (kind == "vm")
+    if kind == "container":
+        client("update", "--cpu-shares", "512", "box")
+        assert "sleep" in client.out("top", "box")
     client("stop", "-t", "1", "box")
     assert client.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box") == "exited 137"
     client("start", "box")
@@ -93,27 +113,56 @@ def docker_like(client, runtime_of):
     assert id[:12] not in client.out("ps", "-aq")
 
 
-def test_podman(home, archive):
-    base = home / "podman"
-    base.mkdir()
+@pytest.fixture
+def podman(archive, runtime):
+    base = pathlib.Path(tempfile.mkdtemp(prefix="isle-podman-"))  # its paths must be short
     (base / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
     # Its defaults raise limits, which needs a capability that the machine may not give.
     (base / "containers.conf").write_text(
         '[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
+        f'conmon_env_vars=["PATH={os.environ["PATH"]}","ISLE_VM_KERNEL={vm.debian_kernel()}"]\n'
         '[containers]\ndefault_ulimits=["nofile=1024:1024","nproc=1024:1024"]\n')
     client = Client(["podman", "--root", base / "root", "--runroot", base / "run", "--tmpdir",
                      base / "tmp", "--storage-driver", "overlay", "--runtime",
-                     program("isle-runtime")], {"CONTAINERS_CONF": str(base / "containers.conf")})
+                     runtime], {"CONTAINERS_CONF": str(base / "containers.conf")})
     try:
         client("load", "-q", "-i", archive)
-        docker_like(client, lambda id: client.out("inspect", "-f", "{{.OCIRuntime}}", id))
+        yield client
     finally:
         client("system", "reset", "-f", check=False)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def test_podman(podman, kind):
+    docker_like(podman, lambda id: podman.out("inspect", "-f", "{{.OCIRuntime}}", id), kind)
+
+
+@pytest.mark.parametrize("kind", ["container"], indirect=True)
+def test_podman_checkpoint(podman, tmp_path):
+    """In place, and by a file under another name, which gets what podman adds to the images."""
+    def last(name):
+        return int(podman.out("logs", "--tail", "1", name) or 0)
+
+    podman("run", "-d", "--name", "box", "--network", "none", "busybox", "sh", "-c",
+           "echo kept >/file; while :; do i=$((i+1)); echo $i; usleep 20000; done")
+    until(lambda: last("box") > 3, what="the counter to count")
+    podman("container", "checkpoint", "box")
+    assert podman.out("inspect", "-f", "{{.State.Status}}", "box") == "exited"
+    stopped_at = last("box")
+    podman("container", "restore", "box")
+    until(lambda: last("box") > stopped_at, what="the counter to go on")
+    podman("container", "checkpoint", "-e", tmp_path / "box.tar.gz", "box")
+    stopped_at = last("box")
+    podman("rm", "-f", "box")
+    podman("container", "restore", "-i", tmp_path / "box.tar.gz", "-n", "other")
+    until(lambda: last("other") > stopped_at, what="the imported counter to go on")
+    assert podman.out("exec", "other", "cat", "/file") == "kept"
+    podman("rm", "-f", "other")
 
 
 @pytest.fixture
-def containerd(home):
-    base = home / "containerd"
+def containerd(home, kind):
+    base = home / f"containerd-{kind}"
     base.mkdir()
     socket = f"/tmp/isle-test-containerd-{os.getpid()}.sock"
     config = base / "config.toml"
@@ -130,11 +179,11 @@ def containerd(home):
         subprocess.run(["rm", "-rf", f"/run/isle-test-{os.getpid()}", socket], check=False)
 
 
-def test_containerd(containerd, archive):
+def test_containerd(containerd, archive, runtime):
     ctr = containerd
     ctr("images", "import", archive)
     image = "docker.io/library/busybox:latest"
-    run = ("run", "--runtime", "io.containerd.runc.v2", "--runc-binary", program("isle-runtime"))
+    run = ("run", "--runtime", "io.containerd.runc.v2", "--runc-binary", runtime)
     try:
         assert ctr.out(*run, "--rm", image, "one", "echo", "hello") == "hello"
         ctr(*run, "-d", image, "box", "sleep", "1000")
@@ -155,13 +204,13 @@ def test_containerd(containerd, archive):
 
 
 @pytest.fixture
-def dockerd(home):
-    base = home / "dockerd"
+def dockerd(home, kind, runtime):
+    base = home / f"dockerd-{kind}"
     base.mkdir()
     socket = f"/tmp/isle-test-docker-{os.getpid()}.sock"
     state = f"/run/isle-test-docker-{os.getpid()}"
     (base / "daemon.json").write_text(json.dumps(
-        {"runtimes": {"isle": {"path": program("isle-runtime")}}, "default-runtime": "isle"}))
+        {"runtimes": {"isle": {"path": str(runtime)}}, "default-runtime": "isle"}))
     script = (f"mount --make-rprivate /; ip link set lo up; exec dockerd --config-file {base}/daemon.json"
               f" --data-root {base}/data --exec-root {state} -p {base}/pid -H unix://{socket}"
               " --storage-driver overlay2 --iptables=false --ip-masq=false --bridge=none"
@@ -179,7 +228,7 @@ def dockerd(home):
         subprocess.run(["rm", "-rf", state, socket], check=False)
 
 
-def test_dockerd(dockerd, archive):
+def test_dockerd(dockerd, archive, kind):
     dockerd("load", "-q", "-i", archive)
     docker_like(dockerd, lambda id: json.loads(dockerd.out("info", "-f", "{{json .Runtimes}}"))
-                [dockerd.out("inspect", "-f", "{{.HostConfig.Runtime}}", id)]["path"])
+                [dockerd.out("inspect", "-f", "{{.HostConfig.Runtime}}", id)]["path"], kind)

@@ -38,8 +38,11 @@ def test_every_file_is_where_the_system_looks(dest):
     found = sorted(str(path.relative_to(dest)) for path in dest.rglob("*") if path.is_file())
     assert found == [
         "usr/bin/isle",
+        "usr/bin/isle-agent",
         "usr/bin/isle-monitor",
         "usr/bin/isle-runtime",
+        "usr/bin/isle-runtime-vm",
+        "usr/bin/isle-vmm",
         "usr/bin/isled",
         "usr/lib/systemd/system/isled.service",
         "usr/lib/systemd/system/isled.socket",
@@ -49,15 +52,16 @@ def test_every_file_is_where_the_system_looks(dest):
         "usr/share/man/man1/isle.1",
         "usr/share/man/man8/isle-monitor.8",
         "usr/share/man/man8/isle-runtime.8",
+        "usr/share/man/man8/isle-vmm.8",
         "usr/share/man/man8/isled.8",
         "usr/share/zsh/site-functions/_isle",
     ]
-    for name in ("isle", "isle-monitor", "isle-runtime", "isled"):
+    for name in ("isle", "isle-agent", "isle-monitor", "isle-runtime", "isle-vmm", "isled"):
         assert os.access(dest / "usr/bin" / name, os.X_OK)
 
 
 @pytest.mark.parametrize("page", ["man1/isle.1", "man8/isled.8", "man8/isle-runtime.8",
-                                  "man8/isle-monitor.8"])
+                                  "man8/isle-vmm.8", "man8/isle-monitor.8"])
 def test_manual_pages_format_without_warnings(dest, page):
     done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8",
                            dest / "usr/share/man" / page], capture_output=True, text=True,

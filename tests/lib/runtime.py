@@ -212,11 +212,11 @@ class Runtime:
     def output(self, bundle, *flags, **kwargs):
         return self.run(bundle, *flags, **kwargs).stdout
 
-    def start_detached(self, bundle, *flags, id=None, **kwargs):
+    def start_detached(self, bundle, *flags, id=None, verb=("run",), **kwargs):
         """A running container; its standard descriptors are not ours."""
         bundle.write()
         id = id or self.new_id()
-        done = subprocess.run(self.command("run", "--detach", *flags, "--bundle", bundle.path, id),
+        done = subprocess.run(self.command(*verb, "--detach", *flags, "--bundle", bundle.path, id),
                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL,
                               timeout=DEFAULT_TIMEOUT_S, **kwargs)

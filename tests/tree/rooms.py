@@ -15,8 +15,9 @@ ROOMS = {
     "image": ["base", "loop", "sys", "codec", "oci", "http", "store"],
     "runtime": ["base", "sys", "codec", "oci"],
     "cpu": ["base"],
-    "vmm": ["base", "loop", "sys", "codec", "cpu"],
-    "agent": ["base", "codec", "oci", "runtime"],
+    "vmm": ["base", "loop", "sys", "codec", "http", "cpu"],
+    "agent": ["base", "sys", "codec"],
+    "guest": ["base", "sys", "codec", "oci", "runtime", "agent/message.h", "agent/pump.h"],
     "monitor": ["base", "sys", "codec"],
     "vswitch": ["base", "loop", "sys"],
     "control": ["base", "loop", "store", "vswitch/openflow_wire.h"],
@@ -27,7 +28,7 @@ ROOMS = {
     "cli": ["base", "http", "codec"],
     # Each program may include what its own libraries offer.
     "bin": ["base", "loop", "sys", "codec", "oci", "http", "store", "image", "runtime", "cpu",
-            "vmm", "agent", "monitor", "vswitch", "control", "sched", "engine", "api", "cli"],
+            "vmm", "agent", "guest", "monitor", "vswitch", "control", "sched", "engine", "api", "cli"],
 }
 
 # Test scaffolding that every room's tests may use.

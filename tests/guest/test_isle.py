@@ -1,0 +1,101 @@
+"""`isle run --vm`: the engine's verbs on an instance of either kind."""
+import json
+import subprocess
+
+import pytest
+
+from tests.lib import vm
+from tests.lib.daemon import Daemon, program, until
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    with Daemon(tmp_path_factory.mktemp("isled"),
+                env={"ISLE_VM_KERNEL": str(vm.debian_kernel())}) as d:
+        d.load_busybox()
+        yield d
+
+
+@pytest.fixture
+def isle(daemon, kind):
+    def call(*args, check=True, input=None):
+        flags = ["--vm"] if kind == "vm" and args[0] in ("run", "create") else []
+        done = subprocess.run([program("isle"), "-H", daemon.host, args[0], *flags, *args[1:]],
+                              input=input, capture_output=True, text=True, timeout=60, check=False,
+                              stdin=subprocess.DEVNULL if input is None else None)
+        assert not check or done.returncode == 0, (args, done)
+        return done
+    yield call
+    for c in daemon.get("/containers/json?all=1").json:
+        daemon.delete(f"/containers/{c['Id']}?force=1&v=1")
+
+
+def test_run(isle):
+    done = isle("run", "--rm", "-i", "-e", "A=1", "-w", "/tmp", "-u", "7", "busybox", "sh", "-c",
+                "cat; echo $A; pwd; id -u; echo err >&2; exit 5", input="in\n", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (5, "in\n1\n/tmp\n7\n", "err\n")
+
+
+def test_inspect_says_which(isle, kind):
+    isle("create", "--name", "which", "busybox")
+    host = json.loads(isle("inspect", "which").stdout)[0]["HostConfig"]
+    assert host["Isolation"] == ("vm" if kind == "vm" else "")
+
+
+def test_life(isle):
+    isle("run", "-d", "--name", "life", "-v", "kept:/data", "busybox", "sh", "-c",
+         "echo up; trap 'echo down; exit 0' TERM; while :; do sleep 0.01; done")
+    until(lambda: isle("logs", "life").stdout == "up\n", 20, lambda: "its first line")
+    assert isle("exec", "-i", "life", "sh", "-c", "cat > /data/f; cat /data/f",
+                input="held").stdout == "held"
+    assert isle("exec", "life", "sh", "-c", "exit 4", check=False).returncode == 4
+    isle("pause", "life")
+    isle("unpause", "life")
+    isle("stop", "-t", "20", "life")
+    assert isle("logs", "life").stdout == "up\ndown\n"
+    assert isle("inspect", "-f", "{{.State.ExitCode}}", "life").stdout == "0\n"
+    assert isle("run", "--rm", "-v", "kept:/data", "busybox", "cat", "/data/f").stdout == "held"
+
+
+def test_files_go_in_and_out(isle, tmp_path):
+    (tmp_path / "in").write_text("copied")
+    isle("run", "-d", "--name", "files", "busybox", "sleep", "1000")
+    isle("cp", str(tmp_path / "in"), "files:/root/in")
+    isle("exec", "files", "sh", "-c", "cp /root/in /root/out")
+    isle("cp", "files:/root/out", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "copied"
+    assert "A /root/out" in isle("diff", "files").stdout
+
+
+def test_restart_keeps_what_was_written(isle):
+    isle("run", "-d", "--name", "again", "busybox", "sh", "-c", "echo x >> /n; cat /n; sleep 1000")
+    until(lambda: isle("logs", "again").stdout == "x\n", 20, lambda: "its first run")
+    isle("restart", "-t", "0", "again")
+    until(lambda: isle("logs", "again").stdout == "x\nx\nx\n", 20, lambda: "its second run")
+
+
+def test_program_that_is_not_there(isle):
+    done = isle("run", "--rm", "busybox", "nonexistent", check=False)
+    assert done.returncode == 127
+    assert "executable file not found in $PATH" in done.stderr
+
+
+def test_out_of_memory_is_told(isle):
+    isle("run", "--name", "hungry", "-m", "32m", "busybox", "tail", "/dev/zero", check=False)
+    assert isle("inspect", "-f", "{{.State.ExitCode}}", "hungry").stdout == "137\n"
+
+
+@pytest.mark.parametrize("flags, text", [
+    (["--network", "host"], "network mode 'host' needs the kernel of the host"),
+    (["--pid", "host"], "PID mode 'host' needs the kernel of the host"),
+    (["--privileged"], "--privileged is not supported in a virtual machine yet"),
+])
+def test_what_a_machine_cannot_share(daemon, flags, text):
+    done = subprocess.run([program("isle"), "-H", daemon.host, "run", "--rm", "--vm", *flags,
+                           "busybox"], capture_output=True, text=True, check=False)
+    assert done.returncode == 125 and text in done.stderr
+
+
+def test_docker_asks_by_runtime(daemon):
+    out = daemon.docker("run", "--rm", "--runtime", "isle-vm", "busybox", "uname", "-r").stdout
+    assert out.strip() == vm.debian_kernel().name.removeprefix("vmlinuz-")
