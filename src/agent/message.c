@@ -123,7 +123,8 @@ int message_take_line(struct buf *from, char **ret, size_t *ret_size, struct err
                                  MESSAGE_SIZE_MAX);
         if (!end)
                 return 0;
-        *ret = xstrndup(from->data, size);
+        *ret = xcalloc(size + 1, 1); /* with any NULs, which the parser refuses */
+        memcpy(*ret, from->data, size);
         *ret_size = size;
         buf_consume(from, size + 1);
         return 1;

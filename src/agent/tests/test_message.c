@@ -62,6 +62,22 @@ static void what_is_out_of_range_is_refused(void **state)
         assert_int_equal(agent_reply_parse(exit, strlen(exit), &reply, NULL), -EPROTO);
 }
 
+static void a_nul_is_no_end_of_a_line(void **state)
+{
+        static const char sent[] = "{\"exit\":0}\0\0\0\0\0\0\0\n";
+        (void)state;
+        auto_buf in = { 0 };
+        auto_free char *line = NULL;
+        auto_agent_reply reply = { 0 };
+        size_t size;
+        memcpy(buf_reserve(&in, sizeof(sent) - 1), sent, sizeof(sent) - 1);
+        buf_commit(&in, sizeof(sent) - 1);
+        assert_int_equal(message_take_line(&in, &line, &size, NULL), 1);
+        assert_int_equal(size, sizeof(sent) - 2);
+        assert_memory_equal(line, sent, size);
+        assert_true(agent_reply_parse(line, size, &reply, NULL) < 0);
+}
+
 static void lines_come_one_by_one(void **state)
 {
         (void)state;
@@ -99,6 +115,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(requests_are_read_as_written),
                 cmocka_unit_test(what_is_out_of_range_is_refused),
+                cmocka_unit_test(a_nul_is_no_end_of_a_line),
                 cmocka_unit_test(lines_come_one_by_one),
                 cmocka_unit_test(a_line_without_end_is_not_waited_for),
         };
