@@ -39,6 +39,8 @@ void guest_parts_finish(struct guest_parts *parts);
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
 
+/* What neither spec can be made without. */
+int guest_check_parts(const struct oci_spec *spec, struct err *err);
 /* config.json -> the jail's spec: jail.c. `channel` is the shim's descriptor. */
 int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, const char *state,
                     int channel, struct err *err);

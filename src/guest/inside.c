@@ -83,6 +83,11 @@ int guest_make_inside(const char *config, char **ret_text, struct err *err)
         int r = oci_spec_parse(config, strlen(config), &spec, err);
         if (r < 0)
                 return r;
+        r = guest_check_parts(&spec, err);
+        if (r < 0) {
+                json_free(&oci_spec_shape, &spec);
+                return r;
+        }
         set_text(&spec.root->path, AGENT_SHARE "/rootfs");
         take_mounts(&spec);
         renew_namespaces(spec.linux_);

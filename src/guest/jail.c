@@ -38,7 +38,8 @@ unsigned guest_cpus(const struct oci_spec *spec)
         if (!cpu || !cpu->has_quota_us || cpu->quota_us <= 0 || !cpu->has_period_us ||
             cpu->period_us == 0)
                 return 1;
-        uint64_t cpus = ((uint64_t)cpu->quota_us + cpu->period_us - 1) / cpu->period_us;
+        uint64_t quota_us = (uint64_t)cpu->quota_us;
+        uint64_t cpus = quota_us / cpu->period_us + (quota_us % cpu->period_us != 0);
         return cpus > CPUS_MAX ? CPUS_MAX : (unsigned)cpus;
 }
 
@@ -152,6 +153,12 @@ static int add_namespaces(struct oci_linux *linux_, const struct oci_spec *spec,
         return 0;
 }
 
+static void add_overhead(int64_t *bytes)
+{
+        if (*bytes > 0)
+                *bytes = *bytes > INT64_MAX - OVERHEAD_BYTES ? INT64_MAX : *bytes + OVERHEAD_BYTES;
+}
+
 /* The limits of the container hold for the machine, with what the machine itself needs
  * on top; how many processes there may be is the guest's matter. */
 static void add_resources(struct oci_linux *linux_, struct oci_linux *old)
@@ -161,12 +168,12 @@ static void add_resources(struct oci_linux *linux_, struct oci_linux *old)
         if (!resources)
                 resources = xcalloc(1, sizeof(*resources));
         struct oci_memory *memory = resources->memory;
-        if (memory && memory->has_limit && memory->limit > 0)
-                memory->limit += OVERHEAD_BYTES;
-        if (memory && memory->has_swap && memory->swap > 0)
-                memory->swap += OVERHEAD_BYTES;
-        if (memory && memory->has_reservation && memory->reservation > 0)
-                memory->reservation += OVERHEAD_BYTES;
+        if (memory && memory->has_limit)
+                add_overhead(&memory->limit);
+        if (memory && memory->has_swap)
+                add_overhead(&memory->swap);
+        if (memory && memory->has_reservation)
+                add_overhead(&memory->reservation);
         if (resources->pids)
                 resources->pids->has_limit = false;
         strv_free(resources->unified);
@@ -200,13 +207,21 @@ static void add_kvm(struct oci_linux *linux_)
         linux_->devices_length = 1;
 }
 
-static int check(const struct oci_spec *spec, struct err *err)
+int guest_check_parts(const struct oci_spec *spec, struct err *err)
 {
-        const struct oci_linux *linux_ = spec->linux_;
-        if (!spec->process || !spec->root || !linux_)
+        if (!spec->process || !spec->root || !spec->linux_)
                 return err_plain(err, EINVAL,
                                  "a container in a virtual machine needs process, root and linux "
                                  "in its config.json");
+        return 0;
+}
+
+static int check(const struct oci_spec *spec, struct err *err)
+{
+        const struct oci_linux *linux_ = spec->linux_;
+        int r = guest_check_parts(spec, err);
+        if (r < 0)
+                return r;
         if (!oci_spec_namespace(spec, OCI_NAMESPACE_NETWORK))
                 return err_plain(err, EOPNOTSUPP,
                                  "a virtual machine cannot share the host's network: a network "

@@ -33,10 +33,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         auto_free char *config = xstrndup((const char *)data, size);
         if (oci_spec_parse(config, strlen(config), &spec, &err) < 0)
                 return 0;
+        check_inside(config);
         if (guest_make_jail(&spec, &parts, "/run/state", 5, &err) == 0) {
                 if (oci_spec_validate(&spec, &err) < 0)
                         abort();
-                check_inside(config);
         } else if (!*err_text(&err)) {
                 abort();
         }

@@ -115,6 +115,30 @@ static void limits_leave_room_for_the_machine(void **state)
         done(&jail, &inside);
 }
 
+static void limits_beyond_all_memory_stay_limits(void **state)
+{
+        (void)state;
+        struct oci_spec jail, inside;
+        struct err err = { 0 };
+        const char *config = HEAD SPACES("") ",\"resources\":{\"memory\":{"
+                                             "\"limit\":9223372036854775807,"
+                                             "\"swap\":9223372036854775807,"
+                                             "\"reservation\":9223372036854775000},"
+                                             "\"cpu\":{\"quota\":9223372036854775807,"
+                                             "\"period\":18446744073709551615}}}}";
+        auto_free char *text = NULL;
+        assert_int_equal(oci_spec_parse(config, strlen(config), &jail, &err), 0);
+        assert_int_equal(guest_cpus(&jail), 1);
+        assert_int_equal(guest_make_jail(&jail, &parts, "/run/state", 5, &err), 0);
+        assert_true(jail.linux_->resources->memory->limit == INT64_MAX);
+        assert_true(jail.linux_->resources->memory->swap == INT64_MAX);
+        assert_true(jail.linux_->resources->memory->reservation == INT64_MAX);
+        assert_int_equal(guest_make_inside(config, &text, &err), 0);
+        assert_int_equal(oci_spec_parse(text, strlen(text), &inside, &err), 0);
+        assert_true(inside.linux_->resources->memory->limit == INT64_MAX);
+        done(&jail, &inside);
+}
+
 static void processors_are_what_the_quota_takes(void **state)
 {
         (void)state;
@@ -154,6 +178,10 @@ static void what_cannot_be_shared_is_refused(void **state)
                   "host's network" },
                 { HEAD "\"linux\":{\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"network\"}]}}",
                   "its own pid namespace" },
+                { HEAD SPACES("") ",\"netDevices\":{\"eth0\":{}}}}", "network devices" },
+                { HEAD SPACES("") ",\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\","
+                                  "\"listenerPath\":\"/l\"}}}",
+                  "seccomp listener" },
         };
         for (size_t i = 0; i < ELEMENTS(cases); i++) {
                 struct oci_spec jail, inside;
@@ -165,6 +193,22 @@ static void what_cannot_be_shared_is_refused(void **state)
         }
 }
 
+static void what_is_missing_is_named(void **state)
+{
+        (void)state;
+        const char *config = HEAD "\"annotations\":{}}"; /* the parser asks for the rest */
+        struct oci_spec spec;
+        struct err err = { 0 };
+        char *text = NULL;
+        assert_int_equal(guest_make_inside(config, &text, &err), -EINVAL);
+        assert_non_null(strstr(err_text(&err), "process, root and linux"));
+        err = (struct err){ 0 };
+        assert_int_equal(oci_spec_parse(config, strlen(config), &spec, &err), 0);
+        assert_int_equal(guest_make_jail(&spec, &parts, "/run/state", 5, &err), -EINVAL);
+        assert_non_null(strstr(err_text(&err), "process, root and linux"));
+        json_free(&oci_spec_shape, &spec);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -172,9 +216,11 @@ int main(void)
                 cmocka_unit_test(the_program_is_only_inside),
                 cmocka_unit_test(the_network_is_joined_outside_only),
                 cmocka_unit_test(limits_leave_room_for_the_machine),
+                cmocka_unit_test(limits_beyond_all_memory_stay_limits),
                 cmocka_unit_test(processors_are_what_the_quota_takes),
                 cmocka_unit_test(hooks_are_split),
                 cmocka_unit_test(what_cannot_be_shared_is_refused),
+                cmocka_unit_test(what_is_missing_is_named),
         };
         return cmocka_run_group_tests_name("guest-spec", tests, NULL, NULL);
 }
