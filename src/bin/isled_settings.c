@@ -29,6 +29,8 @@ const char isled_usage[] =
         "      --monitor PATH             instance monitor [isle-monitor beside this program]\n"
         "      --init PATH                init process of --init\n"
         "      --cgroup-parent PATH       cgroup that holds the containers' [/isle]\n"
+        "      --default-runtime NAME     of containers that name none: isle-runtime, or isle-vm\n"
+        "                                 for virtual machines [isle-runtime]\n"
         "      --userns-remap USER[:GROUP]  run containers in user namespaces, with the ids that\n"
         "                                 /etc/subuid and /etc/subgid give USER; default: isle\n"
         "      --config FILE              settings in JSON [" ISLED_CONFIG_PATH "]\n"
@@ -47,6 +49,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct isled_settings, "monitor", JSON_STRING, monitor_path, 0),
         JSON_FIELD(struct isled_settings, "init", JSON_STRING, init_path, 0),
         JSON_FIELD(struct isled_settings, "cgroup-parent", JSON_STRING, cgroup_parent, 0),
+        JSON_FIELD(struct isled_settings, "default-runtime", JSON_STRING, default_runtime, 0),
         JSON_FIELD(struct isled_settings, "userns-remap", JSON_STRING, userns_remap, 0),
 };
 static const struct json_shape config_file_shape = JSON_SHAPE("configuration",
@@ -72,6 +75,7 @@ enum option_key {
         OPTION_MONITOR,
         OPTION_INIT,
         OPTION_CGROUP,
+        OPTION_DEFAULT_RUNTIME,
         OPTION_USERNS,
         OPTION_CONFIG,
         OPTION_VERSION,
@@ -89,6 +93,7 @@ static const struct option options[] = {
         { "monitor", required_argument, NULL, OPTION_MONITOR },
         { "init", required_argument, NULL, OPTION_INIT },
         { "cgroup-parent", required_argument, NULL, OPTION_CGROUP },
+        { "default-runtime", required_argument, NULL, OPTION_DEFAULT_RUNTIME },
         { "userns-remap", required_argument, NULL, OPTION_USERNS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -117,6 +122,8 @@ static char **text_setting(struct isled_settings *settings, int key)
                 return &settings->init_path;
         case OPTION_CGROUP:
                 return &settings->cgroup_parent;
+        case OPTION_DEFAULT_RUNTIME:
+                return &settings->default_runtime;
         case OPTION_USERNS:
                 return &settings->userns_remap;
         case OPTION_CONFIG:

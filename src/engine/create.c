@@ -273,7 +273,6 @@ static void fill_defaults(struct instance_spec *spec, const char *id)
                 { &h->network_mode, "default" },
                 { &h->ipc_mode, "private" },
                 { &h->cgroupns_mode, h->privileged ? "host" : "private" },
-                { &h->runtime, "isle-runtime" },
         };
         for (size_t i = 0; i < ELEMENTS(texts); i++) {
                 if (!str_empty(*texts[i].slot))
@@ -400,20 +399,30 @@ static int reserve_name(struct creation *c, const char *name)
         return 0;
 }
 
+/* Before the checks, since what a virtual machine cannot do depends on it. */
+static void choose_runtime(struct host_config *host, const char *name)
+{
+        if (!str_empty(host->runtime))
+                return;
+        free(host->runtime);
+        host->runtime = xstrdup(name);
+}
+
 void instance_create(struct engine *engine, const char *name, const struct instance_spec *spec,
                      instance_created *done, void *arg)
 {
         struct creation *c = new0(struct creation);
         *c = (struct creation){ .engine = engine, .done = done, .arg = arg };
-        c->r = spec_check(spec, &c->warnings, &c->err);
+        c->spec = spec_copy(spec);
+        choose_runtime(&c->spec->host, engine->settings.default_runtime);
+        c->r = spec_check(c->spec, &c->warnings, &c->err);
         if (c->r == 0)
-                c->r = remap_check(&engine->remap, &spec->host, &c->err);
+                c->r = remap_check(&engine->remap, &c->spec->host, &c->err);
         if (c->r == 0)
                 c->r = reserve_name(c, name);
         if (c->r < 0) {
                 loop_defer(engine->loop, creation_fail, c);
                 return;
         }
-        c->spec = spec_copy(spec);
         workers_submit(engine->workers, image_in_worker, image_resolved, c);
 }

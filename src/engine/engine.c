@@ -62,6 +62,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
         own[4] = in->monitor_path ? xstrdup(in->monitor_path) : find_program("isle-monitor");
         own[5] = in->init_path ? xstrdup(in->init_path) : find_init();
         own[6] = xstrdup(in->cgroup_parent ? in->cgroup_parent : "/isle");
+        own[7] = xstrdup(in->default_runtime ? in->default_runtime : "isle-runtime");
         *s = (struct engine_settings){
                 .root_dir = own[0],
                 .run_dir = own[1],
@@ -70,6 +71,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
                 .monitor_path = own[4],
                 .init_path = own[5],
                 .cgroup_parent = own[6],
+                .default_runtime = own[7],
                 .stream_threads = in->stream_threads ? in->stream_threads : STREAM_THREADS_DEFAULT,
         };
         engine->instances_dir = xasprintf("%s/instances", s->root_dir);
@@ -120,7 +122,13 @@ int engine_create(struct loop *loop, struct workers *workers, struct store *stor
         list_init(&engine->adoptions);
         fill_settings(engine, settings);
         engine->swap_limit = has_swap_limit();
-        int r = remap_load(settings->userns_remap, &engine->remap, err);
+        int r = 0;
+        if (!runtime_is_known(engine->settings.default_runtime))
+                r = err_plain(err, EINVAL,
+                              "--default-runtime '%s' is not known; use isle-runtime or isle-vm",
+                              engine->settings.default_runtime);
+        if (r == 0)
+                r = remap_load(settings->userns_remap, &engine->remap, err);
         if (r == 0)
                 r = make_dirs(engine, err);
         if (r == 0)

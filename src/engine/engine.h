@@ -43,15 +43,16 @@ typedef void engine_done(void *arg, int r, const struct err *err);
 
 /* Copied by engine_create; NULL members get the default in brackets. */
 struct engine_settings {
-        const char *root_dir;      /* [/var/lib/isle] */
-        const char *run_dir;       /* [/run/isle] */
-        const char *runtime_path;  /* [isle-runtime beside this program, else in PATH] */
-        const char *runtime_root;  /* [RUN/runtime] */
-        const char *monitor_path;  /* [isle-monitor beside this program, else in PATH] */
-        const char *init_path;     /* for --init [tini-static, docker-init: where found] */
-        const char *cgroup_parent; /* [/isle] */
-        const char *userns_remap;  /* as remap_load() takes it [off] */
-        unsigned stream_threads;   /* tar streams at once [16] */
+        const char *root_dir;        /* [/var/lib/isle] */
+        const char *run_dir;         /* [/run/isle] */
+        const char *runtime_path;    /* [isle-runtime beside this program, else in PATH] */
+        const char *runtime_root;    /* [RUN/runtime] */
+        const char *monitor_path;    /* [isle-monitor beside this program, else in PATH] */
+        const char *init_path;       /* for --init [tini-static, docker-init: where found] */
+        const char *cgroup_parent;   /* [/isle] */
+        const char *default_runtime; /* of instances that name none [isle-runtime] */
+        const char *userns_remap;    /* as remap_load() takes it [off] */
+        unsigned stream_threads;     /* tar streams at once [16] */
 };
 
 /* Opens the engine and brings what it finds in line with the records: running

@@ -216,6 +216,8 @@ int spec_decode_create(const char *text, size_t size, struct instance_spec *ret,
 struct instance_spec *spec_copy(const struct instance_spec *spec);
 void spec_finish(struct instance_spec *spec); /* members, not the struct; NULL allowed */
 
+/* Names of the runtimes: "isle-vm" runs in a virtual machine; "runc" is docker's name for ours. */
+bool runtime_is_known(const char *name);
 /* In a virtual machine: by its isolation ("vm") or its runtime ("isle-vm"). */
 bool host_config_wants_vm(const struct host_config *host);
 

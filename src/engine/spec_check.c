@@ -100,6 +100,11 @@ static int check_network(struct check *c)
         return 0;
 }
 
+bool runtime_is_known(const char *name)
+{
+        return ONE_OF(name, "isle-runtime", "isle-vm", "runc");
+}
+
 bool host_config_wants_vm(const struct host_config *host)
 {
         return streq(host->isolation, "vm") || streq(host->runtime, "isle-vm");
@@ -121,7 +126,8 @@ static int check_machine(struct check *c)
                         return err_plain(c->err, ENOTSUP,
                                          "%s mode '%s' needs the kernel of the host or of another "
                                          "container, which a virtual machine does not share; leave "
-                                         "out the mode or the isolation",
+                                         "out the mode, or run a container (--runtime "
+                                         "isle-runtime)",
                                          modes[i].what, modes[i].mode);
         if (h->privileged)
                 return err_plain(c->err, ENOTSUP,
@@ -151,7 +157,7 @@ static int check_modes(struct check *c)
                                  h->userns_mode);
         if (!ONE_OF(h->isolation, "", "default", "vm"))
                 return err_plain(c->err, EINVAL, "invalid isolation '%s' on linux", h->isolation);
-        if (!ONE_OF(h->runtime, "", "isle-runtime", "isle-vm", "runc"))
+        if (!str_empty(h->runtime) && !runtime_is_known(h->runtime))
                 return err_plain(c->err, EINVAL, "unknown or invalid runtime name: %s", h->runtime);
         if (!str_empty(h->cgroup))
                 return err_plain(c->err, ENOTSUP, "joining the cgroup '%s' is not implemented",

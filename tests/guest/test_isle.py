@@ -1,5 +1,6 @@
 """`isle run --vm`: the engine's verbs on an instance of either kind."""
 import json
+import os
 import subprocess
 
 import pytest
@@ -94,6 +95,34 @@ def test_what_a_machine_cannot_share(daemon, flags, text):
     done = subprocess.run([program("isle"), "-H", daemon.host, "run", "--rm", "--vm", *flags,
                            "busybox"], capture_output=True, text=True, check=False)
     assert done.returncode == 125 and text in done.stderr
+
+
+def test_machines_by_default(tmp_path):
+    """isled --default-runtime isle-vm; a container then asks for being one."""
+    kernel = vm.debian_kernel()
+    release = kernel.name.removeprefix("vmlinuz-")
+    with Daemon(tmp_path, ["--default-runtime", "isle-vm"],
+                env={"ISLE_VM_KERNEL": str(kernel)}) as d:
+        d.load_busybox()
+        assert d.out("run", "--rm", "busybox", "uname", "-r") == release
+        assert d.out("run", "--rm", "--runtime", "isle-runtime", "busybox", "uname",
+                     "-r") == os.uname().release
+        assert d.get("/info").json["DefaultRuntime"] == "isle-vm"
+        done = subprocess.run([program("isle"), "-H", d.host, "run", "--rm", "--network", "host",
+                               "busybox"], capture_output=True, text=True, check=False)
+        assert done.returncode == 125 and "--runtime isle-runtime" in done.stderr
+        d.out("run", "-d", "--name", "plain", "--network", "host", "--runtime", "isle-runtime",
+              "busybox", "sleep", "1000")
+        assert d.inspect("plain")["HostConfig"]["Runtime"] == "isle-runtime"
+        d.out("rm", "-f", "plain")
+
+
+def test_default_runtime_that_is_not_known(tmp_path):
+    done = subprocess.run([program("isled"), "--root", tmp_path / "root", "--run", tmp_path / "run",
+                           "--default-runtime", "kata"], capture_output=True, text=True, timeout=30,
+                          check=False)
+    assert done.returncode != 0
+    assert "--default-runtime 'kata' is not known" in done.stderr
 
 
 def test_docker_asks_by_runtime(daemon):

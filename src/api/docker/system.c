@@ -151,7 +151,8 @@ static void put_plugins(struct json_object *o, const struct engine_settings *set
         push_string(logs, "none");
         struct json_object *runtimes = put_object(o, "Runtimes");
         put_string(put_object(runtimes, "isle-runtime"), "path", settings->runtime_path);
-        put_string(o, "DefaultRuntime", "isle-runtime");
+        put_string(put_object(runtimes, "isle-vm"), "path", settings->runtime_path);
+        put_string(o, "DefaultRuntime", settings->default_runtime);
         put_string(o, "InitBinary", settings->init_path);
         struct json_object *swarm = put_object(o, "Swarm");
         put_string(swarm, "NodeID", "");
