@@ -128,11 +128,14 @@ def module_files(names):
     """The modules of Debian's kernel and what they depend on, in the order of loading."""
     root = next((debian_kernel().parents[1] / "lib" / "modules").iterdir())
     known = {path.stem.replace("-", "_"): path for path in root.rglob("*.ko")}
+    inside = {pathlib.Path(line).stem.replace("-", "_")
+              for line in (root / "modules.builtin").read_text().splitlines()}
     order = {}
 
     def add(name):
-        if name in order or name not in known:  # what is not a module is built in
+        if name in order or name in inside:
             return
+        assert name in known, f"Debian's kernel has no module {name}"
         data = known[name].read_bytes()
         depends = data.split(b"\0depends=", 1)[1].split(b"\0", 1)[0].decode()
         for needed in filter(None, depends.split(",")):
