@@ -39,7 +39,11 @@ def machine(kernel, *args, **kwargs):
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs) as process:
         try:
             assert process.stdout.readline() == b"u\n"
-            yield process, pathlib.Path("/proc") / str(vm.machine_pid(process))
+            proc = pathlib.Path("/proc") / str(vm.machine_pid(process))
+            # The guest runs before the last device's thread has come so far.
+            until(lambda: "off" in args or all(status_of(task)["Seccomp"] == "2"
+                                               for task in threads(proc)))
+            yield process, proc
         finally:
             process.kill()
 
