@@ -26,7 +26,7 @@ PEERS = int(os.environ.get("PEER_MACHINES", "10"))
 WATCH_S = float(os.environ.get("WATCH_S", "20"))
 SETTLE_S = 20  # of the guests' own work after a start; nothing tells when it is over
 KINDS = {"Pss_Anon": "private memory of the programs", "Pss_File": "programs and kernel files",
-         "Pss_Shmem": "the guests' memory"}
+         "Pss_Shmem": "the guests' memory and translations"}
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests panic=-1 reboot=t"
 INIT = """/bin/busybox mount -t ext4 -o ro /dev/vda /mnt && echo settled
 exec /bin/busybox chroot /mnt /bin/sleep 1000000
