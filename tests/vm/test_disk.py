@@ -103,12 +103,12 @@ def test_what_was_synced_is_there_after_kill(tmp_path, kind):
         assert any(b"synced" in line for line in process.stdout)
         process.kill()
     # The jailed process, which has the lock, dies by its parent's death, a moment later.
-    wait_until(lambda: subprocess.run(["qemu-img", "info", "-f", kind, disk], check=False,
-                                      capture_output=True).returncode == 0, what="the lock")
+    plain = tmp_path / "plain.img"
+    wait_until(lambda: subprocess.run(["qemu-img", "convert", "-f", kind, "-O", "raw", disk, plain],
+                                      check=False, capture_output=True).returncode == 0,
+               what="the lock")
     if kind == "qcow2":
         subprocess.run(["qemu-img", "check", "-q", disk], check=True)
-    plain = tmp_path / "plain.img"
-    subprocess.run(["qemu-img", "convert", "-f", kind, "-O", "raw", disk, plain], check=True)
     assert plain.read_bytes().startswith(b"#!/bin/busybox sh\n")
 
 
