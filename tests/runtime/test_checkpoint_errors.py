@@ -223,24 +223,6 @@ def test_criu_killed_in_a_restore(runtime, bundle, counter, images):
     assert members_of(counter) == []
 
 
-def test_killed_anywhere_in_restore(runtime, bundle, counter, images, tmp_path):
-    dump(runtime, images, counter)
-    command = runtime.command("restore", "--image-path", images, "--detach", "--bundle",
-                              bundle.path, counter)
-    for stops in range(1, 4000, STRIDE):
-        reached = kill_at([str(word) for word in command], stops)
-        runtime.call("delete", "--force", counter)
-        wait_until(lambda: members_of(counter) == [], what="the group to be gone")
-        assert "does not exist" in runtime.fails("state", counter)
-        if not reached:
-            break
-    else:
-        pytest.fail("the program makes more system calls than expected")
-    assert str(tmp_path) not in open("/proc/self/mountinfo", encoding="utf-8").read()
-    restore(runtime, bundle, images, counter)
-    counts_on(bundle)
-
-
 def at_work(images):
     """Numbers of the processes that are criu, or are about to be: a child that has not
     executed it yet has the command line of its parent, and a wrapper that of its start."""
@@ -254,6 +236,25 @@ def at_work(images):
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             pass
     return found
+
+
+def test_killed_anywhere_in_restore(runtime, bundle, counter, images, tmp_path):
+    dump(runtime, images, counter)
+    command = runtime.command("restore", "--image-path", images, "--detach", "--bundle",
+                              bundle.path, counter)
+    for stops in range(1, 4000, STRIDE):
+        reached = kill_at([str(word) for word in command], stops)
+        runtime.call("delete", "--force", counter)
+        wait_until(lambda: not at_work(images), what="criu to be done")
+        wait_until(lambda: members_of(counter) == [], what="the group to be gone")
+        assert "does not exist" in runtime.fails("state", counter)
+        if not reached:
+            break
+    else:
+        pytest.fail("the program makes more system calls than expected")
+    assert str(tmp_path) not in open("/proc/self/mountinfo", encoding="utf-8").read()
+    restore(runtime, bundle, images, counter)
+    counts_on(bundle)
 
 
 def test_killed_anywhere_in_checkpoint(runtime, bundle, tmp_path):
