@@ -405,7 +405,7 @@ static void choose_runtime(struct host_config *host, const char *name)
         if (!str_empty(host->runtime))
                 return;
         free(host->runtime);
-        host->runtime = xstrdup(name);
+        host->runtime = xstrdup(host_config_wants_vm(host) ? "isle-vm" : name);
 }
 
 void instance_create(struct engine *engine, const char *name, const struct instance_spec *spec,

@@ -40,7 +40,8 @@ def test_run(isle):
 def test_inspect_says_which(isle, kind):
     isle("create", "--name", "which", "busybox")
     host = json.loads(isle("inspect", "which").stdout)[0]["HostConfig"]
-    assert host["Isolation"] == ("vm" if kind == "vm" else "")
+    assert (host["Isolation"], host["Runtime"]) == (("vm", "isle-vm") if kind == "vm" else
+                                                    ("", "isle-runtime"))
 
 
 def test_life(isle):
