@@ -64,7 +64,7 @@ static void what_is_out_of_range_is_refused(void **state)
 
 static void a_nul_is_no_end_of_a_line(void **state)
 {
-        static const char sent[] = "{\"exit\":0}\0\0\0\0\0\0\0\n";
+        static const char sent[] = "{\"exit\":0}\0what follows\n";
         (void)state;
         auto_buf in = { 0 };
         auto_free char *line = NULL;
