@@ -53,8 +53,9 @@ char **checkpoint_descriptors(void);
 int checkpoint_dump(const struct record *record, bool paused,
                     const struct checkpoint_options *options, struct err *err);
 
-/* Makes the container's tree from launch->options->restore: launch->pid. The rest is prepared. */
-int checkpoint_restore(struct launch *launch, struct err *err);
+/* make() of a launch_variant whose arg are struct checkpoint_options: the container's tree is made
+ * from the images. */
+int checkpoint_restore(struct launch *launch, void *arg, struct err *err);
 
 /* For both directions. *ret_images and *ret_work (-1: none) are the caller's. */
 int checkpoint_open_directories(const struct checkpoint_options *options, bool make,

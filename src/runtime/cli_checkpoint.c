@@ -234,7 +234,10 @@ static int restore(const struct cli *cli, char **argv, struct launch_options *la
         launch->id = argv[optind];
         launch->console_socket = socket;
         launch->pid_file = pid_file;
-        launch->restore = options;
+        const struct launch_variant variant = { .make = checkpoint_restore,
+                                                .pass_fd = -1,
+                                                .arg = options };
+        launch->variant = &variant;
         launch->argv = cli->argv;
         return container_run(launch, false, ret_code, err);
 }

@@ -14,12 +14,14 @@
 #include "runtime/launch.h"
 #include "runtime/state.h"
 
+struct checkpoint_options;
+
 int container_create(const struct launch_options *options, struct err *err);
 /* Foreground, unless options->detach: *ret_code is the program's exit code. `keep`
  * leaves the stopped container there. */
 int container_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 /* Writes the images and, unless the options keep it running, deletes it. To restore, it is run
- * with options->restore. */
+ * with the variant in checkpoint.h. */
 int container_checkpoint(const char *root, const char *id, const struct checkpoint_options *options,
                          struct err *err);
 int container_start(const char *root, const char *id, struct err *err);

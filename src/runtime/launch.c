@@ -359,7 +359,9 @@ static int accompany_child(struct launch *launch, struct err *err)
         r = sync_receive(launch->parent_fd, err);
         if (r > 0)
                 return err_plain(err, EPROTO, "unexpected message %d during the start", r);
-        return r == 0 && variant ? variant->accompany(launch, variant->arg, err) : r;
+        return r == 0 && variant && variant->accompany
+                       ? variant->accompany(launch, variant->arg, err)
+                       : r;
 }
 
 static int start_and_accompany(struct launch *launch, struct err *err)
@@ -407,14 +409,15 @@ static int prepare_everything(struct launch *launch, struct err *err)
 {
         const struct launch_options *options = launch->options;
         const struct launch_variant *variant = options->variant;
+        bool cloned = !variant || !variant->make;
         int r = read_config(launch, err);
-        if (r == 0 && variant)
+        if (r == 0 && variant && variant->transform)
                 r = variant->transform(launch, variant->arg, err);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
         if (r == 0)
                 r = check_terminal(launch, err);
-        if (r == 0 && !options->restore)
+        if (r == 0 && cloned)
                 r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
                                   err);
         if (r < 0)
@@ -431,11 +434,11 @@ static int prepare_everything(struct launch *launch, struct err *err)
                            err);
         if (r == 0)
                 r = prepare_record(launch, err);
-        if (r == 0 && variant)
+        if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
         if (r == 0)
                 r = make_cgroup(launch, err);
-        if (r == 0 && !options->restore)
+        if (r == 0 && cloned)
                 r = open_sources(launch, err);
         if (r == 0)
                 r = open_joins(launch, err);
@@ -480,8 +483,9 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
         int r = exe_guard(options->argv, err);
         if (r == 0)
                 r = prepare_everything(ret, err);
-        if (r == 0 && options->restore)
-                r = checkpoint_restore(ret, err);
+        const struct launch_variant *variant = options->variant;
+        if (r == 0 && variant && variant->make)
+                r = variant->make(ret, variant->arg, err);
         else if (r == 0)
                 r = start_and_accompany(ret, err);
         if (r == 0)

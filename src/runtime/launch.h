@@ -36,7 +36,8 @@
 struct launch;
 
 /* For who makes the process something else than the program of the spec (src/guest: a
- * virtual machine that runs it). The record keeps the config.json as it was. */
+ * virtual machine that runs it; checkpoint.h: what was running). The record keeps the
+ * config.json as it was. Each function may be NULL. */
 struct launch_variant {
         /* After config.json was read: the container is made from what this leaves in
          * launch->spec. Nothing exists yet but what `arg` owns. */
@@ -46,11 +47,12 @@ struct launch_variant {
         /* The process executes its program; it does not wait for `start` itself:
          * launch->listen_fd, if any, is to be given to it. */
         int (*accompany)(struct launch *launch, void *arg, struct err *err);
+        /* In the place of the clone and all that follows up to the poststart hooks; neither
+         * the filter nor sources of mounts are prepared. Sets launch->pid. */
+        int (*make)(struct launch *launch, void *arg, struct err *err);
         int pass_fd; /* stays open in the program */
         void *arg;
 };
-
-struct checkpoint_options;
 
 struct launch_options {
         const char *root, *id, *bundle;
@@ -61,8 +63,6 @@ struct launch_options {
         bool wait_for_start;                  /* create, not run */
         char *const *argv;                    /* of the program, for exe_guard */
         const struct launch_variant *variant; /* NULL for a plain container */
-        /* Not a new program but what these images hold: checkpoint.h. */
-        const struct checkpoint_options *restore;
 };
 
 struct launch {
@@ -114,7 +114,7 @@ struct clone_request {
 int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pidfd,
                 struct err *err);
 
-/* Parts, for checkpoint_restore(). */
+/* Parts, for a variant's make(). */
 int launch_apply_limits(struct launch *launch, struct err *err);
 /* prestart and createRuntime, with launch->pid. */
 int launch_run_hooks(struct launch *launch, struct err *err);

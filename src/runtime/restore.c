@@ -329,11 +329,11 @@ static int perform(struct restore *restore, struct criu *criu, struct err *err)
         return r;
 }
 
-int checkpoint_restore(struct launch *launch, struct err *err)
+int checkpoint_restore(struct launch *launch, void *arg, struct err *err)
 {
         auto_restore restore = {
                 .launch = launch,
-                .options = launch->options->restore,
+                .options = arg,
                 .images_fd = -1,
                 .work_fd = -1,
         };
