@@ -13,13 +13,13 @@ import math
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
 import frame
+import peers
 
 from tests.lib import vm  # noqa: E402
 
@@ -87,9 +87,7 @@ def guest_command(engine, home, programs, cpus):
     if engine == "isle":
         return [vm.VMM, "--cpu", "soft", "--cpus", cpus, "--memory", f"{MEMORY_MIB}m", "--kernel",
                 kernel, "--initrd", initrd, "--cmdline", vm.CMDLINE]
-    return [shutil.which("qemu-system-x86_64"), "-M", "q35", "-accel", "tcg,thread=multi", "-cpu",
-            "max", "-smp", cpus, "-m", MEMORY_MIB, "-nodefaults", "-nographic", "-serial", "stdio",
-            "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", vm.CMDLINE]
+    return peers.qemu_tcg(kernel, initrd, vm.CMDLINE, MEMORY_MIB, "-smp", cpus)
 
 
 def rounds(home):
@@ -163,8 +161,7 @@ def verdicts(means):
 
 def main():
     if "qemu" in ENGINES:
-        frame.install("qemu-system-x86")
-        frame.need("qemu-system-x86_64")
+        peers.install_qemu()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
         figures = rounds(pathlib.Path(home))
     means = report(figures)

@@ -3,11 +3,11 @@
 QEMU TCG (q35, -cpu max) with the same kernel, initial ramdisk and memory."""
 
 import os
-import shutil
 import sys
 import tempfile
 
 import frame
+import peers
 
 from tests.lib import vm  # noqa: E402
 
@@ -16,20 +16,15 @@ CMDLINE = "console=ttyS0 quiet cryptomgr.notests panic=-1 reboot=k"
 
 
 def main():
-    frame.install("qemu-system-x86")
-    frame.need("qemu-system-x86_64")
+    peers.install_qemu()
     kernel = str(vm.debian_kernel())
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
         initrd = vm.initrd(os.path.join(home, "initrd.gz"), "/bin/busybox reboot -f\n")
-        common = ["-m", "256", "-nographic", "-no-reboot", "-kernel", kernel, "-initrd", initrd,
-                  "-append", CMDLINE]
-        qemu = [shutil.which("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-nodefaults",
-                "-serial", "stdio", "-cpu", "max"]
         figures = frame.interleave({
             "isle-vmm soft": frame.timed([str(vm.VMM), "--cpu", "soft", "--kernel", kernel,
                                           "--initrd", initrd, "--cmdline", CMDLINE,
                                           "--no-reboot"]),
-            "QEMU TCG q35": frame.timed([*qemu, "-M", "q35", *common]),
+            "QEMU TCG q35": frame.timed(peers.qemu_tcg(kernel, initrd, CMDLINE, 256)),
         }, ROUNDS, warmup=1)
     return frame.report(
         "vm-boot", "process start to init and its reset, Debian cloud kernel, 256 MiB, 1 vCPU "

@@ -9,7 +9,6 @@ what it is made of are sums of the proportional figures of /proc/PID/smaps_rollu
 import contextlib
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,12 +97,8 @@ def ours(kernel):
 @contextlib.contextmanager
 def qemu(kernel, home):
     """One machine of QEMU's, back when its program sleeps."""
-    process = subprocess.Popen([
-        shutil.which("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-nodefaults", "-serial",
-        "stdio", "-cpu", "max", "-M", "q35", "-m", "1024", "-nographic", "-no-reboot", "-kernel",
-        kernel, "-initrd", f"{home}/initrd.gz", "-append", CMDLINE, "-drive",
-        f"id=root,file={home}/disk,format=raw,if=none,readonly=on", "-device",
-        "virtio-blk-pci,drive=root"],
+    process = subprocess.Popen(
+        peers.qemu_tcg(kernel, f"{home}/initrd.gz", CMDLINE, 1024, *peers.qemu_disk(f"{home}/disk")),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         for line in process.stdout:
@@ -129,8 +124,7 @@ def theirs(kernel):
 
 
 def main():
-    frame.install("qemu-system-x86")
-    frame.need("qemu-system-x86_64")
+    peers.install_qemu()
     kernel = str(vm.debian_kernel())
     memory, kinds, cpu = ours(kernel)
     their_memory, their_kinds, their_cpu = theirs(kernel)

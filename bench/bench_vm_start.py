@@ -5,12 +5,12 @@ by virtio-fs with us, on a virtio disk with QEMU (the kernel has no 9p), true ru
 QEMU's machine is q35: microvm has no clock that this kernel could calibrate its TSC by under TCG."""
 
 import os
-import shutil
 import sys
 import tempfile
 import time
 
 import frame
+import peers
 
 from tests.lib import runtime, vm  # noqa: E402
 from tests.lib.daemon import Daemon  # noqa: E402
@@ -25,12 +25,8 @@ INIT = """/bin/busybox mount -t ext4 /dev/vda /mnt && /bin/busybox chroot /mnt /
 
 def qemu(kernel, initrd, disk):
     """A candidate; that the guest ran the program is looked for in its output."""
-    command = [
-        shutil.which("qemu-system-x86_64"), "-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config",
-        "-serial", "stdio", "-cpu", "max", "-M", "q35", "-m", MEMORY_MIB, "-nographic", "-no-reboot",
-        "-kernel", kernel, "-initrd", initrd, "-append", CMDLINE,
-        "-drive", f"id=root,file={disk},format=raw,if=none,cache=unsafe,snapshot=on",
-        "-device", "virtio-blk-pci,drive=root"]
+    command = peers.qemu_tcg(kernel, initrd, CMDLINE, MEMORY_MIB,
+                             *peers.qemu_disk(disk, "cache=unsafe,snapshot=on"))
 
     def once():
         start = time.perf_counter()
@@ -43,8 +39,7 @@ def qemu(kernel, initrd, disk):
 
 
 def main():
-    frame.install("qemu-system-x86")
-    frame.need("qemu-system-x86_64")
+    peers.install_qemu()
     kernel = str(vm.debian_kernel())
     environment = {"ISLE_VM_KERNEL": kernel, "ISLE_VM_CPU": "soft"}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home, Daemon(

@@ -3,11 +3,11 @@
 under QEMU TCG (q35, -cpu max) with the same kernel, disk image and memory."""
 
 import os
-import shutil
 import sys
 import tempfile
 
 import frame
+import peers
 
 from tests.lib import vm  # noqa: E402
 
@@ -16,8 +16,7 @@ CMDLINE = "console=ttyS0 quiet cryptomgr.notests panic=-1 poweroff-when-up"
 
 
 def main():
-    frame.install("qemu-system-x86")
-    frame.need("qemu-system-x86_64")
+    peers.install_qemu()
     kernel, disk = str(vm.debian_kernel()), str(vm.debian_disk())
     with tempfile.TemporaryDirectory(dir="/var/tmp") as home:
         # The disk is read only, with a layer in memory: every round finds it as it was.
@@ -27,12 +26,8 @@ def main():
             "isle-vmm soft": frame.timed([
                 str(vm.VMM), "--cpu", "soft", "--memory", "1g", "--kernel", kernel, "--initrd",
                 initrd, "--cmdline", CMDLINE, "--disk", f"{disk},ro"]),
-            "QEMU TCG q35": frame.timed([
-                shutil.which("qemu-system-x86_64"), "-M", "q35", "-accel", "tcg,thread=multi",
-                "-cpu", "max", "-nodefaults", "-nographic", "-serial", "stdio", "-m", "1024",
-                "-kernel", kernel, "-initrd", initrd, "-append", CMDLINE, "-drive",
-                f"file={disk},if=none,id=disk,format=raw,readonly=on", "-device",
-                "virtio-blk-pci,drive=disk"]),
+            "QEMU TCG q35": frame.timed(peers.qemu_tcg(kernel, initrd, CMDLINE, 1024,
+                                                       *peers.qemu_disk(disk))),
         }, ROUNDS, warmup=1)
     return frame.report(
         "vm-systemd", "process start to multi-user and power-off, Debian 12, 1 GiB, 1 vCPU "

@@ -73,6 +73,24 @@ def dockerd(directory=None):
         shutil.rmtree(home, ignore_errors=True)
 
 
+def install_qemu():
+    frame.install("qemu-system-x86")
+    frame.need("qemu-system-x86_64")
+
+
+def qemu_tcg(kernel, initrd, cmdline, memory_mib, *more):
+    """QEMU's command for a machine like ours, on its own software processor."""
+    return [shutil.which("qemu-system-x86_64"), "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot", "-m",
+            str(memory_mib), "-kernel", kernel, "-initrd", initrd, "-append", cmdline, *more]
+
+
+def qemu_disk(path, how="readonly=on"):
+    """What gives that machine a virtio disk, /dev/vda."""
+    return ["-drive", f"file={path},if=none,id=disk,format=raw,{how}",
+            "-device", "virtio-blk-pci,drive=disk"]
+
+
 def resident_bytes(pid):
     """Resident memory of one process, shared pages included."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
