@@ -26,7 +26,7 @@
 #define GUEST_SHARE     "/share"
 #define GUEST_SOCKET    "vsock" /* in that directory */
 
-/* What the machine is made of, chosen before anything is: kernel.c. */
+/* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
         char *kernel, *initramfs;
         char *vmm, *runtime; /* programs */
