@@ -234,12 +234,13 @@ static int restore(const struct cli *cli, char **argv, struct launch_options *la
         launch->id = argv[optind];
         launch->console_socket = socket;
         launch->pid_file = pid_file;
+        launch->argv = cli->argv;
         const struct launch_variant variant = { .make = checkpoint_restore,
                                                 .pass_fd = -1,
                                                 .arg = options };
-        launch->variant = &variant;
-        launch->argv = cli->argv;
-        return container_run(launch, false, ret_code, err);
+        struct launch_options with = *launch;
+        with.variant = &variant;
+        return container_run(&with, false, ret_code, err);
 }
 
 int cli_restore(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
