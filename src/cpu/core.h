@@ -198,8 +198,13 @@ struct block {
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
         uint32_t code;   /* offset in the code cache, 0: not translated */
+        uint32_t warm;   /* the same for whoever comes with vectors in registers */
 };
+
+#define BLOCK_VECTORS 1u
+#define BLOCK_X87     2u
 
 #define BLOCK_POOL   65536u
 #define STEP_POOL    262144u
@@ -240,6 +245,15 @@ struct jump_table {
         uint64_t page[JUMP_PLACES];
 };
 
+#define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
+
+/* What is known of the upper halves of all vector registers. */
+enum uppers {
+        UPPERS_ZERO,
+        UPPERS_USED,   /* anything */
+        UPPERS_CLEARED /* zero in the host's registers, anything in `s` */
+};
+
 struct translated_exit;
 struct translated_fault;
 
@@ -250,6 +264,7 @@ struct translator {
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
         uint32_t helper, leave;    /* offsets of trampolines */
+        uint32_t load_xmm, load_ymm;
         struct translated_exit *exits;
         uint32_t exits_length;
         struct translated_fault *faults; /* by ascending address */
@@ -277,6 +292,13 @@ struct cpu {
         uint64_t page_bits, jump_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
+        uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */
+        uint32_t x87_parked;   /* the same of the x87 state */
+        uint32_t uppers;       /* enum uppers */
+        uint32_t fop;          /* of the last x87 instruction, as its two pointers are */
+        uint64_t fip, fdp;
+        const uint8_t *vec_loader; /* code that loads the vector registers and goes on at `back` */
+        const uint8_t *back;
 
         /* derived from the state by cpu_mode_changed() */
         struct tlb *tlb;      /* of the current context */
@@ -306,11 +328,9 @@ struct cpu {
         uint64_t exception_dr6;   /* DR6 bits for the #DB being raised */
         bool code_changed;        /* the block was stopped: REP must look up */
         bool unmasked_simd;       /* guest MXCSR has unmasked exceptions */
-        bool x87_live;            /* guest x87 state is in the host's registers */
+        bool unmasked_x87;        /* its x87 control word has */
         bool in_guest;            /* host MXCSR is the guest's */
         uint32_t host_mxcsr;
-        uint64_t fip, fdp;
-        uint16_t fop;
 
         const struct cpu_bus *bus;
         struct cpu_memory *memory;
@@ -430,6 +450,8 @@ void cpu_fpu_leave(struct cpu *cpu); /* all FPU state is in cpu->s again */
 void cpu_x87_sync(struct cpu *cpu);
 void cpu_x87_load(struct cpu *cpu);
 void cpu_set_mxcsr(struct cpu *cpu, uint32_t value);
+/* The guest's x87 control word is this now. */
+void cpu_x87_control(struct cpu *cpu, uint32_t control);
 uint32_t cpu_get_mxcsr(struct cpu *cpu);
 
 /* ---- thunk.c ---- */

@@ -92,6 +92,21 @@ static inline void emit_gs_set32(struct emitter *e, uint32_t offset, uint32_t va
         emit4(e, value);
 }
 
+/* The same of 64 bits, in two stores. */
+static inline void emit_gs_set64(struct emitter *e, uint32_t offset, uint64_t value)
+{
+        emit_gs_set32(e, offset, (uint32_t)value);
+        emit_gs_set32(e, offset + 4, (uint32_t)(value >> 32));
+}
+
+/* jmp gs:[offset] */
+static inline void emit_gs_jump(struct emitter *e, uint32_t offset)
+{
+        emit1(e, EMIT_GS_PREFIX);
+        emit1(e, 0xff);
+        emit_field(e, 4, offset);
+}
+
 /* cmp dword gs:[offset], 0 */
 static inline void emit_gs_is_zero(struct emitter *e, uint32_t offset)
 {

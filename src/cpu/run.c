@@ -40,8 +40,10 @@ void cpu_mode_changed(struct cpu *cpu)
         cpu->blocked[UNIT_MMX] = s->cr0 & CR0_EM ? VEC_UD : ts;
         cpu->blocked[UNIT_SSE] = no_sse ? VEC_UD : ts;
         cpu->blocked[UNIT_AVX] = no_avx ? VEC_UD : ts;
+        bool x87 = !cpu->blocked[UNIT_X87] && !cpu->unmasked_x87;
         cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
-                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4);
+                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4 |
+                                       x87 << 5);
         if ((cpu->translate_key ^ old_key) & ~3)
                 cpu_jumps_flush(cpu, true); /* tables are by context only */
 }
@@ -51,6 +53,8 @@ void cpu_state_changed(struct cpu *cpu)
         cpu->s.rflags |= RF_FIXED;
         cpu_tlb_flush(cpu, true);
         cpu_set_mxcsr(cpu, cpu->s.x87.mxcsr);
+        cpu_x87_control(cpu, cpu->s.x87.control);
+        cpu->uppers = UPPERS_USED;
         cpu_mode_changed(cpu);
 }
 
@@ -92,6 +96,7 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->index = index;
         cpu->delivering = -1;
         cpu->breakpoint_passed = UINT64_MAX;
+        cpu->vec_parked = cpu->x87_parked = true;
         cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
         cpu->steps = malloc(STEP_POOL * sizeof(struct step));
         int r = cpu_thunks_create(cpu, err);

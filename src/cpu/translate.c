@@ -1,4 +1,5 @@
 /* From a decoded block to host code. See translate.h for the idea. */
+#include "cpu/exec.h"
 #include "cpu/translate_work.h"
 
 #define ROOM     (48u << 10) /* more than the largest block takes, stubs too */
@@ -24,41 +25,6 @@ static void restore_temporaries(struct work *w)
         move_registers(w, EMIT_LOAD, w->spilled);
 }
 
-static void move_vector(struct work *w, unsigned opcode, unsigned n)
-{
-        struct emitter *e = &w->e;
-        emit1(e, EMIT_GS_PREFIX);
-        if (w->wide) {
-                emit1(e, 0xc5);
-                emit1(e, (n & 8 ? 0 : 0x80) | 0x7c);
-        } else {
-                if (n & 8)
-                        emit1(e, 0x44);
-                emit1(e, 0x0f);
-        }
-        emit1(e, opcode);
-        emit_field(e, n, VEC(n));
-}
-
-static void load_vectors(struct work *w)
-{
-        for (unsigned n = 0; n < 16; n++)
-                if (w->vec_used >> n & 1)
-                        move_vector(w, 0x10, n);
-}
-
-static void store_vectors(struct work *w)
-{
-        for (unsigned n = 0; n < 16; n++)
-                if (w->vec_written >> n & 1)
-                        move_vector(w, 0x11, n);
-        if (w->wide) {
-                emit1(&w->e, 0xc5); /* vzeroupper */
-                emit1(&w->e, 0xf8);
-                emit1(&w->e, 0x77);
-        }
-}
-
 static uint32_t new_exit(struct work *w, enum exit_kind kind, unsigned step, int32_t offset)
 {
         struct translator *t = &w->cpu->translator;
@@ -66,7 +32,8 @@ static uint32_t new_exit(struct work *w, enum exit_kind kind, unsigned step, int
         t->exits[index] = (struct translated_exit){ .block = w->block,
                                                     .step = &w->block->steps[step],
                                                     .offset = offset,
-                                                    .kind = (uint8_t)kind };
+                                                    .kind = (uint8_t)kind,
+                                                    .x87 = w->x87_last };
         return index;
 }
 
@@ -203,6 +170,32 @@ static void emit_rewritten(struct work *w, const struct step *st)
         emit_bytes(w, in + tail, i->length - tail);
 }
 
+/* FIP and FOP as the x87 instructions of the block leave them. */
+static void emit_x87_pointers(struct work *w)
+{
+        const struct block *b = w->block;
+        if (!w->x87_last)
+                return;
+        int32_t at = w->at[w->x87_last - b->steps];
+        emit_gs(&w->e, EMIT_LOAD, w->t[0], FIELD(page_linear));
+        emit_lea(&w->e, w->t[0], w->t[0], EMIT_NO_REG, 0, at);
+        emit_gs(&w->e, EMIT_STORE, w->t[0], FIELD(fip));
+        emit_gs_set32(&w->e, FIELD(fop), x87_opcode(&w->x87_last->i));
+        w->x87_last = NULL;
+}
+
+/* Keeps account of what the host's registers hold beside the general ones. */
+static void note_state(struct work *w, const struct step *st)
+{
+        const struct insn *i = &st->i;
+        if (i->op == OP_X87 && !x87_control(i))
+                w->x87_last = st;
+        if (i->vex && i->vex_l && i->row->properties & SSE && !w->uppers_noted) {
+                emit_gs_set32(&w->e, FIELD(uppers), UPPERS_USED);
+                w->uppers_noted = true;
+        }
+}
+
 static void resume_here(struct work *w, const struct stub *s)
 {
         exit_of(w, s)->resume = offset_here(w);
@@ -226,13 +219,11 @@ static void emit_helper(struct work *w, unsigned n)
         bool ends = w->forms[n] == FORM_END;
         uint32_t index = new_exit(w, EXIT_HELPER, n, w->at[n + 1]);
         restore_temporaries(w);
-        store_vectors(w);
         emit_gs_set32(&w->e, FIELD(exit_index), index);
         emit_patch(emit_jump(&w->e), w->cpu->translator.writable + w->cpu->translator.helper);
-        if (ends)
-                return;
-        w->cpu->translator.exits[index].resume = offset_here(w);
-        load_vectors(w);
+        w->x87_last = NULL; /* the helper has put its pointers in place */
+        if (!ends)
+                w->cpu->translator.exits[index].resume = offset_here(w);
 }
 
 static void emit_memory_step(struct work *w, unsigned n)
@@ -243,7 +234,10 @@ static void emit_memory_step(struct work *w, unsigned n)
                 return;
         }
         emit_address(w, n);
+        if (st->i.op == OP_X87 && !x87_control(&st->i))
+                emit_gs(&w->e, EMIT_STORE, w->t[0], FIELD(fdp));
         const struct stub *s = emit_check(w, n, st->i.mem_size, st->i.mem_write);
+        note_state(w, st);
         if (can_fault(&st->i))
                 note_fault(w, s);
         emit_rewritten(w, st);
@@ -254,6 +248,7 @@ static void emit_copy(struct work *w, unsigned n)
 {
         const struct step *st = &w->block->steps[n];
         if (!can_fault(&st->i)) {
+                note_state(w, st);
                 emit_bytes(w, st->bytes, st->i.length);
                 return;
         }
@@ -261,6 +256,14 @@ static void emit_copy(struct work *w, unsigned n)
         note_fault(w, s);
         emit_bytes(w, st->bytes, st->i.length);
         resume_here(w, s);
+}
+
+static void emit_vzero(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        emit_bytes(w, st->bytes, st->i.length);
+        emit_gs_set32(&w->e, FIELD(uppers), UPPERS_CLEARED);
+        w->uppers_noted = false;
 }
 
 static void emit_lea_rip(struct work *w, unsigned n)
@@ -318,7 +321,7 @@ static void emit_leave(struct work *w, unsigned n)
 
 /* ---- ways out ---- */
 
-/* Jumps to wherever the linear address in t[0] is translated. Vectors are stored. */
+/* Jumps to wherever the linear address in t[0] is translated. */
 static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
 {
         struct emitter *e = &w->e;
@@ -349,13 +352,11 @@ static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool p
                       table + (uint32_t)offsetof(struct jump_table, code));
         emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(target));
         restore_temporaries(w);
-        emit1(e, EMIT_GS_PREFIX); /* jmp gs:[target] */
-        emit1(e, 0xff);
-        emit_field(e, 4, FIELD(target));
+        emit_gs_jump(e, FIELD(target));
 }
 
 /* Leads the jump at `from` out of the block to `offset` of the page, temporaries
- * restored and vectors stored. */
+ * restored. */
 static void chain(struct work *w, unsigned n, uint8_t *from, int32_t offset)
 {
         uint32_t index = new_exit(w, EXIT_DIRECT, n, offset);
@@ -377,17 +378,13 @@ static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live,
         struct emitter *e = &w->e;
         if (!same_page(offset)) {
                 /* Restored registers are still in their homes. */
-                if (!restored)
-                        store_vectors(w);
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
                 emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
                 return;
         }
-        if (!restored) {
+        if (!restored)
                 restore_temporaries(w);
-                store_vectors(w);
-        }
         if (offset <= w->at[n]) { /* backwards: look up now and then */
                 if (!live) {
                         emit_gs_is_zero(e, FIELD(poll));
@@ -403,7 +400,7 @@ static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live,
         chain(w, n, emit_jump(e), offset);
 }
 
-/* Back to the start of this very block, registers and vectors as they are. */
+/* Back to the start of this very block, registers as they are. */
 static void emit_loop(struct work *w, unsigned n)
 {
         struct emitter *e = &w->e;
@@ -440,7 +437,6 @@ static void emit_jcc(struct work *w, unsigned n)
                 return;
         }
         restore_temporaries(w);
-        store_vectors(w);
         uint16_t spilled = w->spilled;
         if (same_page(target) && target > w->at[n]) {
                 chain(w, n, emit_jump_if(e, condition), target);
@@ -477,7 +473,6 @@ static void emit_call(struct work *w, unsigned n)
                 emit_goto(w, n, translate_target(w), FLAGS_ALL, false);
                 return;
         }
-        store_vectors(w);
         emit_gs(e, EMIT_LOAD, a, FIELD(target));
         emit_indirect(w, n, 0, true);
 }
@@ -488,7 +483,6 @@ static void emit_ret(struct work *w, unsigned n)
         emit_pop_check(w, n, CPU_RSP);
         emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
-        store_vectors(w);
         emit_indirect(w, n, bytes, false);
 }
 
@@ -502,7 +496,6 @@ static void emit_jmp_ind(struct work *w, unsigned n)
         } else {
                 emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
         }
-        store_vectors(w);
         emit_indirect(w, n, 0, false);
 }
 
@@ -529,6 +522,7 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_JCC] = emit_jcc,         [FORM_CALL] = emit_call,
         [FORM_RET] = emit_ret,         [FORM_JMP_IND] = emit_jmp_ind,
         [FORM_CALL_IND] = emit_call,   [FORM_END] = emit_helper,
+        [FORM_VZERO] = emit_vzero,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
 
@@ -544,18 +538,13 @@ static void emit_stub(struct work *w, struct stub *s)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
         if (s->restores || s->has_target)
                 move_registers(w, EMIT_LOAD, s->spilled);
-        if (s->restores)
-                store_vectors(w);
+        if (s->loads_vectors) {
+                emit_gs_set64(e, FIELD(back), (uintptr_t)t->executable + w->block->warm);
+                emit_gs_jump(e, FIELD(vec_loader));
+                return;
+        }
         emit_gs_set32(e, FIELD(exit_index), s->exit);
         emit_patch(emit_jump(e), t->writable + (s->helper ? t->helper : t->leave));
-        struct translated_exit *x = exit_of(w, s);
-        if (!s->helper || !x->resume || !w->vec_used)
-                return;
-        /* Vectors come back before the main path goes on. */
-        uint32_t on = x->resume;
-        x->resume = offset_here(w);
-        load_vectors(w);
-        emit_patch(emit_jump(e), t->writable + on);
 }
 
 static void emit_stubs(struct work *w)
@@ -579,6 +568,41 @@ static bool has_room(const struct translator *t)
                t->faults_length + FAULTS <= TRANSLATE_FAULTS;
 }
 
+/* Goes on where the state that `parked` tells of is in the host's registers; the stub
+ * for where it is not is returned. */
+static struct stub *emit_parked_check(struct work *w, uint32_t parked, uint32_t exit)
+{
+        struct emitter *e = &w->e;
+        if (!w->live[0]) {
+                emit_gs_is_zero(e, parked);
+                return new_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
+        }
+        emit_gs(e, EMIT_STORE, CPU_RCX, FIELD(spilled_rcx));
+        emit_gs32(e, EMIT_LOAD, CPU_RCX, parked);
+        emit_jrcxz(e, 5);
+        struct stub *s = new_stub(w, emit_jump(e), exit);
+        emit_gs(e, EMIT_LOAD, CPU_RCX, FIELD(spilled_rcx));
+        s->rcx_spilled = true;
+        return s;
+}
+
+/* What has to be in registers is there behind it. */
+static void emit_entry(struct work *w)
+{
+        struct block *b = w->block;
+        b->code = b->warm = offset_here(w);
+        b->uses = (w->vectors ? BLOCK_VECTORS : 0) | (w->x87 ? BLOCK_X87 : 0);
+        if (w->x87) {
+                uint32_t exit = new_exit(w, EXIT_LOAD_X87, 0, w->at[0]);
+                emit_parked_check(w, FIELD(x87_parked), exit)->helper = true;
+                w->cpu->translator.exits[exit].resume = offset_here(w);
+        }
+        if (w->vectors) {
+                emit_parked_check(w, FIELD(vec_parked), 0)->loads_vectors = true;
+                b->warm = offset_here(w);
+        }
+}
+
 bool cpu_translate_block(struct cpu *cpu, struct block *block)
 {
         struct translator *t = &cpu->translator;
@@ -591,18 +615,20 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         block->key = cpu->translate_key;
         w.e.at = t->writable + t->used;
         translate_plan(&w);
-        uint32_t start = t->used;
+        emit_entry(&w);
         move_registers(&w, EMIT_STORE, w.spilled);
-        load_vectors(&w);
         w.body = w.e.at;
-        for (unsigned n = 0; n < w.length; n++)
+        for (unsigned n = 0; n < w.length; n++) {
+                if (form_leaves(w.forms[n]) && w.forms[n] != FORM_END)
+                        emit_x87_pointers(&w);
                 emitters[w.forms[n]](&w, n);
+        }
+        emit_x87_pointers(&w);
         if (!form_leaves(w.forms[w.length - 1]))
                 emit_goto(&w, w.length - 1, w.at[w.length], translate_flags_at(&w, w.at[w.length]),
                           false);
         emit_stubs(&w);
         t->used = offset_here(&w);
-        block->code = start;
         cpu->counters.blocks_translated++;
         return true;
 }

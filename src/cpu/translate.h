@@ -8,7 +8,9 @@
  *   - the guest's arithmetic flags are the host's; all other bits of RFLAGS, DF
  *     too, stay in state.rflags;
  *   - the host's GS base is the struct cpu, so gs:[offset] is a field of it;
- *   - vector registers live in struct cpu between blocks, in the host's inside.
+ *   - vector registers are in the host's from the first block that uses them on until
+ *     a helper runs, which parks them in struct cpu; so is the x87 state, which stays
+ *     there through helpers, too, as long as no exception of it is unmasked.
  *
  * An instruction without memory operand or privilege is copied. One with a
  * memory operand gets a look-up in the TLB and is re-encoded on the host address:
@@ -70,9 +72,10 @@ struct translated_exit {
         uint16_t pop_bytes;      /* what an indirect exit already took off the stack */
         uint8_t kind;            /* enum exit_kind */
         bool pushed;             /* a call already pushed its return address */
+        const struct step *x87;  /* last of the block before that moved FIP; NULL: none */
 };
 
-enum exit_kind { EXIT_HELPER, EXIT_DIRECT, EXIT_INDIRECT };
+enum exit_kind { EXIT_HELPER, EXIT_DIRECT, EXIT_INDIRECT, EXIT_LOAD_X87 };
 
 struct translated_fault {
         uint32_t at, stub; /* code offsets */
@@ -92,11 +95,3 @@ void cpu_translated_run(struct cpu *cpu, struct block *block);
 /* Around cpu_run(): GS base and the signal stack of this thread. */
 void cpu_translator_enter(struct cpu *cpu);
 void cpu_translator_leave(struct cpu *cpu);
-
-/* ---- inside ---- */
-
-/* Registers an instruction touches beside the general ones (thunk.c). */
-struct vector_sets {
-        uint32_t read, written;
-};
-struct vector_sets cpu_vector_sets(const struct insn *insn);

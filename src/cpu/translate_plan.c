@@ -39,7 +39,12 @@ static enum form form_of_control(const struct insn *i)
         }
 }
 
-static enum form form_of_helper(const struct insn *i)
+static bool vectors_allowed(const struct cpu *cpu, const struct insn *i)
+{
+        return !cpu->unmasked_simd && !cpu->blocked[i->vex ? UNIT_AVX : UNIT_SSE];
+}
+
+static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
 {
         bool plain = i->map == MAP_ONE && i->opsize == 8;
         if (i->op == OP_PUSH && plain && i->code >= 0x50 && i->code <= 0x57)
@@ -50,6 +55,10 @@ static enum form form_of_helper(const struct insn *i)
                 return FORM_POP;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
+        if (i->op == OP_VZERO && vectors_allowed(cpu, i))
+                return FORM_VZERO;
+        if (i->op == OP_FWAIT && cpu->translate_key & TRANSLATE_X87)
+                return FORM_NOTHING;
         if (i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR)
                 return FORM_END;
         return FORM_HELPER;
@@ -64,9 +73,16 @@ static bool plain_op(unsigned op)
                op == OP_STC || op == OP_CMC || op == OP_NOP || op == OP_FENCE;
 }
 
-static bool vectors_allowed(const struct cpu *cpu, const struct insn *i)
+/* Instructions that the host does on the x87 state in its own registers. Those that may
+ * unmask an exception, and those about all of the state, are left to the interpreter. */
+static bool x87_copied(const struct cpu *cpu, const struct insn *i)
 {
-        return !cpu->unmasked_simd && !cpu->blocked[i->vex ? UNIT_AVX : UNIT_SSE];
+        unsigned escape = i->code & 7, reg = i->modrm >> 3 & 7;
+        if (!(cpu->translate_key & TRANSLATE_X87) || i->mem_size > 10)
+                return false;
+        if (i->is_mem)
+                return i->seg != CPU_FS && i->seg != CPU_GS && !(escape == 1 && reg == 5);
+        return !(escape == 3 && reg == 4);
 }
 
 static enum form form_of(const struct cpu *cpu, const struct step *st)
@@ -81,13 +97,15 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
         case CLASS_PRIVILEGED:
                 return FORM_END;
         case CLASS_HELPER:
-                return form_of_helper(i);
+                return form_of_helper(cpu, i);
         default:
                 break;
         }
         if (i->op == OP_NOP)
                 return FORM_NOTHING;
-        if (i->op == OP_X87 || p & (MMX | VSIB) || (i->op < OP_HOST && !plain_op(i->op)))
+        if (i->op == OP_X87 && !x87_copied(cpu, i))
+                return FORM_HELPER;
+        if (p & (MMX | VSIB) || (i->op < OP_HOST && i->op != OP_X87 && !plain_op(i->op)))
                 return FORM_HELPER;
         if (p & SSE && !vectors_allowed(cpu, i))
                 return FORM_HELPER;
@@ -185,11 +203,9 @@ static void plan_steps(struct work *w)
                 w->at[w->length] = at;
                 at += i->length;
                 w->at[w->length + 1] = at;
-                if (i->row && i->row->properties & SSE && f <= FORM_MEMORY) {
-                        struct vector_sets v = cpu_vector_sets(i);
-                        w->vec_used |= v.read | v.written;
-                        w->vec_written |= v.written;
-                        w->wide |= i->vex;
+                if (f == FORM_COPY || f == FORM_MEMORY || f == FORM_VZERO) {
+                        w->vectors |= (i->row->properties & SSE) != 0;
+                        w->x87 |= i->op == OP_X87;
                 }
         }
         unsigned found = 0;
@@ -204,7 +220,7 @@ static void plan_steps(struct work *w)
 /* Whether temporaries are needed at all, and rcx among them. */
 static void plan_spills(struct work *w)
 {
-        bool memory = false, flags = false;
+        bool memory = w->x87, flags = false; /* FIP takes one */
         for (unsigned n = 0; n < w->length; n++) {
                 enum form f = w->forms[n];
                 bool checks = f == FORM_MEMORY || (f >= FORM_PUSH && f <= FORM_LEAVE) ||

@@ -11,7 +11,6 @@
 
 #define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)      (FIELD(s.gpr) + 8u * (n))
-#define VEC(n)      (FIELD(s.vec) + 32u * (n))
 
 #define STUBS     (2 * BLOCK_STEPS + 4)
 #define FAULTS    (BLOCK_STEPS + 1)
@@ -23,6 +22,7 @@ enum form {
         FORM_MEMORY, /* re-encoded on a host address */
         FORM_LEA_RIP,
         FORM_NOTHING,
+        FORM_VZERO,
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_POP,
@@ -40,13 +40,14 @@ enum form {
 
 /* Code off the main path, emitted behind it. */
 struct stub {
-        uint8_t *from;    /* jump that leads here; NULL: only the fault table does */
-        uint32_t exit;    /* index of the record */
-        bool helper;      /* to the helper trampoline; else leave */
-        bool rcx_spilled; /* rcx waits in spilled_rcx */
-        bool restores;    /* temporaries and vectors are still to be put back */
-        bool has_target;  /* t[0] is an indirect jump's target */
-        uint16_t spilled; /* what `restores` is about: later code may spill more */
+        uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
+        uint32_t exit;      /* index of the record */
+        bool helper;        /* to the helper trampoline; else leave */
+        bool rcx_spilled;   /* rcx waits in spilled_rcx */
+        bool restores;      /* temporaries are still to be put back */
+        bool loads_vectors; /* the vector registers, then on to the warm entry */
+        bool has_target;    /* t[0] is an indirect jump's target */
+        uint16_t spilled;   /* what `restores` is about: later code may spill more */
 };
 
 struct work {
@@ -60,13 +61,14 @@ struct work {
         uint8_t t[2];                   /* temporaries */
         uint16_t spilled;               /* registers whose guest value is in struct cpu */
         bool rcx_free;                  /* rcx is one of them */
-        uint32_t vec_used, vec_written;
-        bool wide;  /* 256-bit registers */
-        bool loops; /* the last branch goes to the start */
+        bool vectors, x87;              /* the block works on these registers of the host's */
+        bool loops;                     /* the last branch goes to the start */
 
         /* emitted */
         struct emitter e;
-        uint8_t *body; /* behind the prologue */
+        uint8_t *body;               /* behind the prologue */
+        bool uppers_noted;           /* that upper halves are in use */
+        const struct step *x87_last; /* that moved FIP, of the native ones so far */
         struct stub stubs[STUBS];
         unsigned stubs_length;
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
