@@ -191,6 +191,11 @@ enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
 struct block {
         uint64_t gpa;
         const uint32_t *generation_at;
+        /* Of the page behind where an instruction crosses into it, alone in its block;
+         * otherwise as for the first. */
+        const uint32_t *generation_at2;
+        uint64_t page2; /* guest physical, 0: does not cross */
+        uint32_t generation2;
         struct step *steps;
         struct block *next; /* same hash */
         uint32_t generation;
@@ -352,8 +357,6 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
-        struct block single; /* uncached: page-crossing or stepped instruction */
-        struct step single_step[1];
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */

@@ -386,46 +386,75 @@ static uint64_t code_linear(struct cpu *cpu)
         return (cpu->s.seg[CPU_CS].base + cpu->s.rip) & 0xffffffff;
 }
 
-/* An instruction that is not worth keeping: it crosses a page. */
-static struct block *single(struct cpu *cpu, uint64_t linear)
+static const uint32_t *generation_of(const struct cpu *cpu, uint64_t gpa)
 {
-        uint8_t bytes[INSN_SIZE_LIMIT];
-        uint64_t gpa, gpa2;
-        const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
-        unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
-        first = first < sizeof(bytes) ? first : sizeof(bytes);
-        struct block *b = &cpu->single;
-        *b = (struct block){ .gpa = gpa, .steps = cpu->single_step, .length = 1 };
-        static const uint32_t never = 0;
-        b->generation_at = &never;
+        static const uint32_t rom = 0;
+        uint64_t page = gpa >> 12;
+        return page < cpu->memory->pages ? &cpu->memory->code_generation[page] : &rom;
+}
+
+static uint32_t generation_read(const uint32_t *at)
+{
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+static inline bool block_current(const struct block *b)
+{
+        return b->generation == generation_read(b->generation_at) &&
+               b->generation2 == generation_read(b->generation_at2);
+}
+
+/* Code of the page behind that of `linear`. */
+static const uint8_t *fetch_next_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
+{
+        uint64_t next = (linear | PAGE_MASK) + 1;
+        const uint8_t *host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff,
+                                             ret_gpa);
         if (!host) {
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
+        return host;
+}
+
+/* The instruction at `linear`, which does not end in its page. */
+static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                           const uint8_t *host)
+{
+        uint8_t bytes[INSN_SIZE_LIMIT];
+        unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
+        uint64_t page2;
+        const uint8_t *host2 = fetch_next_page(cpu, linear, &page2);
+        cpu_mark_code(cpu, page2);
+        struct block b = { .gpa = gpa,
+                           .generation_at = generation_of(cpu, gpa),
+                           .generation_at2 = generation_of(cpu, page2),
+                           .page2 = page2,
+                           .length = 1,
+                           .mode = cpu->mode };
+        b.generation = generation_read(b.generation_at);
+        b.generation2 = generation_read(b.generation_at2);
         memcpy(bytes, host, first);
-        if (step_decode(cpu, bytes, first, cpu->single_step))
-                return b;
-        uint64_t next = linear + first;
-        host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, &gpa2);
-        if (!host)
-                cpu_gp(cpu);
-        memcpy(bytes + first, host, sizeof(bytes) - first);
-        step_decode(cpu, bytes, sizeof(bytes), cpu->single_step);
-        return b;
+        memcpy(bytes + first, host2, sizeof(bytes) - first);
+        uint64_t epoch = cpu->epoch;
+        b.steps = cpu->steps + cpu->steps_used;
+        step_decode(cpu, bytes, sizeof(bytes), b.steps);
+        if (cpu->epoch != epoch)
+                return block_decode_crossing(cpu, linear, gpa, host);
+        cpu->steps_used++;
+        cpu->blocks[cpu->blocks_used] = b;
+        cpu->counters.blocks_decoded++;
+        return &cpu->blocks[cpu->blocks_used++];
 }
 
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
                                   const uint8_t *host)
 {
-        static const uint32_t rom = 0;
         if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
                 cpu_code_flush(cpu);
         cpu_mark_code(cpu, gpa);
-        uint64_t page = gpa >> 12;
-        const uint32_t *generation_at = page < cpu->memory->pages
-                                                ? &cpu->memory->code_generation[page]
-                                                : &rom;
-        uint32_t generation = __atomic_load_n(generation_at, __ATOMIC_ACQUIRE);
+        const uint32_t *generation_at = generation_of(cpu, gpa);
+        uint32_t generation = generation_read(generation_at);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
         uint64_t epoch = cpu->epoch;
         struct step *steps = cpu->steps + cpu->steps_used;
@@ -440,10 +469,12 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                         break;
         }
         if (n == 0)
-                return single(cpu, linear);
+                return block_decode_crossing(cpu, linear, gpa, host);
         struct block *b = &cpu->blocks[cpu->blocks_used++];
         *b = (struct block){ .gpa = gpa,
                              .generation_at = generation_at,
+                             .generation_at2 = generation_at,
+                             .generation2 = generation,
                              .steps = steps,
                              .generation = generation,
                              .length = (uint16_t)n,
@@ -458,28 +489,36 @@ static unsigned block_hash(uint64_t gpa)
         return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
 }
 
+/* Whether the page behind is the one that it was. */
+static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t linear)
+{
+        uint64_t page2;
+        fetch_next_page(cpu, linear, &page2);
+        return page2 == b->page2;
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
         const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
-        if (!host)
-                return single(cpu, linear);
+        if (!host) {
+                cpu->counters.unimplemented++; /* code in device memory */
+                cpu_gp(cpu);
+        }
         struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
                 if (b->gpa != gpa || b->mode != cpu->mode)
                         continue;
-                if (b->generation == __atomic_load_n(b->generation_at, __ATOMIC_ACQUIRE))
+                if (block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                         return b;
                 *link = b->next;
                 cpu->counters.blocks_invalidated++;
                 break;
         }
         struct block *b = block_decode(cpu, linear, gpa, host);
-        if (b != &cpu->single) {
-                b->next = *head;
-                *head = b;
-        }
+        b->next = *head;
+        *head = b;
         return b;
 }
 
@@ -495,13 +534,10 @@ static inline struct block *block_find(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
         struct jump_entry *j = &cpu->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
-        if (likely(j->linear == linear && j->key == cpu->jump_key &&
-                   j->block->generation ==
-                           __atomic_load_n(j->block->generation_at, __ATOMIC_ACQUIRE)))
+        if (likely(j->linear == linear && j->key == cpu->jump_key && block_current(j->block)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        if (b != &cpu->single)
-                *j = (struct jump_entry){ linear, cpu->jump_key, b };
+        *j = (struct jump_entry){ linear, cpu->jump_key, b };
         return b;
 }
 
@@ -605,7 +641,7 @@ static bool has_code(struct cpu *cpu, struct block *b)
 {
         if (likely(b->code && b->key == cpu->translate_key))
                 return true;
-        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || b == &cpu->single)
+        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED)
                 return false;
         if (cpu->translation != CPU_TRANSLATE_ALWAYS && ++b->runs < TRANSLATE_AFTER)
                 return false;

@@ -376,7 +376,7 @@ static void chain_out(struct work *w, unsigned n, uint8_t *from, int32_t offset,
 static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live, bool restored)
 {
         struct emitter *e = &w->e;
-        if (!same_page(offset)) {
+        if (!translate_same_page(w, offset)) {
                 /* Restored registers are still in their homes. */
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
@@ -438,7 +438,7 @@ static void emit_jcc(struct work *w, unsigned n)
         }
         restore_temporaries(w);
         uint16_t spilled = w->spilled;
-        if (same_page(target) && target > w->at[n]) {
+        if (translate_same_page(w, target) && target > w->at[n]) {
                 chain(w, n, emit_jump_if(e, condition), target);
         } else {
                 uint8_t *out = emit_jump_if(e, condition ^ 1);

@@ -103,9 +103,8 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
         }
         if (i->op == OP_NOP)
                 return FORM_NOTHING;
-        if (i->op == OP_X87 && !x87_copied(cpu, i))
-                return FORM_HELPER;
-        if (p & (MMX | VSIB) || (i->op < OP_HOST && i->op != OP_X87 && !plain_op(i->op)))
+        if (i->op == OP_X87 ? !x87_copied(cpu, i)
+                            : p & (MMX | VSIB) || (i->op < OP_HOST && !plain_op(i->op)))
                 return FORM_HELPER;
         if (p & SSE && !vectors_allowed(cpu, i))
                 return FORM_HELPER;
@@ -137,14 +136,27 @@ static uint16_t flags_needed(const struct cpu *cpu, const struct block *b)
         return need | (FLAGS_ALL & ~written);
 }
 
+/* The block at `offset` of the block's page, where it is known. */
+static const struct block *neighbour(const struct work *w, int32_t offset)
+{
+        const struct block *b = w->block, *to;
+        if (offset < 0 || offset >= (int32_t)PAGE_SIZE_BYTES)
+                return NULL;
+        to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
+        return to && to->generation == b->generation ? to : NULL;
+}
+
+bool translate_same_page(const struct work *w, int32_t offset)
+{
+        const struct block *to = neighbour(w, offset);
+        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES && !(to && to->page2);
+}
+
 /* The same for the place `offset` of the block's page. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset)
 {
-        const struct block *b = w->block;
-        if (!same_page(offset))
-                return FLAGS_ALL;
-        const struct block *to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
-        return to && to->generation == b->generation ? flags_needed(w->cpu, to) : FLAGS_ALL;
+        const struct block *to = neighbour(w, offset);
+        return to && !to->page2 ? flags_needed(w->cpu, to) : FLAGS_ALL;
 }
 
 int32_t translate_target(const struct work *w)
@@ -234,8 +246,8 @@ static void plan_spills(struct work *w)
         /* A way out of the page goes by the jump table. */
         enum form last = w->forms[w->length - 1];
         bool branches = last == FORM_JMP || last == FORM_JCC;
-        if ((branches && !same_page(translate_target(w))) ||
-            ((!form_leaves(last) || last == FORM_JCC) && !same_page(w->at[w->length])))
+        if ((branches && !translate_same_page(w, translate_target(w))) ||
+            ((!form_leaves(last) || last == FORM_JCC) && !translate_same_page(w, w->at[w->length])))
                 memory = flags = true;
         if (memory)
                 w->spilled = (uint16_t)(1u << w->t[0] | 1u << w->t[1]);

@@ -296,7 +296,7 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
         bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
         if (same_page) {
                 if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
-                    from->generation == b->generation)
+                    from->generation == b->generation && !b->page2)
                         emit_patch(t->writable + x->patch,
                                    t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->code));
                 return;
@@ -306,9 +306,13 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
         unsigned i = tlb_index(rip);
         if (tlb->fetch[i] != tlb_tag(rip))
                 return;
+        unsigned second = tlb_index(rip + PAGE_SIZE_BYTES);
+        if (b->page2 && tlb->fetch[second] != tlb_tag(rip + PAGE_SIZE_BYTES))
+                return;
         /* Kernel entries outlive switches of address spaces and flushes of single
          * pages of the lower half: only global pages of the upper one. */
-        if (context != CTX_USER && !(tlb->gpa[i] & 1 && rip >> 63))
+        bool global = tlb->gpa[i] & 1 && (!b->page2 || tlb->gpa[second] & 1);
+        if (context != CTX_USER && !(global && rip >> 63))
                 return;
         struct jump_table *table = &cpu->jump_tables[context];
         unsigned place = rip >> 2 & (JUMP_PLACES - 1);

@@ -82,6 +82,10 @@ struct work {
 void translate_plan(struct work *w);
 /* Arithmetic flags that whatever stands at `offset` of the block's page needs. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset);
+/* Whether all code at `offset` is of the block's own page: not even its first instruction
+ * crosses into the next. Chains lead only there, since what they lead to must be as valid
+ * as what they come from. */
+bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
 
@@ -89,9 +93,4 @@ int32_t translate_target(const struct work *w);
 static inline bool form_leaves(enum form f)
 {
         return f >= FORM_JMP;
-}
-
-static inline bool same_page(int32_t offset)
-{
-        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES;
 }
