@@ -204,8 +204,9 @@ struct block {
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
         uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
-        uint32_t code;   /* offset in the code cache, 0: not translated */
-        uint32_t warm;   /* the same for whoever comes with vectors in registers */
+        /* Offsets in the code cache, 0: not translated; see translate.h. */
+        uint32_t code, common, spilled, warm;
+        uint16_t temporaries; /* bit per register */
 };
 
 #define BLOCK_VECTORS 1u
@@ -247,6 +248,7 @@ struct thunk_pool {
 struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
+        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
         uint64_t page[JUMP_PLACES];
 };
 
@@ -290,9 +292,8 @@ struct cpu {
         /* what translated code reads and writes through GS */
         struct cpu *self;
         uint64_t host_rsp;
-        uint64_t page_linear; /* linear address of the page the code is of */
-        uint64_t target;      /* of an indirect jump; a code address while entering */
-        uint64_t spilled_rcx;
+        uint64_t page_linear;      /* linear address of the page the code is of */
+        uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
         uint64_t page_bits, jump_bits;
         uint32_t exit_index;

@@ -200,15 +200,14 @@ static void plan_steps(struct work *w)
 {
         static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
         const struct block *b = w->block;
-        uint16_t used = 1u << CPU_RSP;
-        const uint16_t rcx = 1u << CPU_RCX;
+        uint16_t used = 1u << CPU_RSP | 1u << CPU_RCX; /* rcx is for JRCXZ */
         int32_t at = (int32_t)(b->gpa & PAGE_MASK);
         for (w->length = 0; w->length < b->length; w->length++) {
                 const struct insn *i = &b->steps[w->length].i;
                 enum form f = form_of(w->cpu, &b->steps[w->length]);
                 uint16_t more = f == FORM_HELPER || f == FORM_END ? 0
                                                                   : i->gpr_read | i->gpr_written;
-                if (__builtin_popcount((uint16_t)(used | more | rcx)) > 14)
+                if (__builtin_popcount((uint16_t)(used | more)) > 13)
                         break;
                 used |= more;
                 w->forms[w->length] = f;
@@ -221,45 +220,18 @@ static void plan_steps(struct work *w)
                 }
         }
         unsigned found = 0;
-        for (unsigned k = 0; k < sizeof(order) && found < 2; k++)
-                if (!(used >> order[k] & 1))
-                        w->t[found++] = order[k];
-        w->rcx_free = !(used & rcx);
+        for (unsigned k = 0; found < 3; k++) {
+                if (used >> order[k] & 1)
+                        continue;
+                w->t[found++] = order[k];
+                w->spilled |= (uint16_t)(1u << order[k]);
+        }
         enum form last = w->forms[w->length - 1];
         w->loops = (last == FORM_JMP || last == FORM_JCC) && translate_target(w) == w->at[0];
-}
-
-/* Whether temporaries are needed at all, and rcx among them. */
-static void plan_spills(struct work *w)
-{
-        bool memory = w->x87, flags = false; /* FIP takes one */
-        for (unsigned n = 0; n < w->length; n++) {
-                enum form f = w->forms[n];
-                bool checks = f == FORM_MEMORY || (f >= FORM_PUSH && f <= FORM_LEAVE) ||
-                              f >= FORM_CALL;
-                if (f == FORM_END)
-                        continue;
-                memory |= checks;
-                flags |= checks && w->live[n];
-                flags |= f >= FORM_CALL;
-        }
-        /* A way out of the page goes by the jump table. */
-        enum form last = w->forms[w->length - 1];
-        bool branches = last == FORM_JMP || last == FORM_JCC;
-        if ((branches && !translate_same_page(w, translate_target(w))) ||
-            ((!form_leaves(last) || last == FORM_JCC) && !translate_same_page(w, w->at[w->length])))
-                memory = flags = true;
-        if (memory)
-                w->spilled = (uint16_t)(1u << w->t[0] | 1u << w->t[1]);
-        if (flags && w->rcx_free)
-                w->spilled |= 1u << CPU_RCX;
-        else
-                w->rcx_free = false;
 }
 
 void translate_plan(struct work *w)
 {
         plan_steps(w);
         find_live_flags(w);
-        plan_spills(w);
 }

@@ -287,6 +287,20 @@ void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
 
 /* ---- running ---- */
 
+/* Leads a jump to `b` from now on. */
+static void chain(const struct translator *t, const struct translated_exit *x,
+                  const struct block *b)
+{
+        const struct block *from = x->block;
+        if (from->temporaries == b->temporaries)
+                emit_patch(t->writable + x->patch,
+                           t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->spilled));
+        else if (from->temporaries == TRANSLATE_COMMON)
+                emit_patch(t->writable + x->patch, t->writable + b->common);
+        else
+                emit_patch(t->writable + x->patch_plain, t->writable + b->code);
+}
+
 /* The last exit led here: next time it shall need no dispatcher. */
 static void connect(struct cpu *cpu, const struct translated_exit *x, const struct block *b)
 {
@@ -297,8 +311,7 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
         if (same_page) {
                 if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
                     from->generation == b->generation && !b->page2)
-                        emit_patch(t->writable + x->patch,
-                                   t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->code));
+                        chain(t, x, b);
                 return;
         }
         unsigned context = b->key & 3;
@@ -318,6 +331,7 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
         unsigned place = rip >> 2 & (JUMP_PLACES - 1);
         table->negated[place] = -rip;
         table->code[place] = t->executable + b->code;
+        table->common[place] = t->executable + b->common;
         table->page[place] = rip & ~PAGE_MASK;
 }
 

@@ -43,11 +43,11 @@ struct stub {
         uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
         uint32_t exit;      /* index of the record */
         bool helper;        /* to the helper trampoline; else leave */
-        bool rcx_spilled;   /* rcx waits in spilled_rcx */
+        bool rcx_moved;     /* rcx waits in t[2] */
         bool restores;      /* temporaries are still to be put back */
+        bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
         bool has_target;    /* t[0] is an indirect jump's target */
-        uint16_t spilled;   /* what `restores` is about: later code may spill more */
 };
 
 struct work {
@@ -58,15 +58,15 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[2];                   /* temporaries */
-        uint16_t spilled;               /* registers whose guest value is in struct cpu */
-        bool rcx_free;                  /* rcx is one of them */
+        uint8_t t[3];                   /* temporaries */
+        uint16_t spilled;               /* they as a set: guest values are in struct cpu */
         bool vectors, x87;              /* the block works on these registers of the host's */
         bool loops;                     /* the last branch goes to the start */
 
         /* emitted */
         struct emitter e;
-        uint8_t *body;               /* behind the prologue */
+        uint8_t *body;               /* behind the entries */
+        uint32_t after_checks;       /* the same as an offset */
         bool uppers_noted;           /* that upper halves are in use */
         const struct step *x87_last; /* that moved FIP, of the native ones so far */
         struct stub stubs[STUBS];
