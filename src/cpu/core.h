@@ -165,7 +165,7 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define CPU_CPUID_LEAVES 14
+#define CPU_CPUID_LEAVES 15
 
 struct step;
 typedef void step_fn(struct cpu *cpu, const struct step *step);
