@@ -238,6 +238,7 @@ struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
         uint64_t page[JUMP_PLACES];
+        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
 };
 
 struct translated_exit;

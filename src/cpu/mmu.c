@@ -588,9 +588,23 @@ void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigne
         store_as(cpu, linear, bytes, size, cpu->context);
 }
 
+/* What the supervisor's table knows of these bytes. */
+static uint8_t *system_host(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+        const struct tlb *t = &cpu->tlbs[CTX_KERNEL];
+        unsigned i = tlb_index(linear);
+        uint64_t offset = linear + (write ? t->write[i] : t->read[i]);
+        return offset <= PAGE_SIZE_BYTES - size ? t->host[i] + offset : NULL;
+}
+
 void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
+        const uint8_t *host = system_host(cpu, linear, size, false);
+        if (likely(host)) {
+                memcpy(bytes, host, size);
+                return;
+        }
         if (cpu->long_mode && !canonical(linear))
                 cpu_gp(cpu);
         load_as(cpu, linear, bytes, size, CTX_KERNEL);
@@ -599,6 +613,11 @@ void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned siz
 void cpu_store_system(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
+        uint8_t *host = system_host(cpu, linear, size, true);
+        if (likely(host)) {
+                memcpy(host, bytes, size);
+                return;
+        }
         if (cpu->long_mode && !canonical(linear))
                 cpu_gp(cpu);
         store_as(cpu, linear, bytes, size, CTX_KERNEL);

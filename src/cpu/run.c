@@ -608,6 +608,13 @@ static bool has_code(struct cpu *cpu, struct block *b)
         return cpu_translate_block(cpu, b);
 }
 
+/* Whether the shadow of STI or MOV SS keeps something waiting. With nothing to wait it has
+ * no effect: what comes later finds at least one instruction done. */
+static bool holds_back(const struct cpu *cpu, uint32_t pending)
+{
+        return pending || cpu->s.nmi_pending;
+}
+
 static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
 {
         bool translate = deadline == UINT64_MAX && cpu->translator.on &&
@@ -628,12 +635,13 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || cpu->s.interrupt_shadow)) {
+                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)))) {
                         cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
+                cpu->s.interrupt_shadow = false;
                 struct block *b = block_find(cpu);
                 if (translate && has_code(cpu, b)) {
                         cpu_translated_run(cpu, b);

@@ -68,6 +68,16 @@ static void emit_epilogue(struct emitter *e)
                "\x5d\x5b\xc3");                   /* pop rbp rbx; ret */
 }
 
+/* Whether the dispatcher has something to see to before the next instruction. */
+static bool dispatcher_wanted(struct cpu *cpu)
+{
+        uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
+        if (pending && (pending != PEND_IRQ || cpu->s.rflags & FLAG_IF))
+                return true;
+        return cpu->code_changed || cpu->slow || cpu->s.activity != CPU_RUNNING ||
+               cpu->s.nmi_pending;
+}
+
 /* Performs a helper step. The code address to go on at, or NULL to leave. */
 static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
 {
@@ -83,9 +93,15 @@ static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
         cpu->s.rip = next;
         step->run(cpu, step);
         cpu->step = NULL;
-        bool on = x->resume && cpu->s.rip == next && !cpu->code_changed && !cpu->slow &&
-                  cpu->translate_key == x->block->key && !cpu->s.interrupt_shadow;
-        return on ? cpu->translator.executable + x->resume : NULL;
+        if (unlikely(dispatcher_wanted(cpu)))
+                return NULL;
+        if (x->resume && cpu->s.rip == next && cpu->translate_key == x->block->key &&
+            !cpu->s.interrupt_shadow)
+                return cpu->translator.executable + x->resume;
+        const uint8_t *code = cpu_jump_find(cpu);
+        if (!code)
+                cpu->came_from = x; /* for the next time */
+        return code;
 }
 
 static void emit_trampolines(struct translator *t)
@@ -135,6 +151,7 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
         cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << 2;
+        cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;
         auto_fd fd = memfd_create("isle-translations", MFD_CLOEXEC);
@@ -181,22 +198,6 @@ void cpu_translator_flush(struct cpu *cpu)
         cpu->counters.code_flushes++;
 }
 
-static void jump_table_flush(struct jump_table *t)
-{
-        /* An address that belongs to another place: never found. */
-        for (unsigned i = 0; i < JUMP_PLACES; i++)
-                t->negated[i] = -((i + 1ull) % JUMP_PLACES << 2);
-}
-
-void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
-{
-        jump_table_flush(&cpu->jump_tables[CTX_USER]);
-        if (!kernel_too)
-                return;
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL]);
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL_AC]);
-}
-
 /* ---- running ---- */
 
 /* The last exit led here: next time it shall need no dispatcher. */
@@ -204,7 +205,6 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
 {
         const struct translator *t = &cpu->translator;
         const struct block *from = x->block;
-        uint64_t rip = cpu->s.rip;
         bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
         if (same_page) {
                 if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
@@ -212,20 +212,7 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
                         emit_patch(t->writable + x->patch, t->writable + b->code);
                 return;
         }
-        unsigned context = b->key & 3;
-        const struct tlb *tlb = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        unsigned i = tlb_index(rip);
-        if (tlb->fetch[i] != tlb_tag(rip))
-                return;
-        /* Kernel entries outlive switches of address spaces and flushes of single
-         * pages of the lower half: only global pages of the upper one. */
-        if (context != CTX_USER && !(tlb->gpa[i] & 1 && rip >> 63))
-                return;
-        struct jump_table *table = &cpu->jump_tables[context];
-        unsigned place = rip >> 2 & (JUMP_PLACES - 1);
-        table->negated[place] = -rip;
-        table->code[place] = t->executable + b->code;
-        table->page[place] = rip & ~PAGE_MASK;
+        cpu_jump_remember(cpu, b);
 }
 
 /* A jump to an address that is none faults at the jump, as if it had not begun. */
