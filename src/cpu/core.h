@@ -386,6 +386,18 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
 /* Linear to guest physical; raises #PF. */
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
                        enum mem_context context);
+/* Linear memory that is contiguous in ours. */
+struct span {
+        uint8_t *at;         /* NULL: not plain memory */
+        unsigned size_bytes; /* at least one, at most what was asked for */
+        uint64_t gpa;        /* only where `code` */
+        bool code;           /* writes within its page are told of by cpu_code_written() */
+};
+/* From `linear` on, filling the TLB on the way; raises what an access to the first byte
+ * raises. Not with CTX_CHECKED. */
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write);
+/* This vCPU wrote to the page by other ways than the slow ones below. */
+void cpu_code_written(struct cpu *cpu, uint64_t gpa);
 void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
 /* As supervisor whatever the CPL: descriptor tables, TSS. */

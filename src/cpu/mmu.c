@@ -126,6 +126,16 @@ static unsigned bus_piece(uint64_t gpa, unsigned size)
         return piece;
 }
 
+void cpu_code_written(struct cpu *cpu, uint64_t gpa)
+{
+        if (page_written(cpu->memory, gpa >> 12)) {
+                cpu_jumps_flush(cpu, true);
+                tell_others(cpu->memory, cpu);
+        }
+        if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
+                cpu_stop_block(cpu); /* the code being executed changed */
+}
+
 /* Within one page. */
 static void physical_read(struct cpu *cpu, uint64_t gpa, uint8_t *bytes, unsigned size)
 {
@@ -149,12 +159,7 @@ static void physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, 
         uint8_t *host = cpu_ram(cpu, gpa, true);
         if (host) {
                 memcpy(host, bytes, size);
-                if (page_written(cpu->memory, gpa >> 12)) {
-                        cpu_jumps_flush(cpu, true);
-                        tell_others(cpu->memory, cpu);
-                }
-                if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
-                        cpu_stop_block(cpu); /* the code being executed changed */
+                cpu_code_written(cpu, gpa);
                 return;
         }
         while (size) {
@@ -586,6 +591,24 @@ void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigne
 {
         check_access(cpu, linear, size, true);
         store_as(cpu, linear, bytes, size, cpu->context);
+}
+
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write)
+{
+        uint8_t *at = mem_host(cpu, linear, 1, write);
+        unsigned size = in_page(linear, size_bytes);
+        if (!at) {
+                check_access(cpu, linear, 1, write);
+                enum mem_access access = write ? ACCESS_WRITE : ACCESS_READ;
+                uint64_t gpa = cpu_translate(cpu, linear, access, cpu->context);
+                at = mem_host(cpu, linear, 1, write);
+                if (!at)
+                        return (struct span){ cpu_ram(cpu, gpa, write), size, gpa, write };
+        }
+        while (size < size_bytes && !cpu->legacy &&
+               mem_host(cpu, linear + size, 1, write) == at + size)
+                size += in_page(linear + size, size_bytes - size);
+        return (struct span){ .at = at, .size_bytes = size };
 }
 
 /* What the supervisor's table knows of these bytes. */
