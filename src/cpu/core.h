@@ -135,7 +135,7 @@ enum mem_context {
 
 enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u /* 16 MiB: two streams of half that share no place */
 
 /* One table of the software TLB, direct-mapped by linear page. A tag is the page
  * negated, so that linear + tag is the offset in the page on a hit and out of
@@ -164,6 +164,29 @@ static inline uint64_t tlb_nothing(unsigned index)
 {
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
+
+#define WRITER_SETS 1024u
+#define WRITER_WAYS 4u
+
+/* Which places of the TLBs let guest memory be written, by guest physical page: who
+ * decodes a page need not look through all of them. 1 + context * TLB_ENTRIES + place;
+ * 0 is free, and so is one whose place has another page meanwhile. */
+struct writers {
+        uint16_t places[WRITER_SETS][WRITER_WAYS];
+        bool more[WRITER_SETS]; /* than fit */
+};
+
+#define PATH_ENTRIES 64u
+
+/* Where the page table of 2 MiB of linear addresses is, and what the entries above it
+ * allow: what processors call a paging-structure cache. All of them had been accessed. */
+struct path {
+        uint64_t key; /* linear >> 21 */
+        uint64_t epoch;
+        uint64_t table; /* guest physical */
+        const uint8_t *host;
+        bool writable, user, nx;
+};
 
 #define CPU_CPUID_LEAVES 15
 
@@ -231,6 +254,7 @@ struct thunk_pool {
 };
 
 #define JUMP_PLACES 2048u
+#define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
@@ -238,6 +262,7 @@ struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
         uint64_t page[JUMP_PLACES];
+        uint64_t gpa[JUMP_PLACES];       /* of the code */
         uint64_t used[JUMP_PLACES / 64]; /* places to flush */
 };
 
@@ -318,7 +343,7 @@ struct cpu {
         unsigned index;
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries */
+        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
         uint64_t breakpoints[16];
         unsigned breakpoints_length;
         uint64_t breakpoint_passed; /* linear address resumed from */
@@ -328,6 +353,8 @@ struct cpu {
         uint8_t bounce[576] __attribute__((aligned(64)));
         uint8_t fx[512] __attribute__((aligned(64)));
         struct tlb tlbs[CTX_COUNT];
+        struct path paths[PATH_ENTRIES];
+        struct writers writers;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block *block_hash[BLOCK_HASH];
         struct block *blocks;
@@ -340,7 +367,8 @@ struct cpu {
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        char signal_stack[65536]; /* frames hold all of the host's registers */
+        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
+        char signal_stack[65536];             /* frames hold all of the host's registers */
 };
 
 /* ---- run.c ---- */

@@ -1,6 +1,8 @@
 /* Where indirect jumps of translated code go: a table per context. See translate.h. */
 #include "cpu/translate.h"
 
+#include <string.h>
+
 static unsigned place_of(uint64_t linear)
 {
         return linear >> 2 & (JUMP_PLACES - 1);
@@ -35,6 +37,42 @@ void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
                 return;
         flush(&cpu->jump_tables[CTX_KERNEL]);
         flush(&cpu->jump_tables[CTX_KERNEL_AC]);
+        memset(cpu->jump_pages, 0, sizeof(cpu->jump_pages));
+}
+
+static unsigned page_set(uint64_t gpa)
+{
+        return (gpa >> 12 ^ gpa >> 22) & (JUMP_PAGES - 1);
+}
+
+/* Forgets entries of the page. True: others of its set are left. */
+static bool forget_page(struct jump_table *t, uint64_t gpa)
+{
+        bool others = false;
+        for (unsigned word = 0; word < JUMP_PLACES / 64; word++) {
+                for (uint64_t bits = t->used[word]; bits; bits &= bits - 1) {
+                        unsigned place = word * 64 + (unsigned)__builtin_ctzll(bits);
+                        if (t->gpa[place] >> 12 == gpa >> 12) {
+                                forget(t, place);
+                                t->used[word] &= ~(bits & -bits);
+                        } else {
+                                others |= page_set(t->gpa[place]) == page_set(gpa);
+                        }
+                }
+        }
+        return others;
+}
+
+void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa)
+{
+        unsigned set = page_set(gpa);
+        if (!(cpu->jump_pages[set / 64] >> set % 64 & 1))
+                return;
+        bool others = false;
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                others |= forget_page(&cpu->jump_tables[c], gpa);
+        if (!others)
+                cpu->jump_pages[set / 64] &= ~(1ull << set % 64);
 }
 
 void cpu_jump_remember(struct cpu *cpu, const struct block *b)
@@ -55,6 +93,9 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
         table->negated[place] = -rip;
         table->code[place] = cpu->translator.executable + b->code;
         table->page[place] = rip & ~PAGE_MASK;
+        table->gpa[place] = b->gpa;
+        unsigned set = page_set(b->gpa);
+        cpu->jump_pages[set / 64] |= 1ull << set % 64;
 }
 
 const uint8_t *cpu_jump_find(struct cpu *cpu)
