@@ -371,6 +371,13 @@ struct cpu {
         char signal_stack[65536];             /* frames hold all of the host's registers */
 };
 
+/* Privileged instructions after which the next is fetched and done as without them. */
+static inline bool cpu_stays(unsigned op)
+{
+        return op == OP_CLI || op == OP_STI || op == OP_SWAPGS || op == OP_RDMSR ||
+               op == OP_MOV_FROM_CR || op == OP_MOV_FROM_DR;
+}
+
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
 void cpu_mode_changed(struct cpu *cpu);

@@ -367,8 +367,8 @@ static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struc
 static bool ends_block(const struct step *step)
 {
         const struct insn *i = &step->i;
-        return i->class == CLASS_CONTROL || i->class == CLASS_PRIVILEGED || i->op == OP_POP_SEG ||
-               i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
+        return i->class == CLASS_CONTROL || (i->class == CLASS_PRIVILEGED && !cpu_stays(i->op)) ||
+               i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
 }
 
 static uint64_t code_linear(struct cpu *cpu)

@@ -95,9 +95,13 @@ static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
         cpu->step = NULL;
         if (unlikely(dispatcher_wanted(cpu)))
                 return NULL;
-        if (x->resume && cpu->s.rip == next && cpu->translate_key == x->block->key &&
-            !cpu->s.interrupt_shadow)
+        /* In the shadow of STI an instruction must follow: no way out of the page, which looks
+         * at interrupts first. */
+        bool follows = !cpu->s.interrupt_shadow || next & PAGE_MASK;
+        if (x->resume && cpu->s.rip == next && cpu->translate_key == x->block->key && follows) {
+                cpu->s.interrupt_shadow = false;
                 return cpu->translator.executable + x->resume;
+        }
         const uint8_t *code = cpu_jump_find(cpu);
         if (!code)
                 cpu->came_from = x; /* for the next time */
