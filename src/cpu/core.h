@@ -135,7 +135,7 @@ enum mem_context {
 
 enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u /* 16 MiB: two streams of half that share no place */
 
 /* One table of the software TLB, direct-mapped by linear page. A tag is the page
  * negated, so that linear + tag is the offset in the page on a hit and out of
@@ -165,7 +165,30 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define CPU_CPUID_LEAVES 14
+#define WRITER_SETS 1024u
+#define WRITER_WAYS 4u
+
+/* Which places of the TLBs let guest memory be written, by guest physical page: who
+ * decodes a page need not look through all of them. 1 + context * TLB_ENTRIES + place;
+ * 0 is free, and so is one whose place has another page meanwhile. */
+struct writers {
+        uint16_t places[WRITER_SETS][WRITER_WAYS];
+        bool more[WRITER_SETS]; /* than fit */
+};
+
+#define PATH_ENTRIES 64u
+
+/* Where the page table of 2 MiB of linear addresses is, and what the entries above it
+ * allow: what processors call a paging-structure cache. All of them had been accessed. */
+struct path {
+        uint64_t key; /* linear >> 21 */
+        uint64_t epoch;
+        uint64_t table; /* guest physical */
+        const uint8_t *host;
+        bool writable, user, nx;
+};
+
+#define CPU_CPUID_LEAVES 15
 
 struct step;
 typedef void step_fn(struct cpu *cpu, const struct step *step);
@@ -242,6 +265,7 @@ struct thunk_pool {
 };
 
 #define JUMP_PLACES 2048u
+#define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
@@ -250,6 +274,9 @@ struct jump_table {
         const uint8_t *code[JUMP_PLACES];
         const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
         uint64_t page[JUMP_PLACES];
+        uint64_t gpa[JUMP_PLACES];       /* of the code */
+        uint64_t page2[JUMP_PLACES];     /* of the block */
+        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
 };
 
 #define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
@@ -343,7 +370,7 @@ struct cpu {
         unsigned index;
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries */
+        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
         uint64_t breakpoints[16];
         unsigned breakpoints_length;
         uint64_t breakpoint_passed; /* linear address resumed from */
@@ -353,6 +380,8 @@ struct cpu {
         uint8_t bounce[576] __attribute__((aligned(64)));
         uint8_t fx[512] __attribute__((aligned(64)));
         struct tlb tlbs[CTX_COUNT];
+        struct path paths[PATH_ENTRIES];
+        struct writers writers;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block *block_hash[BLOCK_HASH];
         struct block *blocks;
@@ -363,8 +392,16 @@ struct cpu {
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        char signal_stack[65536]; /* frames hold all of the host's registers */
+        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
+        char signal_stack[65536];             /* frames hold all of the host's registers */
 };
+
+/* Privileged instructions after which the next is fetched and done as without them. */
+static inline bool cpu_stays(unsigned op)
+{
+        return op == OP_CLI || op == OP_STI || op == OP_SWAPGS || op == OP_RDMSR ||
+               op == OP_MOV_FROM_CR || op == OP_MOV_FROM_DR;
+}
 
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
@@ -409,6 +446,18 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
 /* Linear to guest physical; raises #PF. */
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
                        enum mem_context context);
+/* Linear memory that is contiguous in ours. */
+struct span {
+        uint8_t *at;         /* NULL: not plain memory */
+        unsigned size_bytes; /* at least one, at most what was asked for */
+        uint64_t gpa;        /* only where `code` */
+        bool code;           /* writes within its page are told of by cpu_code_written() */
+};
+/* From `linear` on, filling the TLB on the way; raises what an access to the first byte
+ * raises. Not with CTX_CHECKED. */
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write);
+/* This vCPU wrote to the page by other ways than the slow ones below. */
+void cpu_code_written(struct cpu *cpu, uint64_t gpa);
 void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
 /* As supervisor whatever the CPL: descriptor tables, TSS. */

@@ -372,8 +372,8 @@ static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struc
 static bool ends_block(const struct step *step)
 {
         const struct insn *i = &step->i;
-        return i->class == CLASS_CONTROL || i->class == CLASS_PRIVILEGED || i->op == OP_POP_SEG ||
-               i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
+        return i->class == CLASS_CONTROL || (i->class == CLASS_PRIVILEGED && !cpu_stays(i->op)) ||
+               i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
 }
 
 static uint64_t code_linear(struct cpu *cpu)
@@ -649,6 +649,13 @@ static bool has_code(struct cpu *cpu, struct block *b)
         return cpu_translate_block(cpu, b);
 }
 
+/* Whether the shadow of STI or MOV SS keeps something waiting. With nothing to wait it has
+ * no effect: what comes later finds at least one instruction done. */
+static bool holds_back(const struct cpu *cpu, uint32_t pending)
+{
+        return pending || cpu->s.nmi_pending;
+}
+
 static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
 {
         bool translate = deadline == UINT64_MAX && cpu->translator.on &&
@@ -669,12 +676,13 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || cpu->s.interrupt_shadow)) {
+                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)))) {
                         cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
+                cpu->s.interrupt_shadow = false;
                 struct block *b = block_find(cpu);
                 if (translate && has_code(cpu, b)) {
                         cpu_translated_run(cpu, b);

@@ -295,6 +295,24 @@ static void emit_push(struct work *w, unsigned n)
         resume_here(w, s);
 }
 
+/* The value waits in `target`. */
+static void emit_push_memory(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        emit_address(w, n);
+        const struct stub *from = emit_check(w, n, 8, false);
+        emit_mov(e, EMIT_LOAD, a, b, a);
+        emit_gs(e, EMIT_STORE, a, FIELD(target));
+        const struct stub *to = emit_push_check(w, n);
+        emit_lea(e, a, a, b, 0, 0);
+        emit_gs(e, EMIT_LOAD, b, FIELD(target));
+        emit_mov(e, EMIT_STORE, b, a, EMIT_NO_REG);
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        resume_here(w, from);
+        resume_here(w, to);
+}
+
 static const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from)
 {
         emit_lea(&w->e, w->t[0], from, EMIT_NO_REG, 0, 0);
@@ -304,8 +322,10 @@ static const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned fr
 static void emit_pop(struct work *w, unsigned n)
 {
         const struct stub *s = emit_pop_check(w, n, CPU_RSP);
-        emit_mov(&w->e, EMIT_LOAD, w->block->steps[n].i.rm, w->t[1], w->t[0]);
-        emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, 8);
+        unsigned to = w->block->steps[n].i.rm;
+        emit_mov(&w->e, EMIT_LOAD, to, w->t[1], w->t[0]);
+        if (to != CPU_RSP)
+                emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, 8);
         resume_here(w, s);
 }
 
@@ -483,14 +503,23 @@ static void emit_jmp(struct work *w, unsigned n)
 }
 
 static void (*const emitters[])(struct work *w, unsigned n) = {
-        [FORM_COPY] = emit_copy,       [FORM_MEMORY] = emit_memory_step,
-        [FORM_LEA_RIP] = emit_lea_rip, [FORM_NOTHING] = emit_nothing,
-        [FORM_PUSH] = emit_push,       [FORM_PUSH_IMM] = emit_push,
-        [FORM_POP] = emit_pop,         [FORM_LEAVE] = emit_leave,
-        [FORM_HELPER] = emit_helper,   [FORM_JMP] = emit_jmp,
-        [FORM_JCC] = emit_jcc,         [FORM_CALL] = emit_call,
-        [FORM_RET] = emit_ret,         [FORM_JMP_IND] = emit_jmp_ind,
-        [FORM_CALL_IND] = emit_call,   [FORM_END] = emit_helper,
+        [FORM_COPY] = emit_copy,
+        [FORM_MEMORY] = emit_memory_step,
+        [FORM_LEA_RIP] = emit_lea_rip,
+        [FORM_NOTHING] = emit_nothing,
+        [FORM_PUSH] = emit_push,
+        [FORM_PUSH_IMM] = emit_push,
+        [FORM_PUSH_MEM] = emit_push_memory,
+        [FORM_POP] = emit_pop,
+        [FORM_LEAVE] = emit_leave,
+        [FORM_HELPER] = emit_helper,
+        [FORM_JMP] = emit_jmp,
+        [FORM_JCC] = emit_jcc,
+        [FORM_CALL] = emit_call,
+        [FORM_RET] = emit_ret,
+        [FORM_JMP_IND] = emit_jmp_ind,
+        [FORM_CALL_IND] = emit_call,
+        [FORM_END] = emit_helper,
         [FORM_VZERO] = emit_vzero,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");

@@ -97,6 +97,14 @@ void cpu_translator_destroy(struct cpu *cpu);
 void cpu_translator_flush(struct cpu *cpu);
 /* Indirect jumps look up again; `kernel_too` false keeps global pages' entries. */
 void cpu_jumps_flush(struct cpu *cpu, bool kernel_too);
+/* The same for code of one guest physical page, which changed. */
+void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa);
+void cpu_jumps_init(struct cpu *cpu);
+/* Jumps to rip find this translated block. */
+void cpu_jump_remember(struct cpu *cpu, const struct block *block);
+/* Code for rip in the current context, or NULL. With code the shadow of STI or MOV SS
+ * is over, since at least one instruction is done before the next look at interrupts. */
+const uint8_t *cpu_jump_find(struct cpu *cpu);
 /* Makes code for a decoded block. False: not now (the cache was flushed, and with
  * it the block). */
 bool cpu_translate_block(struct cpu *cpu, struct block *block);

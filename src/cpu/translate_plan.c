@@ -7,7 +7,8 @@
 /* Distances that stay within 32 bits when counted from the page's start. */
 static bool near(int64_t distance)
 {
-        return distance > INT32_MIN / 2 && distance < INT32_MAX / 2;
+        const int64_t room = 2 * (int64_t)PAGE_SIZE_BYTES;
+        return distance > INT32_MIN + room && distance < INT32_MAX - room;
 }
 
 /* Whether emit_address() can form the memory operand's address. */
@@ -51,7 +52,9 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_PUSH;
         if (i->op == OP_PUSH && plain && (i->code == 0x68 || i->code == 0x6a))
                 return FORM_PUSH_IMM;
-        if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f && i->rm != CPU_RSP)
+        if (i->op == OP_PUSH && plain && i->is_mem && addressable(i))
+                return FORM_PUSH_MEM;
+        if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f)
                 return FORM_POP;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
@@ -95,7 +98,7 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
         case CLASS_CONTROL:
                 return form_of_control(i);
         case CLASS_PRIVILEGED:
-                return FORM_END;
+                return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
         case CLASS_HELPER:
                 return form_of_helper(cpu, i);
         default:

@@ -25,6 +25,7 @@ enum form {
         FORM_VZERO,
         FORM_PUSH,
         FORM_PUSH_IMM,
+        FORM_PUSH_MEM,
         FORM_POP,
         FORM_LEAVE,
         FORM_HELPER, /* by the interpreter, then on */
