@@ -33,6 +33,7 @@ static uint32_t new_exit(struct work *w, enum exit_kind kind, unsigned step, int
                                                     .step = &w->block->steps[step],
                                                     .offset = offset,
                                                     .kind = (uint8_t)kind,
+                                                    .last = step + 1 == w->length,
                                                     .x87 = w->x87_last };
         return index;
 }

@@ -79,6 +79,7 @@ struct translated_exit {
         uint16_t pop_bytes;     /* what an indirect exit already took off the stack */
         uint8_t kind;           /* enum exit_kind */
         bool pushed;            /* a call already pushed its return address */
+        bool last;              /* of its block */
         const struct step *x87; /* last of the block before that moved FIP; NULL: none */
 };
 

@@ -198,10 +198,63 @@ static void find_live_flags(struct work *w)
         }
 }
 
+#define AROUND 16u /* blocks that are asked */
+
+/* Registers that the known blocks use to which this one may lead within its page. */
+static uint16_t used_around(const struct work *w)
+{
+        const struct block *seen[AROUND] = { w->block };
+        unsigned length = 1;
+        uint16_t used = 0;
+        for (unsigned k = 0; k < length; k++) {
+                const struct block *b = seen[k];
+                int32_t at = (int32_t)(b->gpa & PAGE_MASK);
+                for (unsigned n = 0; n < b->length; n++) {
+                        const struct insn *i = &b->steps[n].i;
+                        bool helped = i->class == CLASS_HELPER || i->class == CLASS_PRIVILEGED;
+                        used |= helped ? 0 : i->gpr_read | i->gpr_written;
+                        at += i->length;
+                }
+                const struct insn *last = &b->steps[b->length - 1].i;
+                bool jumps = last->op == OP_JMP || last->op == OP_JCC;
+                const struct block *to[2] = { last->op == OP_JCC || last->class != CLASS_CONTROL
+                                                      ? neighbour(w, at)
+                                                      : NULL,
+                                              jumps && near((int64_t)last->imm)
+                                                      ? neighbour(w, at + (int32_t)last->imm)
+                                                      : NULL };
+                for (unsigned t = 0; t < 2; t++) {
+                        unsigned known = 0;
+                        while (known < length && seen[known] != to[t])
+                                known++;
+                        if (to[t] && known == length && length < AROUND)
+                                seen[length++] = to[t];
+                }
+        }
+        return used;
+}
+
+/* Three that the block does not use, if possible such that its neighbours do not either
+ * and so can have the same. */
+static void choose_temporaries(struct work *w, uint16_t used)
+{
+        static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
+        uint16_t around = used_around(w);
+        unsigned found = 0;
+        for (unsigned k = 0; found < 3; k++) {
+                unsigned r = order[k % sizeof(order)];
+                bool second = k >= sizeof(order);
+                if (used >> r & 1 || (!second && around >> r & 1))
+                        continue;
+                used |= (uint16_t)(1u << r);
+                w->t[found++] = (uint8_t)r;
+                w->spilled |= (uint16_t)(1u << r);
+        }
+}
+
 /* Chooses forms and length, finds registers for temporaries. */
 static void plan_steps(struct work *w)
 {
-        static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
         const struct block *b = w->block;
         uint16_t used = 1u << CPU_RSP | 1u << CPU_RCX; /* rcx is for JRCXZ */
         int32_t at = (int32_t)(b->gpa & PAGE_MASK);
@@ -222,13 +275,7 @@ static void plan_steps(struct work *w)
                         w->x87 |= i->op == OP_X87;
                 }
         }
-        unsigned found = 0;
-        for (unsigned k = 0; found < 3; k++) {
-                if (used >> order[k] & 1)
-                        continue;
-                w->t[found++] = order[k];
-                w->spilled |= (uint16_t)(1u << order[k]);
-        }
+        choose_temporaries(w, used);
         enum form last = w->forms[w->length - 1];
         w->loops = (last == FORM_JMP || last == FORM_JCC) && translate_target(w) == w->at[0];
 }
