@@ -253,7 +253,7 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 2048u
+#define JUMP_PLACES 8192u
 #define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
