@@ -232,7 +232,13 @@ struct block {
 struct jump_entry {
         uint64_t linear, key;
         struct block *block;
+        bool global; /* its page */
 };
+
+static inline unsigned jump_index(uint64_t linear)
+{
+        return (linear ^ linear >> 12) & (JUMP_ENTRIES - 1);
+}
 
 #define THUNK_HASH       16384u
 #define THUNK_POOL_BYTES (1u << 20)
@@ -254,6 +260,7 @@ struct thunk_pool {
 };
 
 #define JUMP_PLACES 8192u
+#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
 #define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
