@@ -243,7 +243,13 @@ struct block {
 struct jump_entry {
         uint64_t linear, key;
         struct block *block;
+        bool global; /* its page */
 };
+
+static inline unsigned jump_index(uint64_t linear)
+{
+        return (linear ^ linear >> 12) & (JUMP_ENTRIES - 1);
+}
 
 #define THUNK_HASH       16384u
 #define THUNK_POOL_BYTES (1u << 20)
@@ -264,7 +270,8 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 2048u
+#define JUMP_PLACES 8192u
+#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
 #define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address

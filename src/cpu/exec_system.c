@@ -499,8 +499,7 @@ void exec_sti(struct cpu *cpu, const struct step *st)
         if (!(cpu->s.rflags & FLAG_IF))
                 cpu->s.interrupt_shadow = true;
         cpu->s.rflags |= FLAG_IF;
-        if (atomic_load_explicit(&cpu->pending, memory_order_relaxed))
-                cpu_stop_block(cpu); /* to be taken after the next instruction */
+        cpu->end = cpu->step + 1; /* the run loop cares for the shadow */
 }
 
 void exec_ac(struct cpu *cpu, const struct step *st)

@@ -5,13 +5,13 @@
 
 static unsigned place_of(uint64_t linear)
 {
-        return linear >> 2 & (JUMP_PLACES - 1);
+        return linear >> JUMP_SHIFT & (JUMP_PLACES - 1);
 }
 
 /* An address that belongs to another place: never found. */
 static void forget(struct jump_table *t, unsigned place)
 {
-        t->negated[place] = -((place + 1ull) % JUMP_PLACES << 2);
+        t->negated[place] = -((place + 1ull) % JUMP_PLACES << JUMP_SHIFT);
 }
 
 void cpu_jumps_init(struct cpu *cpu)
@@ -88,17 +88,13 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
 {
         unsigned context = b->key & 3;
         uint64_t rip = cpu->s.rip;
-        const struct tlb *tlb = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        unsigned i = tlb_index(rip);
-        if (tlb->fetch[i] != tlb_tag(rip))
-                return;
-        unsigned second = tlb_index(rip + PAGE_SIZE_BYTES);
-        if (b->page2 && tlb->fetch[second] != tlb_tag(rip + PAGE_SIZE_BYTES))
+        /* The dispatcher found the block here, so it knows the page. */
+        const struct jump_entry *j = &cpu->jumps[jump_index(rip)];
+        if (j->linear != rip || j->key != cpu->jump_key || j->block != b)
                 return;
         /* Kernel entries outlive switches of address spaces and flushes of single
          * pages of the lower half: only global pages of the upper one. */
-        bool global = tlb->gpa[i] & 1 && (!b->page2 || tlb->gpa[second] & 1);
-        if (context != CTX_USER && !(global && rip >> 63))
+        if (context != CTX_USER && !(j->global && rip >> 63))
                 return;
         struct jump_table *table = &cpu->jump_tables[context];
         unsigned place = place_of(rip);

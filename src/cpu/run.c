@@ -530,14 +530,23 @@ const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
         return b;
 }
 
+/* Whether the page that was just fetched from is global. */
+static bool fetched_global(const struct cpu *cpu, uint64_t linear)
+{
+        const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+}
+
 static inline struct block *block_find(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
-        struct jump_entry *j = &cpu->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
+        struct jump_entry *j = &cpu->jumps[jump_index(linear)];
         if (likely(j->linear == linear && j->key == cpu->jump_key && block_current(j->block)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        *j = (struct jump_entry){ linear, cpu->jump_key, b };
+        bool global = fetched_global(cpu, linear) &&
+                      (!b->page2 || fetched_global(cpu, linear + PAGE_SIZE_BYTES));
+        *j = (struct jump_entry){ linear, cpu->jump_key, b, global };
         return b;
 }
 

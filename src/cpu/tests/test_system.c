@@ -488,6 +488,7 @@ static void halt_wakes_on_interrupt_and_nmi_uses_its_stack(void **state)
         (void)state;
         struct guest g;
         struct cpu_state *s = setup_code(&g, false, halt_code, halt_code_end);
+        s->rflags = 2; /* STI casts a shadow, on HLT only */
         g.ram[GUEST_IDT + 2 * 16 + 4] = 1; /* NMI on IST 1 */
         uint64_t ist = 0x2c000;
         memcpy(g.ram + GUEST_TSS + 36, &ist, 8);
