@@ -284,4 +284,5 @@ void translate_plan(struct work *w)
 {
         plan_steps(w);
         find_live_flags(w);
+        translate_merge(w);
 }
