@@ -355,8 +355,9 @@ static struct stub *emit_poll(struct work *w, uint32_t exit, bool flags)
         return s;
 }
 
-/* Jumps to wherever the linear address in t[0] is translated. */
-static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+/* Jumps to wherever the linear address in t[0] is translated. A way that only leads forward
+ * need not look whether the dispatcher is wanted: no loop is made of such ways alone. */
+static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, bool polls)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1], c = w->t[2];
@@ -372,10 +373,12 @@ static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool p
         w->cpu->translator.exits[index].pushed = pushed;
         struct stub *miss = new_stub(w, emit_jump(e), index);
         miss->has_target = miss->rcx_moved = true;
-        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
-        emit_jrcxz(e, 5);
-        struct stub *polled = new_stub(w, emit_jump(e), index);
-        polled->has_target = polled->rcx_moved = true;
+        if (polls) {
+                emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+                emit_jrcxz(e, 5);
+                struct stub *polled = new_stub(w, emit_jump(e), index);
+                polled->has_target = polled->rcx_moved = true;
+        }
         emit_mov_reg(e, CPU_RCX, c);
         emit_gs_index(e, EMIT_LOAD, c, b, table + (uint32_t)offsetof(struct jump_table, page));
         emit_gs(e, EMIT_STORE, c, FIELD(page_linear));
@@ -404,7 +407,7 @@ static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
         if (!translate_same_page(w, offset)) {
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
-                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
+                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL, offset <= w->at[n]);
                 return;
         }
         if (offset <= w->at[n]) /* backwards: look up now and then */
@@ -462,7 +465,7 @@ static void emit_call(struct work *w, unsigned n)
                 return;
         }
         emit_gs(e, EMIT_LOAD, a, FIELD(target));
-        emit_indirect(w, n, 0, true);
+        emit_indirect(w, n, 0, true, true);
 }
 
 static void emit_ret(struct work *w, unsigned n)
@@ -471,7 +474,7 @@ static void emit_ret(struct work *w, unsigned n)
         emit_pop_check(w, n, CPU_RSP);
         emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
-        emit_indirect(w, n, bytes, false);
+        emit_indirect(w, n, bytes, false, true);
 }
 
 static void emit_jmp_ind(struct work *w, unsigned n)
@@ -484,7 +487,7 @@ static void emit_jmp_ind(struct work *w, unsigned n)
         } else {
                 emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
         }
-        emit_indirect(w, n, 0, false);
+        emit_indirect(w, n, 0, false, true);
 }
 
 static void emit_nothing(struct work *w, unsigned n)
@@ -589,7 +592,7 @@ static void emit_merged_step(struct work *w, unsigned n)
                 return;
         case FORM_RET:
                 emit_merged_load(w, n, w->t[0], bytes);
-                emit_indirect(w, n, bytes, false);
+                emit_indirect(w, n, bytes, false, true);
                 return;
         default:
                 emitters[w->forms[n]](w, n);
