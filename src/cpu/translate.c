@@ -767,3 +767,24 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         cpu->counters.blocks_translated++;
         return true;
 }
+
+void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
+{
+        struct translator *t = &cpu->translator;
+        struct block *from = x->block;
+        if (!has_room(t))
+                return;
+        struct work w = { .cpu = cpu, .block = from, .spilled = from->temporaries };
+        unsigned found = 0;
+        for (unsigned r = 0; r < 16; r++)
+                if (w.spilled >> r & 1)
+                        w.t[found++] = (uint8_t)r;
+        t->used = (t->used + 15) & ~15u;
+        uint8_t *start = w.e.at = t->writable + t->used;
+        emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
+        emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
+        emit_indirect(&w, (unsigned)(x->step - from->steps), 0, false, true);
+        emit_stubs(&w);
+        t->used = offset_here(&w);
+        emit_patch(t->writable + x->patch, start);
+}
