@@ -213,7 +213,7 @@ enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
 
 struct block {
         uint64_t gpa;
-        const uint32_t *generation_at;
+        const uint32_t *generation_at; /* NULL: of a struct crossing */
         struct step *steps;
         struct block *next; /* same hash */
         uint32_t generation;
@@ -222,6 +222,17 @@ struct block {
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
         uint32_t code;   /* offset in the code cache, 0: not translated */
+};
+
+#define CROSSINGS 256u
+
+/* An instruction that begins in one page and ends in the next, as a block of its own. */
+struct crossing {
+        uint64_t gpa, gpa2; /* where it begins; its second page. gpa 0: none */
+        uint32_t generation, generation2;
+        uint8_t mode;
+        struct block block;
+        struct step step;
 };
 
 #define BLOCK_POOL   65536u
@@ -367,8 +378,7 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
-        struct block single; /* uncached: page-crossing or stepped instruction */
-        struct step single_step[1];
+        struct crossing crossings[CROSSINGS]; /* by gpa */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */

@@ -310,6 +310,8 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
+        for (unsigned i = 0; i < CROSSINGS; i++)
+                cpu->crossings[i].gpa = 0;
         cpu->blocks_used = cpu->steps_used = 0;
         cpu_translator_flush(cpu);
         cpu->epoch++;
@@ -381,32 +383,65 @@ static uint64_t code_linear(struct cpu *cpu)
         return (cpu->s.seg[CPU_CS].base + cpu->s.rip) & 0xffffffff;
 }
 
-/* An instruction that is not worth keeping: it crosses a page. */
-static struct block *single(struct cpu *cpu, uint64_t linear)
+static uint32_t code_generation(const struct cpu *cpu, uint64_t gpa)
+{
+        uint64_t page = gpa >> 12;
+        return page < cpu->memory->pages
+                       ? __atomic_load_n(&cpu->memory->code_generation[page], __ATOMIC_ACQUIRE)
+                       : 0;
+}
+
+static struct crossing *crossing_of(struct cpu *cpu, uint64_t gpa)
+{
+        return &cpu->crossings[(gpa >> 12 ^ gpa >> 20) & (CROSSINGS - 1)];
+}
+
+/* The second page of an instruction at the end of the page of `linear`; may raise. */
+static const uint8_t *fetch_next_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
+{
+        uint64_t next = (linear | PAGE_MASK) + 1;
+        return cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, ret_gpa);
+}
+
+/* The instruction at `linear`, if it is known to cross pages and did not change. */
+static struct block *crossing_find(struct cpu *cpu, uint64_t linear, uint64_t gpa)
+{
+        struct crossing *c = crossing_of(cpu, gpa);
+        uint64_t gpa2;
+        if (c->gpa != gpa || c->mode != cpu->mode || c->generation != code_generation(cpu, gpa))
+                return NULL;
+        if (!fetch_next_page(cpu, linear, &gpa2) || c->gpa2 != gpa2 ||
+            c->generation2 != code_generation(cpu, gpa2))
+                return NULL;
+        return &c->block;
+}
+
+/* Decodes an instruction that crosses a page. */
+static struct block *crossing_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                     const uint8_t *host)
 {
         uint8_t bytes[INSN_SIZE_LIMIT];
-        uint64_t gpa, gpa2;
-        const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
+        uint64_t gpa2;
         unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
-        first = first < sizeof(bytes) ? first : sizeof(bytes);
-        struct block *b = &cpu->single;
-        *b = (struct block){ .gpa = gpa, .steps = cpu->single_step, .length = 1 };
-        static const uint32_t never = 0;
-        b->generation_at = &never;
-        if (!host) {
-                cpu->counters.unimplemented++; /* code in device memory */
+        const uint8_t *host2 = fetch_next_page(cpu, linear, &gpa2);
+        if (!host2)
                 cpu_gp(cpu);
-        }
+        cpu_mark_code(cpu, gpa);
+        cpu_mark_code(cpu, gpa2);
+        struct crossing *c = crossing_of(cpu, gpa);
+        c->gpa = 0;
+        uint32_t generation = code_generation(cpu, gpa), generation2 = code_generation(cpu, gpa2);
         memcpy(bytes, host, first);
-        if (step_decode(cpu, bytes, first, cpu->single_step))
-                return b;
-        uint64_t next = linear + first;
-        host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, &gpa2);
-        if (!host)
-                cpu_gp(cpu);
-        memcpy(bytes + first, host, sizeof(bytes) - first);
-        step_decode(cpu, bytes, sizeof(bytes), cpu->single_step);
-        return b;
+        memcpy(bytes + first, host2, sizeof(bytes) - first);
+        step_decode(cpu, bytes, sizeof(bytes), &c->step);
+        *c = (struct crossing){ .gpa = gpa,
+                                .gpa2 = gpa2,
+                                .generation = generation,
+                                .generation2 = generation2,
+                                .mode = cpu->mode,
+                                .step = c->step,
+                                .block = { .gpa = gpa, .steps = &c->step, .length = 1 } };
+        return &c->block;
 }
 
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
@@ -435,7 +470,7 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                         break;
         }
         if (n == 0)
-                return single(cpu, linear);
+                return crossing_decode(cpu, linear, gpa, host);
         struct block *b = &cpu->blocks[cpu->blocks_used++];
         *b = (struct block){ .gpa = gpa,
                              .generation_at = generation_at,
@@ -457,8 +492,15 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
         const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
-        if (!host)
-                return single(cpu, linear);
+        if (!host) {
+                cpu->counters.unimplemented++; /* code in device memory */
+                cpu_gp(cpu);
+        }
+        if ((linear & PAGE_MASK) > PAGE_SIZE_BYTES - INSN_SIZE_LIMIT) {
+                struct block *crossing = crossing_find(cpu, linear, gpa);
+                if (crossing)
+                        return crossing;
+        }
         struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
@@ -471,7 +513,7 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 break;
         }
         struct block *b = block_decode(cpu, linear, gpa, host);
-        if (b != &cpu->single) {
+        if (b->generation_at) {
                 b->next = *head;
                 *head = b;
         }
@@ -502,7 +544,7 @@ static inline struct block *block_find(struct cpu *cpu)
                            __atomic_load_n(j->block->generation_at, __ATOMIC_ACQUIRE)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        if (b != &cpu->single)
+        if (b->generation_at)
                 *j = (struct jump_entry){ linear, cpu->jump_key, b, fetched_global(cpu, linear) };
         return b;
 }
@@ -607,7 +649,7 @@ static bool has_code(struct cpu *cpu, struct block *b)
 {
         if (likely(b->code && b->key == cpu->translate_key))
                 return true;
-        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || b == &cpu->single)
+        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || !b->generation_at)
                 return false;
         if (cpu->translation != CPU_TRANSLATE_ALWAYS && ++b->runs < TRANSLATE_AFTER)
                 return false;
