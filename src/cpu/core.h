@@ -213,7 +213,12 @@ enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
 
 struct block {
         uint64_t gpa;
-        const uint32_t *generation_at; /* NULL: of a struct crossing */
+        const uint32_t *generation_at;
+        /* Of the page behind where an instruction crosses into it, alone in its block;
+         * otherwise as for the first. */
+        const uint32_t *generation_at2;
+        uint64_t page2; /* guest physical, 0: does not cross */
+        uint32_t generation2;
         struct step *steps;
         struct block *next; /* same hash */
         uint32_t generation;
@@ -221,19 +226,14 @@ struct block {
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
-        uint32_t code;   /* offset in the code cache, 0: not translated */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
+        /* Offsets in the code cache, 0: not translated; see translate.h. */
+        uint32_t code, common, spilled, warm;
+        uint16_t temporaries; /* bit per register */
 };
 
-#define CROSSINGS 256u
-
-/* An instruction that begins in one page and ends in the next, as a block of its own. */
-struct crossing {
-        uint64_t gpa, gpa2; /* where it begins; its second page. gpa 0: none */
-        uint32_t generation, generation2;
-        uint8_t mode;
-        struct block block;
-        struct step step;
-};
+#define BLOCK_VECTORS 1u
+#define BLOCK_X87     2u
 
 #define BLOCK_POOL   65536u
 #define STEP_POOL    262144u
@@ -279,9 +279,20 @@ struct thunk_pool {
 struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
+        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
         uint64_t page[JUMP_PLACES];
         uint64_t gpa[JUMP_PLACES];       /* of the code */
+        uint64_t page2[JUMP_PLACES];     /* of the block */
         uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+};
+
+#define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
+
+/* What is known of the upper halves of all vector registers. */
+enum uppers {
+        UPPERS_ZERO,
+        UPPERS_USED,   /* anything */
+        UPPERS_CLEARED /* zero in the host's registers, anything in `s` */
 };
 
 struct translated_exit;
@@ -294,6 +305,7 @@ struct translator {
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
         uint32_t helper, leave;    /* offsets of trampolines */
+        uint32_t load_xmm, load_ymm;
         struct translated_exit *exits;
         uint32_t exits_length;
         struct translated_fault *faults; /* by ascending address */
@@ -314,13 +326,19 @@ struct cpu {
         /* what translated code reads and writes through GS */
         struct cpu *self;
         uint64_t host_rsp;
-        uint64_t page_linear; /* linear address of the page the code is of */
-        uint64_t target;      /* of an indirect jump; a code address while entering */
-        uint64_t spilled_rcx;
+        uint64_t page_linear;      /* linear address of the page the code is of */
+        uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
         uint64_t page_bits, jump_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
+        uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */
+        uint32_t x87_parked;   /* the same of the x87 state */
+        uint32_t uppers;       /* enum uppers */
+        uint32_t fop;          /* of the last x87 instruction, as its two pointers are */
+        uint64_t fip, fdp;
+        const uint8_t *vec_loader; /* code that loads the vector registers and goes on at `back` */
+        const uint8_t *back;
 
         /* derived from the state by cpu_mode_changed() */
         struct tlb *tlb;      /* of the current context */
@@ -350,11 +368,9 @@ struct cpu {
         uint64_t exception_dr6;   /* DR6 bits for the #DB being raised */
         bool code_changed;        /* the block was stopped: REP must look up */
         bool unmasked_simd;       /* guest MXCSR has unmasked exceptions */
-        bool x87_live;            /* guest x87 state is in the host's registers */
+        bool unmasked_x87;        /* its x87 control word has */
         bool in_guest;            /* host MXCSR is the guest's */
         uint32_t host_mxcsr;
-        uint64_t fip, fdp;
-        uint16_t fop;
 
         const struct cpu_bus *bus;
         struct cpu_memory *memory;
@@ -378,7 +394,6 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
-        struct crossing crossings[CROSSINGS]; /* by gpa */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
@@ -495,6 +510,8 @@ void cpu_fpu_leave(struct cpu *cpu); /* all FPU state is in cpu->s again */
 void cpu_x87_sync(struct cpu *cpu);
 void cpu_x87_load(struct cpu *cpu);
 void cpu_set_mxcsr(struct cpu *cpu, uint32_t value);
+/* The guest's x87 control word is this now. */
+void cpu_x87_control(struct cpu *cpu, uint32_t control);
 uint32_t cpu_get_mxcsr(struct cpu *cpu);
 
 /* ---- thunk.c ---- */

@@ -52,11 +52,14 @@ static bool forget_page(struct jump_table *t, uint64_t gpa)
         for (unsigned word = 0; word < JUMP_PLACES / 64; word++) {
                 for (uint64_t bits = t->used[word]; bits; bits &= bits - 1) {
                         unsigned place = word * 64 + (unsigned)__builtin_ctzll(bits);
-                        if (t->gpa[place] >> 12 == gpa >> 12) {
+                        uint64_t page2 = t->page2[place];
+                        if (t->gpa[place] >> 12 == gpa >> 12 ||
+                            (page2 && page2 >> 12 == gpa >> 12)) {
                                 forget(t, place);
                                 t->used[word] &= ~(bits & -bits);
                         } else {
-                                others |= page_set(t->gpa[place]) == page_set(gpa);
+                                others |= page_set(t->gpa[place]) == page_set(gpa) ||
+                                          page_set(page2) == page_set(gpa);
                         }
                 }
         }
@@ -73,6 +76,12 @@ void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa)
                 others |= forget_page(&cpu->jump_tables[c], gpa);
         if (!others)
                 cpu->jump_pages[set / 64] &= ~(1ull << set % 64);
+}
+
+static void note_page(struct cpu *cpu, uint64_t gpa)
+{
+        unsigned set = page_set(gpa);
+        cpu->jump_pages[set / 64] |= 1ull << set % 64;
 }
 
 void cpu_jump_remember(struct cpu *cpu, const struct block *b)
@@ -92,10 +101,13 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
         table->used[place / 64] |= 1ull << place % 64;
         table->negated[place] = -rip;
         table->code[place] = cpu->translator.executable + b->code;
+        table->common[place] = cpu->translator.executable + b->common;
         table->page[place] = rip & ~PAGE_MASK;
         table->gpa[place] = b->gpa;
-        unsigned set = page_set(b->gpa);
-        cpu->jump_pages[set / 64] |= 1ull << set % 64;
+        table->page2[place] = b->page2;
+        note_page(cpu, b->gpa);
+        if (b->page2)
+                note_page(cpu, b->page2);
 }
 
 const uint8_t *cpu_jump_find(struct cpu *cpu)

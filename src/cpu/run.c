@@ -40,8 +40,10 @@ void cpu_mode_changed(struct cpu *cpu)
         cpu->blocked[UNIT_MMX] = s->cr0 & CR0_EM ? VEC_UD : ts;
         cpu->blocked[UNIT_SSE] = no_sse ? VEC_UD : ts;
         cpu->blocked[UNIT_AVX] = no_avx ? VEC_UD : ts;
+        bool x87 = !cpu->blocked[UNIT_X87] && !cpu->unmasked_x87;
         cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
-                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4);
+                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4 |
+                                       x87 << 5);
         if ((cpu->translate_key ^ old_key) & ~3)
                 cpu_jumps_flush(cpu, true); /* tables are by context only */
 }
@@ -51,6 +53,8 @@ void cpu_state_changed(struct cpu *cpu)
         cpu->s.rflags |= RF_FIXED;
         cpu_tlb_flush(cpu, true);
         cpu_set_mxcsr(cpu, cpu->s.x87.mxcsr);
+        cpu_x87_control(cpu, cpu->s.x87.control);
+        cpu->uppers = UPPERS_USED;
         cpu_mode_changed(cpu);
 }
 
@@ -92,6 +96,7 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->index = index;
         cpu->delivering = -1;
         cpu->breakpoint_passed = UINT64_MAX;
+        cpu->vec_parked = cpu->x87_parked = true;
         cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
         cpu->steps = malloc(STEP_POOL * sizeof(struct step));
         int r = cpu_thunks_create(cpu, err);
@@ -310,8 +315,6 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
-        for (unsigned i = 0; i < CROSSINGS; i++)
-                cpu->crossings[i].gpa = 0;
         cpu->blocks_used = cpu->steps_used = 0;
         cpu_translator_flush(cpu);
         cpu->epoch++;
@@ -383,79 +386,75 @@ static uint64_t code_linear(struct cpu *cpu)
         return (cpu->s.seg[CPU_CS].base + cpu->s.rip) & 0xffffffff;
 }
 
-static uint32_t code_generation(const struct cpu *cpu, uint64_t gpa)
+static const uint32_t *generation_of(const struct cpu *cpu, uint64_t gpa)
 {
+        static const uint32_t rom = 0;
         uint64_t page = gpa >> 12;
-        return page < cpu->memory->pages
-                       ? __atomic_load_n(&cpu->memory->code_generation[page], __ATOMIC_ACQUIRE)
-                       : 0;
+        return page < cpu->memory->pages ? &cpu->memory->code_generation[page] : &rom;
 }
 
-static struct crossing *crossing_of(struct cpu *cpu, uint64_t gpa)
+static uint32_t generation_read(const uint32_t *at)
 {
-        return &cpu->crossings[(gpa >> 12 ^ gpa >> 20) & (CROSSINGS - 1)];
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
 }
 
-/* The second page of an instruction at the end of the page of `linear`; may raise. */
+static inline bool block_current(const struct block *b)
+{
+        return b->generation == generation_read(b->generation_at) &&
+               b->generation2 == generation_read(b->generation_at2);
+}
+
+/* Code of the page behind that of `linear`. */
 static const uint8_t *fetch_next_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
 {
         uint64_t next = (linear | PAGE_MASK) + 1;
-        return cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, ret_gpa);
+        const uint8_t *host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff,
+                                             ret_gpa);
+        if (!host) {
+                cpu->counters.unimplemented++; /* code in device memory */
+                cpu_gp(cpu);
+        }
+        return host;
 }
 
-/* The instruction at `linear`, if it is known to cross pages and did not change. */
-static struct block *crossing_find(struct cpu *cpu, uint64_t linear, uint64_t gpa)
-{
-        struct crossing *c = crossing_of(cpu, gpa);
-        uint64_t gpa2;
-        if (c->gpa != gpa || c->mode != cpu->mode || c->generation != code_generation(cpu, gpa))
-                return NULL;
-        if (!fetch_next_page(cpu, linear, &gpa2) || c->gpa2 != gpa2 ||
-            c->generation2 != code_generation(cpu, gpa2))
-                return NULL;
-        return &c->block;
-}
-
-/* Decodes an instruction that crosses a page. */
-static struct block *crossing_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
-                                     const uint8_t *host)
+/* The instruction at `linear`, which does not end in its page. */
+static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                           const uint8_t *host)
 {
         uint8_t bytes[INSN_SIZE_LIMIT];
-        uint64_t gpa2;
         unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
-        const uint8_t *host2 = fetch_next_page(cpu, linear, &gpa2);
-        if (!host2)
-                cpu_gp(cpu);
-        cpu_mark_code(cpu, gpa);
-        cpu_mark_code(cpu, gpa2);
-        struct crossing *c = crossing_of(cpu, gpa);
-        c->gpa = 0;
-        uint32_t generation = code_generation(cpu, gpa), generation2 = code_generation(cpu, gpa2);
+        uint64_t page2;
+        const uint8_t *host2 = fetch_next_page(cpu, linear, &page2);
+        cpu_mark_code(cpu, page2);
+        struct block b = { .gpa = gpa,
+                           .generation_at = generation_of(cpu, gpa),
+                           .generation_at2 = generation_of(cpu, page2),
+                           .page2 = page2,
+                           .length = 1,
+                           .mode = cpu->mode };
+        b.generation = generation_read(b.generation_at);
+        b.generation2 = generation_read(b.generation_at2);
         memcpy(bytes, host, first);
         memcpy(bytes + first, host2, sizeof(bytes) - first);
-        step_decode(cpu, bytes, sizeof(bytes), &c->step);
-        *c = (struct crossing){ .gpa = gpa,
-                                .gpa2 = gpa2,
-                                .generation = generation,
-                                .generation2 = generation2,
-                                .mode = cpu->mode,
-                                .step = c->step,
-                                .block = { .gpa = gpa, .steps = &c->step, .length = 1 } };
-        return &c->block;
+        uint64_t epoch = cpu->epoch;
+        b.steps = cpu->steps + cpu->steps_used;
+        step_decode(cpu, bytes, sizeof(bytes), b.steps);
+        if (cpu->epoch != epoch)
+                return block_decode_crossing(cpu, linear, gpa, host);
+        cpu->steps_used++;
+        cpu->blocks[cpu->blocks_used] = b;
+        cpu->counters.blocks_decoded++;
+        return &cpu->blocks[cpu->blocks_used++];
 }
 
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
                                   const uint8_t *host)
 {
-        static const uint32_t rom = 0;
         if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
                 cpu_code_flush(cpu);
         cpu_mark_code(cpu, gpa);
-        uint64_t page = gpa >> 12;
-        const uint32_t *generation_at = page < cpu->memory->pages
-                                                ? &cpu->memory->code_generation[page]
-                                                : &rom;
-        uint32_t generation = __atomic_load_n(generation_at, __ATOMIC_ACQUIRE);
+        const uint32_t *generation_at = generation_of(cpu, gpa);
+        uint32_t generation = generation_read(generation_at);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
         uint64_t epoch = cpu->epoch;
         struct step *steps = cpu->steps + cpu->steps_used;
@@ -470,10 +469,12 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                         break;
         }
         if (n == 0)
-                return crossing_decode(cpu, linear, gpa, host);
+                return block_decode_crossing(cpu, linear, gpa, host);
         struct block *b = &cpu->blocks[cpu->blocks_used++];
         *b = (struct block){ .gpa = gpa,
                              .generation_at = generation_at,
+                             .generation_at2 = generation_at,
+                             .generation2 = generation,
                              .steps = steps,
                              .generation = generation,
                              .length = (uint16_t)n,
@@ -488,6 +489,14 @@ static unsigned block_hash(uint64_t gpa)
         return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
 }
 
+/* Whether the page behind is the one that it was. */
+static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t linear)
+{
+        uint64_t page2;
+        fetch_next_page(cpu, linear, &page2);
+        return page2 == b->page2;
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
@@ -496,27 +505,20 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
-        if ((linear & PAGE_MASK) > PAGE_SIZE_BYTES - INSN_SIZE_LIMIT) {
-                struct block *crossing = crossing_find(cpu, linear, gpa);
-                if (crossing)
-                        return crossing;
-        }
         struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
                 if (b->gpa != gpa || b->mode != cpu->mode)
                         continue;
-                if (b->generation == __atomic_load_n(b->generation_at, __ATOMIC_ACQUIRE))
+                if (block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                         return b;
                 *link = b->next;
                 cpu->counters.blocks_invalidated++;
                 break;
         }
         struct block *b = block_decode(cpu, linear, gpa, host);
-        if (b->generation_at) {
-                b->next = *head;
-                *head = b;
-        }
+        b->next = *head;
+        *head = b;
         return b;
 }
 
@@ -539,13 +541,12 @@ static inline struct block *block_find(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
         struct jump_entry *j = &cpu->jumps[jump_index(linear)];
-        if (likely(j->linear == linear && j->key == cpu->jump_key &&
-                   j->block->generation ==
-                           __atomic_load_n(j->block->generation_at, __ATOMIC_ACQUIRE)))
+        if (likely(j->linear == linear && j->key == cpu->jump_key && block_current(j->block)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        if (b->generation_at)
-                *j = (struct jump_entry){ linear, cpu->jump_key, b, fetched_global(cpu, linear) };
+        bool global = fetched_global(cpu, linear) &&
+                      (!b->page2 || fetched_global(cpu, linear + PAGE_SIZE_BYTES));
+        *j = (struct jump_entry){ linear, cpu->jump_key, b, global };
         return b;
 }
 
@@ -649,7 +650,7 @@ static bool has_code(struct cpu *cpu, struct block *b)
 {
         if (likely(b->code && b->key == cpu->translate_key))
                 return true;
-        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || !b->generation_at)
+        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED)
                 return false;
         if (cpu->translation != CPU_TRANSLATE_ALWAYS && ++b->runs < TRANSLATE_AFTER)
                 return false;

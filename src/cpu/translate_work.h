@@ -11,7 +11,6 @@
 
 #define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)      (FIELD(s.gpr) + 8u * (n))
-#define VEC(n)      (FIELD(s.vec) + 32u * (n))
 
 #define STUBS     (2 * BLOCK_STEPS + 4)
 #define FAULTS    (BLOCK_STEPS + 1)
@@ -23,6 +22,7 @@ enum form {
         FORM_MEMORY, /* re-encoded on a host address */
         FORM_LEA_RIP,
         FORM_NOTHING,
+        FORM_VZERO,
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
@@ -41,13 +41,14 @@ enum form {
 
 /* Code off the main path, emitted behind it. */
 struct stub {
-        uint8_t *from;    /* jump that leads here; NULL: only the fault table does */
-        uint32_t exit;    /* index of the record */
-        bool helper;      /* to the helper trampoline; else leave */
-        bool rcx_spilled; /* rcx waits in spilled_rcx */
-        bool restores;    /* temporaries and vectors are still to be put back */
-        bool has_target;  /* t[0] is an indirect jump's target */
-        uint16_t spilled; /* what `restores` is about: later code may spill more */
+        uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
+        uint32_t exit;      /* index of the record */
+        bool helper;        /* to the helper trampoline; else leave */
+        bool rcx_moved;     /* rcx waits in t[2] */
+        bool restores;      /* temporaries are still to be put back */
+        bool chains;        /* what it leads to may be led to directly later */
+        bool loads_vectors; /* the vector registers, then on to the warm entry */
+        bool has_target;    /* t[0] is an indirect jump's target */
 };
 
 struct work {
@@ -58,16 +59,17 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[2];                   /* temporaries */
-        uint16_t spilled;               /* registers whose guest value is in struct cpu */
-        bool rcx_free;                  /* rcx is one of them */
-        uint32_t vec_used, vec_written;
-        bool wide;  /* 256-bit registers */
-        bool loops; /* the last branch goes to the start */
+        uint8_t t[3];                   /* temporaries */
+        uint16_t spilled;               /* they as a set: guest values are in struct cpu */
+        bool vectors, x87;              /* the block works on these registers of the host's */
+        bool loops;                     /* the last branch goes to the start */
 
         /* emitted */
         struct emitter e;
-        uint8_t *body; /* behind the prologue */
+        uint8_t *body;               /* behind the entries */
+        uint32_t after_checks;       /* the same as an offset */
+        bool uppers_noted;           /* that upper halves are in use */
+        const struct step *x87_last; /* that moved FIP, of the native ones so far */
         struct stub stubs[STUBS];
         unsigned stubs_length;
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
@@ -81,6 +83,10 @@ struct work {
 void translate_plan(struct work *w);
 /* Arithmetic flags that whatever stands at `offset` of the block's page needs. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset);
+/* Whether all code at `offset` is of the block's own page: not even its first instruction
+ * crosses into the next. Chains lead only there, since what they lead to must be as valid
+ * as what they come from. */
+bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
 
@@ -88,9 +94,4 @@ int32_t translate_target(const struct work *w);
 static inline bool form_leaves(enum form f)
 {
         return f >= FORM_JMP;
-}
-
-static inline bool same_page(int32_t offset)
-{
-        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES;
 }
