@@ -23,6 +23,9 @@ enum form {
         FORM_LEA_RIP,
         FORM_NOTHING,
         FORM_VZERO,
+        FORM_SWAPGS,
+        FORM_CLI,
+        FORM_STI,
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
@@ -89,6 +92,12 @@ uint16_t translate_flags_at(const struct work *w, int32_t offset);
 bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
+
+/* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
+static inline bool form_keeps_flags(enum form f)
+{
+        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
+}
 
 /* Whether nothing of the block follows such a step. */
 static inline bool form_leaves(enum form f)
