@@ -329,7 +329,7 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, jump_bits;
+        uint64_t page_bits, jump_bits, no_if_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
         uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */

@@ -126,15 +126,24 @@ static inline void emit_gs_is_zero(struct emitter *e, uint32_t offset)
         emit1(e, 0);
 }
 
-/* pext to, from, gs:[offset]: flags are not touched. */
-static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, uint32_t offset)
+#define EMIT_PEXT 2
+#define EMIT_PDEP 3
+
+/* pext or pdep to, from, gs:[offset]: flags are not touched. */
+static inline void emit_bits_gs(struct emitter *e, unsigned which, unsigned to, unsigned from,
+                                uint32_t offset)
 {
         emit1(e, EMIT_GS_PREFIX);
         emit1(e, 0xc4);
         emit1(e, (to & 8 ? 0 : 0x80) | 0x62);
-        emit1(e, 0x80 | (~from & 15) << 3 | 2);
+        emit1(e, 0x80 | (~from & 15) << 3 | which);
         emit1(e, 0xf5);
         emit_field(e, to, offset);
+}
+
+static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, uint32_t offset)
+{
+        emit_bits_gs(e, EMIT_PEXT, to, from, offset);
 }
 
 #define EMIT_NO_REG 0xffu

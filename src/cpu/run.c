@@ -43,7 +43,7 @@ void cpu_mode_changed(struct cpu *cpu)
         bool x87 = !cpu->blocked[UNIT_X87] && !cpu->unmasked_x87;
         cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
                                        !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4 |
-                                       x87 << 5);
+                                       x87 << 5 | (cpu->cpl == 1 || cpu->cpl == 2) << 6);
         if ((cpu->translate_key ^ old_key) & ~3)
                 cpu_jumps_flush(cpu, true); /* tables are by context only */
 }

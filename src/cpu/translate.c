@@ -263,6 +263,55 @@ static void emit_vzero(struct work *w, unsigned n)
         w->uppers_noted = false;
 }
 
+static void emit_swapgs(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        (void)n;
+        emit_gs(e, EMIT_LOAD, a, FIELD(s.seg[CPU_GS].base));
+        emit_gs(e, EMIT_LOAD, b, FIELD(s.kernel_gs_base));
+        emit_gs(e, EMIT_STORE, a, FIELD(s.kernel_gs_base));
+        emit_gs(e, EMIT_STORE, b, FIELD(s.seg[CPU_GS].base));
+        emit_gs(e, EMIT_STORE, b, FIELD(seg_base[CPU_GS]));
+}
+
+/* IF becomes 0 or `flag`; arithmetic flags are not touched. */
+static void emit_interrupt_flag(struct work *w, uint32_t flag)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0];
+        emit_gs(e, EMIT_LOAD, a, FIELD(s.rflags));
+        emit_bits_gs(e, EMIT_PEXT, a, a, FIELD(no_if_bits));
+        emit_bits_gs(e, EMIT_PDEP, a, a, FIELD(no_if_bits));
+        if (flag)
+                emit_lea(e, a, a, EMIT_NO_REG, 0, (int32_t)flag);
+        emit_gs(e, EMIT_STORE, a, FIELD(s.rflags));
+}
+
+static void emit_cli(struct work *w, unsigned n)
+{
+        (void)n;
+        emit_interrupt_flag(w, 0);
+}
+
+/* With nothing waiting its shadow needs no care where an instruction follows in the block. */
+static void emit_sti(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        if (n + 1 == w->length) {
+                emit_helper(w, n);
+                return;
+        }
+        emit_mov_reg(e, w->t[2], CPU_RCX);
+        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(pending));
+        emit_jrcxz(e, 5);
+        struct stub *waiting = slow_stub(w, n, emit_jump(e));
+        waiting->rcx_moved = true;
+        emit_mov_reg(e, CPU_RCX, w->t[2]);
+        emit_interrupt_flag(w, FLAG_IF);
+        resume_here(w, waiting);
+}
+
 static void emit_lea_rip(struct work *w, unsigned n)
 {
         const struct insn *i = &w->block->steps[n].i;
@@ -523,6 +572,9 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_CALL_IND] = emit_call,
         [FORM_END] = emit_helper,
         [FORM_VZERO] = emit_vzero,
+        [FORM_SWAPGS] = emit_swapgs,
+        [FORM_CLI] = emit_cli,
+        [FORM_STI] = emit_sti,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
 

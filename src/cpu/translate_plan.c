@@ -90,6 +90,17 @@ static bool x87_copied(const struct cpu *cpu, const struct insn *i)
         return !(escape == 3 && reg == 4);
 }
 
+static enum form form_of_privileged(const struct cpu *cpu, const struct insn *i)
+{
+        if (cpu->cpl == 0 && i->op == OP_SWAPGS)
+                return FORM_SWAPGS;
+        if (cpu->cpl == 0 && i->op == OP_CLI)
+                return FORM_CLI;
+        if (cpu->cpl == 0 && i->op == OP_STI)
+                return FORM_STI;
+        return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
+}
+
 static enum form form_of(const struct cpu *cpu, const struct step *st)
 {
         const struct insn *i = &st->i;
@@ -100,7 +111,7 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
         case CLASS_CONTROL:
                 return form_of_control(i);
         case CLASS_PRIVILEGED:
-                return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
+                return form_of_privileged(cpu, i);
         case CLASS_HELPER:
                 return form_of_helper(cpu, i);
         default:
@@ -133,6 +144,8 @@ static uint16_t flags_needed(const struct cpu *cpu, const struct block *b)
                 enum form f = form_of(cpu, st);
                 if (f == FORM_HELPER || f == FORM_END)
                         break;
+                if (form_keeps_flags(f))
+                        continue;
                 need |= st->i.eflags.read & ~written;
                 written |= st->i.eflags.write;
                 if ((written & FLAGS_ALL) == FLAGS_ALL)
@@ -191,7 +204,7 @@ static void find_live_flags(struct work *w)
                         const struct flag_sets *f = &w->block->steps[n].i.eflags;
                         if (w->forms[n] == FORM_HELPER || w->forms[n] == FORM_END)
                                 live = FLAGS_ALL;
-                        else if (w->forms[n] != FORM_NOTHING)
+                        else if (!form_keeps_flags(w->forms[n]))
                                 live = (live & ~f->write) | f->read;
                         w->live[n] = live & FLAGS_ALL;
                 }

@@ -23,6 +23,9 @@ enum form {
         FORM_LEA_RIP,
         FORM_NOTHING,
         FORM_VZERO,
+        FORM_SWAPGS,
+        FORM_CLI,
+        FORM_STI,
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
@@ -134,6 +137,12 @@ static inline bool translate_high_byte(const struct insn *i)
                         return true;
         }
         return false;
+}
+
+/* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
+static inline bool form_keeps_flags(enum form f)
+{
+        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
 }
 
 /* Whether nothing of the block follows such a step. */

@@ -126,6 +126,18 @@ static void stores_of_another_vcpu_are_seen(void **state)
         guest_destroy(&g);
 }
 
+/* INVLPG, in the mode of the handler that ended the run before. */
+static void invalidate(struct guest *g, uint64_t linear)
+{
+        struct cpu_state *s = cpu_state(g->cpu);
+        static const uint8_t flush[] = { 0x0f, 0x01, 0x3b, 0xf4 }; /* invlpg [rbx]; hlt */
+        memcpy(g->ram + GUEST_HANDLERS + 0xf80, flush, sizeof(flush));
+        s->rip = GUEST_HIGH + GUEST_HANDLERS + 0xf80;
+        s->activity = CPU_RUNNING;
+        s->gpr[CPU_RBX] = linear;
+        assert_int_equal(cpu_run(g->cpu, CPU_NO_BUDGET), CPU_EXIT_HALT);
+}
+
 /* A new page table, a copy of the old one, for the 2 MiB around `linear`. */
 static void replace_table(struct guest *g, uint64_t linear)
 {
@@ -154,13 +166,7 @@ static void follow_mapping(bool new_table)
         memcpy(g.ram + GUEST_FREE + 0x3200, function, sizeof(function));
         g.ram[GUEST_FREE + 0x3201] = 9;
         guest_map(&g, FUNCTION & ~0xfffull, GUEST_FREE + 0x3000, GUEST_PTE_U);
-        struct cpu_state *s = cpu_state(g.cpu);
-        static const uint8_t flush[] = { 0x0f, 0x01, 0x3b, 0xf4 }; /* invlpg [rbx]; hlt */
-        memcpy(g.ram + GUEST_HANDLERS + 0xf80, flush, sizeof(flush));
-        s->rip = GUEST_HIGH + GUEST_HANDLERS + 0xf80; /* in the handler's mode */
-        s->activity = CPU_RUNNING;
-        s->gpr[CPU_RBX] = FUNCTION;
-        assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_HALT);
+        invalidate(&g, FUNCTION);
         assert_int_equal(call(&g, g.cpu, 0, 0), CALLS * 9);
         guest_destroy(&g);
 }
@@ -172,12 +178,63 @@ static void a_mapping_that_changed_is_followed(void **state)
         follow_mapping(true);
 }
 
+#define CROSSING 0x700ffeull /* two bytes in front of the end of its page */
+#define NEXT     (CROSSING + 2)
+
+static void map_crossing(struct guest *g)
+{
+        map_all(g);
+        guest_map(g, CROSSING & ~0xfffull, GUEST_FREE + 0x4000, GUEST_PTE_U | GUEST_PTE_W);
+        guest_map(g, NEXT, GUEST_FREE + 0x5000, GUEST_PTE_U | GUEST_PTE_W);
+        guest_map(g, NEXT + 0x1000, GUEST_FREE + 0x6000, GUEST_PTE_U | GUEST_PTE_W);
+}
+
+static void an_instruction_across_pages_changes_with_either(void **state)
+{
+        (void)state;
+        struct guest g;
+        map_crossing(&g);
+        memcpy(g.ram + GUEST_FREE + 0x4ffe, function, sizeof(function));
+        assert_int_equal(call_at(&g, g.cpu, 0, 0, CROSSING), CALLS);
+        /* Another page that ran code and did not change either takes the place of the second. */
+        memcpy(g.ram + GUEST_FREE + 0x6000, "\2\0\0\xc3", 4);
+        call_at(&g, g.cpu, 0, 0, NEXT + 0x1003);
+        guest_map(&g, NEXT, GUEST_FREE + 0x6000, GUEST_PTE_U | GUEST_PTE_W);
+        invalidate(&g, NEXT);
+        assert_int_equal(call_at(&g, g.cpu, 0, 0, CROSSING), CALLS * 0x201);
+        assert_int_equal(call_at(&g, g.cpu, CROSSING + 1, 7, CROSSING), CALLS * 0x207);
+        assert_int_equal(call_at(&g, g.cpu, NEXT, 1, CROSSING), CALLS * 0x107);
+        guest_destroy(&g);
+}
+
+/* A jump whose distance changes, the only instruction there is in the second page. */
+static void the_end_of_an_instruction_guards_its_page(void **state)
+{
+        (void)state;
+        struct guest g;
+        map_crossing(&g);
+        for (unsigned n = 2; n < 4; n++) {
+                memcpy(g.ram + GUEST_FREE + 0x100 * n, function, sizeof(function));
+                g.ram[GUEST_FREE + 0x100 * n + 1] = (uint8_t)n;
+        }
+        int32_t distance = (int32_t)(CALLER + 0x200 - (CROSSING + 5));
+        g.ram[GUEST_FREE + 0x4ffe] = 0xe9;
+        memcpy(g.ram + GUEST_FREE + 0x4fff, &distance, 4);
+        touch(&g, g.cpu, NEXT);
+        assert_int_equal(call_at(&g, g.cpu, 0, 0, CROSSING), CALLS * 2);
+        uint8_t further = (uint8_t)(((uint32_t)distance >> 8) + 1);
+        assert_int_equal(call_at(&g, g.cpu, NEXT, further, CROSSING), CALLS * 3);
+        guest_destroy(&g);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(stores_through_any_mapping_are_seen),
                 cmocka_unit_test(stores_of_another_vcpu_are_seen),
                 cmocka_unit_test(a_mapping_that_changed_is_followed),
+                cmocka_unit_test(an_instruction_across_pages_changes_with_either),
+                cmocka_unit_test(the_end_of_an_instruction_guards_its_page),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
