@@ -25,14 +25,21 @@
 #include "sys/pty.h"
 #include "sys/spawn.h"
 
-#define READY_SOCKET     GUEST_SOCKET "_1025"
-#define CONFIG_SIZE_MAX  (2 * OCI_CONFIG_SIZE_MAX + 4096)
-#define BOOT_TIMEOUT_MS  120000
-#define WORDS_BYTES      4096 /* of the guest's console that are kept */
-#define GONE_CODE        255  /* the machine ended before its container did */
-#define SHARE_OPTION     AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
-#define SOCKET_OPTION    "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
-#define KERNEL_ARGUMENTS "console=ttyS0 quiet cryptomgr.notests panic=-1"
+#define READY_SOCKET    GUEST_SOCKET "_1025"
+#define CONFIG_SIZE_MAX (2 * OCI_CONFIG_SIZE_MAX + 4096)
+#define BOOT_TIMEOUT_MS 120000
+#define WORDS_BYTES     4096 /* of the guest's console that are kept */
+#define GONE_CODE       255  /* the machine ended before its container did */
+#define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
+#define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
+/* Behind the first line: what would wake a guest that has nothing to do, some times in a second
+ * (the watch over the TSC, compaction ahead of need) or in a minute. */
+#define KERNEL_ARGUMENTS                                                                           \
+        "console=ttyS0 quiet cryptomgr.notests panic=-1"                                           \
+        " tsc=reliable nowatchdog"                                                                 \
+        " sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=60"                         \
+        " sysctl.net.ipv4.neigh.default.interval_probe_time_ms=3600000"                            \
+        " sysctl.net.ipv6.neigh.default.interval_probe_time_ms=3600000"
 
 _Static_assert(AGENT_READY_PORT == 1025, "READY_SOCKET names it");
 
