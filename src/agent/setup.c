@@ -111,6 +111,16 @@ static int mount_share(struct err *err)
         return r;
 }
 
+bool agent_only_boots(void)
+{
+        auto_free char *text = NULL;
+        if (file_read(AT_FDCWD, "/proc/cmdline", TEXT_MAX, &text, NULL, NULL) < 0)
+                return false;
+        text[strcspn(text, "\n")] = '\0';
+        auto_strv words = str_split(text, ' ');
+        return strv_contains(words, AGENT_ONLY_BOOT);
+}
+
 int agent_setup(struct err *err)
 {
         int r = mount_all(err);

@@ -32,16 +32,6 @@
 #define GONE_CODE       255  /* the machine ended before its container did */
 #define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
 #define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
-/* Behind the first line: against what would wake a guest that has nothing to do, some times in a
- * second (the watch over the TSC, compaction ahead of need) or in a minute; and free pages
- * shall not wait in lists of their processor, where 50 MiB of them are out of the host's reach. */
-#define KERNEL_ARGUMENTS                                                                           \
-        "console=ttyS0 quiet cryptomgr.notests panic=-1"                                           \
-        " tsc=reliable nowatchdog"                                                                 \
-        " sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=60"                         \
-        " sysctl.net.ipv4.neigh.default.interval_probe_time_ms=3600000"                            \
-        " sysctl.net.ipv6.neigh.default.interval_probe_time_ms=3600000"                            \
-        " sysctl.vm.percpu_pagelist_high_fraction=10000000"
 
 _Static_assert(AGENT_READY_PORT == 1025, "READY_SOCKET names it");
 
@@ -116,8 +106,9 @@ static int start_machine(struct shim *shim, struct err *err)
         shim->console = fds[0];
         auto_fd write_end = fds[1];
         static const char *const fixed[] = {
-                "isle-vmm",        "--no-reboot", "--kernel",       "/isle/kernel", "--initrd",
-                "/isle/initramfs", "--cmdline",   KERNEL_ARGUMENTS, "--serial",     "stdio",
+                "isle-vmm", "--no-reboot",     "--kernel",  "/isle/kernel",
+                "--initrd", "/isle/initramfs", "--cmdline", GUEST_KERNEL_ARGUMENTS,
+                "--serial", "stdio",
         };
         for (size_t i = 0; i < ELEMENTS(fixed); i++)
                 strv_push(&argv, fixed[i]);
@@ -131,6 +122,10 @@ static int start_machine(struct shim *shim, struct err *err)
         strv_push_take(&argv, xasprintf("%u", shim->config.cpus));
         strv_push(&argv, "--memory");
         strv_push_take(&argv, xasprintf("%juk", (uintmax_t)shim->config.memory_bytes / 1024));
+        if (access(GUEST_TEMPLATE, F_OK) == 0) {
+                strv_push(&argv, "--memory-template");
+                strv_push(&argv, GUEST_TEMPLATE);
+        }
         struct spawn_fd child_fds[] = { { write_end, 1 }, { write_end, 2 } };
         struct spawn spawn = { .path = "/isle/isle-vmm",
                                .argv = argv,
