@@ -394,6 +394,7 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
+        size_t code_bytes;   /* the most that code took since memory was given back */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
@@ -520,6 +521,12 @@ void cpu_thunks_destroy(struct cpu *cpu);
 /* NULL when the pool is full: flush all code and start again. */
 void (*cpu_thunk_get(struct cpu *cpu, const struct insn *insn))(struct cpu *, void *);
 void cpu_thunks_flush(struct cpu *cpu);
+
+/* ---- pools.c ---- */
+int cpu_pools_create(struct cpu *cpu, struct err *err);
+void cpu_pools_destroy(struct cpu *cpu);
+/* Blocks and steps are taken from the start again; for cpu_code_flush(). */
+void cpu_pools_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

@@ -97,14 +97,14 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->delivering = -1;
         cpu->breakpoint_passed = UINT64_MAX;
         cpu->vec_parked = cpu->x87_parked = true;
-        cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
-        cpu->steps = malloc(STEP_POOL * sizeof(struct step));
-        int r = cpu_thunks_create(cpu, err);
+        int r = cpu_pools_create(cpu, err);
+        if (r == 0)
+                r = cpu_thunks_create(cpu, err);
         if (r == 0)
                 r = cpu_translator_create(cpu, err);
-        if (r < 0 || !cpu->blocks || !cpu->steps) {
+        if (r < 0) {
                 cpu_destroy(cpu);
-                return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
+                return r;
         }
         cpu_cpuid_read_host(cpu);
         cpu_tlb_init(cpu);
@@ -135,8 +135,7 @@ void cpu_destroy(struct cpu *cpu)
         }
         cpu_thunks_destroy(cpu);
         cpu_translator_destroy(cpu);
-        free(cpu->blocks);
-        free(cpu->steps);
+        cpu_pools_destroy(cpu);
         munmap(cpu, sizeof(*cpu));
 }
 
@@ -315,7 +314,7 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
-        cpu->blocks_used = cpu->steps_used = 0;
+        cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
         cpu_mode_changed(cpu);

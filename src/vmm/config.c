@@ -72,6 +72,8 @@ static const struct json_field config_fields[] = {
         JSON_FIELD_ARRAY(struct vm_config, "filesystems", filesystems, filesystems_length,
                          &filesystem_shape, 0),
         JSON_FIELD_POINTER(struct vm_config, "vsock", vsock, &vsock_shape, 0),
+        JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
+        JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),

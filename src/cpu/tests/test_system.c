@@ -660,6 +660,33 @@ static void an_instruction_may_cross_pages(void **state)
         guest_destroy(&g);
 }
 
+CODE(count_down, 64, "mov ecx, 1000; xor eax, eax; 1: add eax, ecx; dec ecx; jnz 1b; ud2");
+
+static void code_that_was_given_back_is_decoded_again(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, count_down, count_down_end);
+        size_t before = cpu_code_bytes(g.cpu);
+        for (unsigned turn = 0; turn < 2; turn++) {
+                guest_long_mode(&g, true);
+                guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U);
+                s->rip = USER_CODE;
+                s->gpr[CPU_RAX] = 0;
+                struct guest_end end = guest_run(&g, CPU_NO_BUDGET);
+                assert_int_equal(end.vector, 6);
+                assert_int_equal(s->gpr[CPU_RAX], 500500);
+                assert_true(cpu_code_bytes(g.cpu) > before);
+                /* What was dropped is still held. */
+                cpu_flush(g.cpu);
+                assert_true(cpu_code_bytes(g.cpu) > before);
+                cpu_trim(g.cpu);
+                assert_int_equal(cpu_code_bytes(g.cpu), before);
+        }
+        assert_true(cpu_counters(g.cpu)->blocks_decoded >= 4);
+        guest_destroy(&g);
+}
+
 /* ---- debugging ---- */
 
 CODE(steps, 64, "inc rax; mov [rbx], rax; inc rax; ud2");
@@ -920,6 +947,7 @@ int main(void)
                 cmocka_unit_test(stores_into_code_take_effect_at_once),
                 cmocka_unit_test(device_writes_into_code_are_seen),
                 cmocka_unit_test(an_instruction_may_cross_pages),
+                cmocka_unit_test(code_that_was_given_back_is_decoded_again),
                 cmocka_unit_test(the_trap_flag_stops_after_each_instruction),
                 cmocka_unit_test(mov_ss_holds_back_a_watchpoint),
                 cmocka_unit_test(of_many_nmis_two_are_taken),

@@ -10,6 +10,10 @@
 #include "vmm/layout.h"
 #include "vmm/timer.h"
 
+#define IDLE_WATCH_NS (5 * NS_PER_S)
+#define IDLE_FRACTION 100 /* of the time that one may run and still count as idle */
+#define IDLE_CODE_MAX ((size_t)2 << 20)
+
 /* ---- the processor's view of the machine ---- */
 
 static bool in_apic_page(const struct soft_vcpu *s, uint64_t address)
@@ -123,6 +127,33 @@ int64_t soft_timer(struct soft_vcpu *s)
         return next;
 }
 
+/* Nanoseconds of a processor that this thread has taken. */
+static int64_t thread_ns(void)
+{
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* Sleeps until something comes. Code of a processor that hardly runs is not worth its
+ * memory: what the guest's timers need is decoded again. */
+static void soft_halt(struct soft_vcpu *s)
+{
+        int64_t deadline = soft_timer(s), now = clock_monotonic_ns();
+        if (now - s->watch_ns >= IDLE_WATCH_NS) {
+                int64_t busy = thread_ns();
+                bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
+                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
+                        cpu_trim(s->cpu);
+                s->watch_ns = now;
+                s->busy_ns = busy;
+        }
+        int64_t look = s->watch_ns + IDLE_WATCH_NS;
+        if (cpu_code_bytes(s->cpu) > IDLE_CODE_MAX && (!deadline || deadline > look))
+                deadline = look;
+        soft_sleep(s, deadline);
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
@@ -136,7 +167,7 @@ static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
                 case CPU_EXIT_KICK:
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
-                        soft_sleep(s, soft_timer(s));
+                        soft_halt(s);
                         break;
                 case CPU_EXIT_WAIT_SIPI:
                         soft_sleep(s, 0);
@@ -197,6 +228,7 @@ static int soft_create(struct vcpu *v, struct err *err)
         struct soft_vcpu *s = new0(struct soft_vcpu);
         s->vcpu = v;
         s->soft = soft;
+        s->watch_ns = clock_monotonic_ns();
         s->bus = (struct cpu_bus){
                 .arg = s,
                 .memory = &soft->memory,

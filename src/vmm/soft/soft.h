@@ -3,7 +3,7 @@
  * Each vCPU thread runs until it is kicked, halts or ends. The timer of its
  * local APIC is a timer on the machine's loop, which kicks; the vCPU then fires it
  * itself. A halted vCPU sleeps on a condition until somebody wakes it or its
- * timer is due.
+ * timer is due. One that hardly ran for some seconds gives back the memory of its code.
  *
  * Time. The guest's TSC is the host's plus one offset for all vCPUs. Its
  * frequency is told through CPUID and kvmclock, so that no guest calibrates
@@ -36,6 +36,8 @@ struct soft_vcpu {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         atomic_bool signalled, sleeping;
+        int64_t watch_ns; /* since when it is watched for idleness, and */
+        int64_t busy_ns;  /* the time of a processor that its thread had taken by then */
 };
 
 /* Fires the APIC's timer where it is due, and sets `timer` to its next expiry, which is

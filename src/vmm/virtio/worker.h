@@ -36,6 +36,11 @@ int worker_create(const char *name, enum jail_thread kind, worker_fn *work, void
                   struct worker **ret, struct err *err);
 void worker_destroy(struct worker *worker);
 
+/* Keeps every worker of the process from working until workers_release(). False, and nothing
+ * held, where one works just now. */
+bool workers_hold(void);
+void workers_release(void);
+
 void worker_start(struct worker *worker);
 void worker_stop(struct worker *worker);
 void worker_kick(struct worker *worker);
