@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "http/listen.h"
 #include "vmm/control/control.h"
+#include "vmm/gdb/server.h"
 #include "vmm/jail/jail.h"
 #include "vmm/vm.h"
 
@@ -35,6 +36,8 @@ static const struct option options[] = {
         { "net", required_argument, NULL, 'e' },
         { "fs", required_argument, NULL, 'F' },
         { "vsock", required_argument, NULL, 'v' },
+        { "gdb", required_argument, NULL, 'g' },
+        { "gdb-wait", no_argument, NULL, 'G' },
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
@@ -66,6 +69,10 @@ static const char usage[] =
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
+        "  --gdb tcp:[HOST]:PORT|unix:PATH\n"
+        "                    lets gdb come, with 'target remote'; without a host only from this "
+        "one\n"
+        "  --gdb-wait        the guest stands until gdb lets it go\n"
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
@@ -150,6 +157,12 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return vm_config_add_filesystem(c, optarg, err);
         case 'v':
                 return vm_config_set_vsock(c, optarg, err);
+        case 'g':
+                replace(&c->gdb, optarg);
+                return 0;
+        case 'G':
+                c->gdb_wait = true;
+                return 0;
         case 'S':
                 return take_sandbox(optarg, err);
         case 'r':
@@ -252,6 +265,8 @@ static int run_machine(struct vm *vm, const struct jail_needs *needs, struct con
                 r = loop_signal(m->loop, SIGINT, ended_from_outside, m, &interrupt, err);
         if (r == 0)
                 r = machine_start(m, err);
+        if (r == 0)
+                r = gdb_server_start(vm->gdb, err);
         if (r == 0 && jail_is_on())
                 r = jail_seal(needs, err);
         if (r == 0) {
@@ -389,8 +404,10 @@ static int run_lives(struct program *p, struct err *err)
         if (!sandbox)
                 fprintf(stderr, "isle-vmm: --sandbox off: a guest that breaks out has all rights "
                                 "of who started this\n");
-        while (r == 0 && status == JAIL_AGAIN)
+        while (r == 0 && status == JAIL_AGAIN) {
                 r = jail_run(sandbox, inside, p, &status, err);
+                p->ports.gdb_wait = false;
+        }
         vm_ports_close(&p->ports);
         return r < 0 ? r : status;
 }

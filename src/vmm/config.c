@@ -72,6 +72,8 @@ static const struct json_field config_fields[] = {
         JSON_FIELD_ARRAY(struct vm_config, "filesystems", filesystems, filesystems_length,
                          &filesystem_shape, 0),
         JSON_FIELD_POINTER(struct vm_config, "vsock", vsock, &vsock_shape, 0),
+        JSON_FIELD(struct vm_config, "gdb", JSON_STRING, gdb, 0),
+        JSON_FIELD(struct vm_config, "gdb_wait", JSON_BOOL, gdb_wait, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),
@@ -377,6 +379,10 @@ int vm_config_check(const struct vm_config *c, struct err *err)
         if (c->memory_mib < MEMORY_MIB_MIN || c->memory_mib > 1ull << 20)
                 return err_plain(err, EINVAL, "memory of %llu MiB: %u to %llu are possible",
                                  (unsigned long long)c->memory_mib, MEMORY_MIB_MIN, 1ull << 20);
+        if (c->gdb_wait && !c->gdb)
+                return err_plain(err, EINVAL,
+                                 "nobody can start what waits for gdb; --gdb WHERE "
+                                 "lets one come");
         if (c->serial != VM_PORT_NONE && c->console == VM_PORT_STDIO)
                 return err_plain(err, EINVAL, "both serial and console are at stdio; choose one");
         return check_devices(c, err);

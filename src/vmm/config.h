@@ -69,6 +69,8 @@ struct vm_config {
         struct vm_filesystem *filesystems;
         size_t filesystems_length;
         struct vm_vsock *vsock; /* NULL: none */
+        char *gdb;              /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
+        bool gdb_wait;          /* and the guest stands until it lets it go */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */

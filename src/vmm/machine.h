@@ -74,7 +74,12 @@ struct machine {
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t resumed;
         struct machine_outcome outcome;
-        atomic_bool stopping, pausing;
+        atomic_bool stopping;
+        atomic_uint pauses; /* machine_pause() without its machine_resume() */
+        /* Told of VCPU_DEBUG on the vCPU's thread, which stands afterwards until somebody
+         * clears vcpu->held. NULL without a debugger. */
+        void (*stopped)(void *arg, struct vcpu *vcpu);
+        void *stopped_arg;
 };
 
 int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
@@ -92,7 +97,8 @@ int machine_start(struct machine *machine, struct err *err);
 void machine_end(struct machine *machine, enum machine_end_kind kind, unsigned code,
                  const struct err *err);
 
-/* Stops all vCPUs between instructions and returns when they stand; undone by
- * machine_resume(). Loop's thread. */
+/* Stops all vCPUs between instructions and returns when they stand (or the machine ends).
+ * They go on when everybody who paused it has called machine_resume(). Not on a vCPU's
+ * thread. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);

@@ -15,6 +15,7 @@
 #include "vmm/device/serial.h"
 #include "vmm/device/testdev.h"
 #include "vmm/fs/device.h"
+#include "vmm/gdb/server.h"
 #include "vmm/jail/jail.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
@@ -170,7 +171,7 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
 
 int vm_ports_open(const struct vm_config *c, struct vm_ports *ret, struct err *err)
 {
-        struct vm_ports p = { .vsock_fd = -1 };
+        struct vm_ports p = { .vsock_fd = -1, .gdb_fd = -1, .gdb_wait = c->gdb_wait };
         int r = 0;
         memset(p.taps, 0xff, sizeof(p.taps));
         for (size_t i = 0; r == 0 && i < c->networks_length; i++) {
@@ -180,6 +181,10 @@ int vm_ports_open(const struct vm_config *c, struct vm_ports *ret, struct err *e
         if (r == 0 && c->vsock) {
                 r = vsock_listen(c->vsock->path, &p.vsock_fd, err);
                 p.vsock_path = c->vsock->path;
+        }
+        if (r == 0 && c->gdb) {
+                r = gdb_listen(c->gdb, &p.gdb_fd, err);
+                p.gdb_path = gdb_socket_path(c->gdb);
         }
         if (r < 0) {
                 vm_ports_close(&p);
@@ -199,6 +204,11 @@ void vm_ports_close(struct vm_ports *p)
                 unlink(p->vsock_path);
                 close_fd(&p->vsock_fd);
         }
+        if (p->gdb_fd >= 0) {
+                if (p->gdb_path)
+                        unlink(p->gdb_path);
+                close_fd(&p->gdb_fd);
+        }
 }
 
 /* ---- the machine ---- */
@@ -215,6 +225,8 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
                 r = build_virtio(&vm, c, ports, err);
         if (r == 0)
                 r = load(&vm, c, err);
+        if (r == 0 && ports->gdb_fd >= 0)
+                r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
         if (r < 0) {
                 vm_destroy(&vm);
                 return r;

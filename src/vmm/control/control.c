@@ -125,7 +125,7 @@ static void pause_vm(struct http_request *request, void *arg)
         if (!needs_vm(c, request))
                 return;
         hold(c);
-        c->paused = true;
+        c->paused = true; /* held until /vm/resume */
         done(request);
 }
 
@@ -134,8 +134,9 @@ static void resume_vm(struct http_request *request, void *arg)
         struct control *c = arg;
         if (!needs_vm(c, request))
                 return;
+        if (c->paused)
+                machine_resume(c->vm->machine);
         c->paused = false;
-        machine_resume(c->vm->machine);
         done(request);
 }
 

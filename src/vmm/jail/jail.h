@@ -53,6 +53,7 @@ enum jail_thread {
         JAIL_VSOCK_PEERS,
         JAIL_FILES, /* a shared directory */
         JAIL_BALLOON,
+        JAIL_GDB,
         JAIL_THREADS,
 };
 
