@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "http/listen.h"
+#include "vmm/control/call.h"
 #include "vmm/control/control.h"
 #include "vmm/gdb/server.h"
 #include "vmm/jail/jail.h"
@@ -19,32 +20,23 @@
 #define EXIT_USAGE 2
 
 static const char *api_socket;
+static const char *attached, *detached; /* a device of the machine at api_socket */
 static bool sandbox = true;
 
 static const struct option options[] = {
-        { "api-socket", required_argument, NULL, 'p' },
-        { "config", required_argument, NULL, 'f' },
-        { "kernel", required_argument, NULL, 'k' },
-        { "initrd", required_argument, NULL, 'i' },
-        { "cmdline", required_argument, NULL, 'a' },
-        { "memory", required_argument, NULL, 'm' },
-        { "cpus", required_argument, NULL, 'n' },
-        { "cpu", required_argument, NULL, 'c' },
-        { "serial", required_argument, NULL, 's' },
-        { "console", required_argument, NULL, 't' },
-        { "disk", required_argument, NULL, 'd' },
-        { "net", required_argument, NULL, 'e' },
-        { "fs", required_argument, NULL, 'F' },
-        { "vsock", required_argument, NULL, 'v' },
-        { "gdb", required_argument, NULL, 'g' },
-        { "gdb-wait", no_argument, NULL, 'G' },
-        { "sandbox", required_argument, NULL, 'S' },
-        { "no-reboot", no_argument, NULL, 'r' },
-        { "no-unpack", no_argument, NULL, 'U' },
-        { "test-devices", no_argument, NULL, 'T' },
-        { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'V' },
-        { 0 },
+        { "api-socket", required_argument, NULL, 'p' }, { "config", required_argument, NULL, 'f' },
+        { "kernel", required_argument, NULL, 'k' },     { "initrd", required_argument, NULL, 'i' },
+        { "cmdline", required_argument, NULL, 'a' },    { "memory", required_argument, NULL, 'm' },
+        { "cpus", required_argument, NULL, 'n' },       { "cpu", required_argument, NULL, 'c' },
+        { "serial", required_argument, NULL, 's' },     { "console", required_argument, NULL, 't' },
+        { "disk", required_argument, NULL, 'd' },       { "net", required_argument, NULL, 'e' },
+        { "fs", required_argument, NULL, 'F' },         { "vsock", required_argument, NULL, 'v' },
+        { "hotplug", required_argument, NULL, 'P' },    { "attach", required_argument, NULL, 'A' },
+        { "detach", required_argument, NULL, 'D' },     { "gdb", required_argument, NULL, 'g' },
+        { "gdb-wait", no_argument, NULL, 'G' },         { "sandbox", required_argument, NULL, 'S' },
+        { "no-reboot", no_argument, NULL, 'r' },        { "no-unpack", no_argument, NULL, 'U' },
+        { "test-devices", no_argument, NULL, 'T' },     { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },          { 0 },
 };
 
 static const char usage[] =
@@ -69,6 +61,7 @@ static const char usage[] =
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
+        "  --hotplug N       places for devices that are attached while it runs, 0 (default) to 8\n"
         "  --gdb tcp:[HOST]:PORT|unix:PATH\n"
         "                    lets gdb come, with 'target remote'; without a host only from this "
         "one\n"
@@ -78,6 +71,9 @@ static const char usage[] =
         "  --no-reboot       a reset of the guest ends the program\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
+        "At the control socket of a machine that runs:\n"
+        "  --attach NAME     attaches what one --disk or --net says\n"
+        "  --detach NAME     takes it away again\n\n"
         "Exit status: 0 powered off or reset, 1 failed, 2 usage, 3 guest panicked,\n"
         "4 guest crashed (triple fault); 128 + N, its process was killed by signal N;\n"
         "159 a thread did what its jail forbids; with --test-devices, (code << 1) | 1.\n";
@@ -157,6 +153,16 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return vm_config_add_filesystem(c, optarg, err);
         case 'v':
                 return vm_config_set_vsock(c, optarg, err);
+        case 'P':
+                if (str_to_u32(optarg, &c->hotplug) < 0)
+                        return err_plain(err, EINVAL, "--hotplug '%s': not a number", optarg);
+                return 0;
+        case 'A':
+                attached = optarg;
+                return 0;
+        case 'D':
+                detached = optarg;
+                return 0;
         case 'g':
                 replace(&c->gdb, optarg);
                 return 0;
@@ -412,6 +418,17 @@ static int run_lives(struct program *p, struct err *err)
         return r < 0 ? r : status;
 }
 
+/* For a machine that runs already. */
+static int change_devices(struct vm_config *c, struct err *err)
+{
+        if (!api_socket || (attached && detached))
+                return err_plain(err, EINVAL,
+                                 "--attach or --detach: --api-socket PATH names the "
+                                 "machine");
+        return attached ? control_attach(api_socket, attached, c, err)
+                        : control_detach(api_socket, detached, err);
+}
+
 static int run(struct vm_config *c, struct err *err)
 {
         struct program p = { .config = c, .api_fd = -1, .start = true };
@@ -458,7 +475,9 @@ int main(int argc, char **argv)
                               argv[optind]) < 0
                             ? EXIT_USAGE
                             : 0;
-        if (r == 0) {
+        if (r == 0 && (attached || detached)) {
+                r = change_devices(&config, &err);
+        } else if (r == 0) {
                 raw_terminal();
                 r = run(&config, &err);
         }

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "codec/json.h"
 
@@ -69,11 +70,19 @@ struct vm_config {
         struct vm_filesystem *filesystems;
         size_t filesystems_length;
         struct vm_vsock *vsock; /* NULL: none */
+        uint32_t hotplug;       /* places for devices that are attached while it runs */
         char *gdb;              /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
         bool gdb_wait;          /* and the guest stands until it lets it go */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */
+};
+
+/* A device that is attached to a running machine: one of the two. What is to be opened comes as
+ * a descriptor; `path` and `tap` are for stories. */
+struct vm_attachment {
+        struct vm_disk *disk;
+        struct vm_network *network;
 };
 
 #define VM_CPUS_DEFAULT    1
@@ -98,5 +107,10 @@ int vm_config_add_network(struct vm_config *config, const char *text, struct err
 /* A directory as --fs says it: TAG=PATH[,ro]. */
 int vm_config_add_filesystem(struct vm_config *config, const char *text, struct err *err);
 int vm_config_set_vsock(struct vm_config *config, const char *text, struct err *err);
+/* From JSON, checked. Finished by vm_attachment_finish(), also on failure. */
+int vm_attachment_decode(const char *text, size_t size, struct vm_attachment *ret, struct err *err);
+void vm_attachment_finish(struct vm_attachment *attachment);
+/* As JSON, of a configuration's only device. */
+int vm_attachment_encode(const struct vm_config *config, struct buf *ret, struct err *err);
 /* What can be said without the machine; names the member and the way out. */
 int vm_config_check(const struct vm_config *config, struct err *err);

@@ -45,6 +45,7 @@
 
 #define LAYOUT_PORT_PM      0x600 /* PM1a event, control, timer */
 #define LAYOUT_PORT_GPE     0x620
+#define LAYOUT_PORT_HOTPLUG 0x640
 #define LAYOUT_PORT_RESET   0xcf9
 #define LAYOUT_PORT_PVPANIC 0x505
 #define LAYOUT_PORT_DEBUG   0xf4

@@ -129,11 +129,8 @@ void machine_destroy(struct machine *m)
         if (!m)
                 return;
         join_vcpus(m);
-        while (!list_empty(&m->devices)) {
-                struct device *d = container_of(m->devices.prev, struct device, node);
-                list_remove(&d->node);
-                d->destroy(d);
-        }
+        for (struct device *d; (d = machine_last_device(m));)
+                machine_remove_device(m, d);
         for (unsigned i = 0; i < m->vcpus_length; i++)
                 m->cpu->destroy(&m->vcpus[i]);
         if (m->provider)
@@ -153,6 +150,18 @@ void machine_add_device(struct machine *m, struct device *device, const char *na
         device->name = name;
         device->destroy = destroy;
         list_append(&m->devices, &device->node);
+}
+
+struct device *machine_last_device(struct machine *m)
+{
+        return list_empty(&m->devices) ? NULL : container_of(m->devices.prev, struct device, node);
+}
+
+void machine_remove_device(struct machine *m, struct device *device)
+{
+        (void)m;
+        list_remove(&device->node);
+        device->destroy(device);
 }
 
 int machine_start(struct machine *m, struct err *err)

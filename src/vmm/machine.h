@@ -90,6 +90,11 @@ void machine_destroy(struct machine *machine);
 void machine_add_device(struct machine *machine, struct device *device, const char *name,
                         void (*destroy)(struct device *device));
 
+/* Destroys what was added last, or any other; no vCPU is inside of it. */
+void machine_remove_device(struct machine *machine, struct device *device);
+/* The one that was added last; NULL where there is none. */
+struct device *machine_last_device(struct machine *machine);
+
 /* Makes the vCPUs' threads. They stand until machine_resume(). */
 int machine_start(struct machine *machine, struct err *err);
 

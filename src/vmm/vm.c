@@ -16,6 +16,7 @@
 #include "vmm/device/testdev.h"
 #include "vmm/fs/device.h"
 #include "vmm/gdb/server.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/jail/jail.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
@@ -49,6 +50,8 @@ static int build_platform(struct vm *vm, const struct vm_config *c, struct err *
                 r = power_create(m, c->test_devices, &vm->power, err);
         if (r == 0 && c->test_devices)
                 r = testdev_create(m, err);
+        if (r == 0)
+                r = hotplug_create(m, vm->power, c->hotplug, &vm->hotplug, err);
         bool stdio = c->serial != VM_PORT_NONE;
         if (r == 0)
                 r = serial_create(m, LAYOUT_PORT_SERIAL, LAYOUT_IRQ_SERIAL,
@@ -153,7 +156,9 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
 {
         struct machine *m = vm->machine;
         const struct boot_config boot = { c->kernel, c->initrd, c->cmdline, c->no_unpack };
-        const struct acpi_config acpi = { .vcpus = c->cpus, .pci = true, .serial = { true } };
+        const struct acpi_config acpi = {
+                .vcpus = c->cpus, .pci = true, .hot_slots = c->hotplug, .serial = { true }
+        };
         struct boot_entry entry;
         struct cpu_state state;
         int r = boot_load(&m->memory, &boot, &entry, err);

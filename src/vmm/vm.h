@@ -7,6 +7,7 @@
 
 struct balloon;
 struct gdb_server;
+struct hotplug;
 struct keyboard;
 struct power;
 
@@ -17,6 +18,7 @@ struct vm {
         struct power *power;
         struct balloon *balloon;
         struct gdb_server *gdb; /* NULL: none */
+        struct hotplug *hotplug;
 };
 
 /* Where the machine meets the host's networks, and who debugs it. Opened before the machine's
@@ -38,3 +40,8 @@ void vm_ports_close(struct vm_ports *ports);
 int vm_create(struct loop *loop, const struct vm_config *config, const struct vm_ports *ports,
               struct vm *ret, struct err *err);
 void vm_destroy(struct vm *vm);
+
+/* Attaches a device to a machine that runs; `fd` is its file or tap, taken over also on
+ * failure. Loop's thread. */
+int vm_attach(struct vm *vm, const char *name, const struct vm_attachment *what, int fd,
+              struct err *err);

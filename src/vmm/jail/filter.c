@@ -40,7 +40,9 @@ struct kind {
                 KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS,              \
                 KVM_GET_LAPIC, KVM_SET_LAPIC
 
-static const unsigned main_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, 0 };
+/* What is attached to a running machine is looked at. */
+static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF,
+                                        TUNGETVNETHDRSZ, BLKGETSIZE64, 0 };
 static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, KVM_RUN, 0 };
 static const unsigned gdb_ioctls[] = { KVM_IOCTLS, KVM_SET_GUEST_DEBUG, 0 };
 static const unsigned soft_ioctls[] = { DEVICE_IOCTLS, 0 };

@@ -298,6 +298,8 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
 {
         struct blk *b = new0(struct blk);
         unsigned queues = machine->vcpus_length < BLK_QUEUES ? machine->vcpus_length : BLK_QUEUES;
+        if (options->spare)
+                queues = 1;
         b->disk = disk;
         b->sectors = disk_size(disk) / SECTOR;
         b->queues = xcalloc(queues, sizeof(*b->queues));
@@ -313,9 +315,9 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
                 b->queues[i].blk = b;
                 b->queues[i].index = i;
                 virtio_queue(&b->virtio, QUEUE_SIZE);
-                r = worker_create("virtio-blk", JAIL_DISK, work, &b->queues[i], -1,
-                                  &b->queues[i].worker, err);
+                r = worker_use(options->spare, "virtio-blk", JAIL_DISK, work, &b->queues[i], -1,
+                               &b->queues[i].worker, err);
         }
         describe(b);
-        return r < 0 ? r : virtio_pci_add(&b->virtio, 0, &b->pci, err);
+        return r < 0 ? r : virtio_pci_add(&b->virtio, options->slot, &b->pci, err);
 }

@@ -408,8 +408,8 @@ static int make_pairs(struct net *n, const struct net_options *options, struct e
         }
         virtio_queue(&n->virtio, 64);
         for (unsigned i = 0; r == 0 && i < options->pairs; i++)
-                r = worker_create("virtio-net", JAIL_NET, work, &n->pairs[i], options->fds[i],
-                                  &n->pairs[i].worker, err);
+                r = worker_use(options->spare, "virtio-net", JAIL_NET, work, &n->pairs[i],
+                               options->fds[i], &n->pairs[i].worker, err);
         return r;
 }
 
@@ -434,7 +434,7 @@ int virtio_net_create(struct machine *machine, const struct net_options *options
         if (r < 0)
                 return r;
         describe(n, options);
-        return virtio_pci_add(&n->virtio, 0, &n->pci, err);
+        return virtio_pci_add(&n->virtio, options->slot, &n->pci, err);
 }
 
 /* ---- addresses ---- */
