@@ -24,19 +24,33 @@ static const char *attached, *detached; /* a device of the machine at api_socket
 static bool sandbox = true;
 
 static const struct option options[] = {
-        { "api-socket", required_argument, NULL, 'p' }, { "config", required_argument, NULL, 'f' },
-        { "kernel", required_argument, NULL, 'k' },     { "initrd", required_argument, NULL, 'i' },
-        { "cmdline", required_argument, NULL, 'a' },    { "memory", required_argument, NULL, 'm' },
-        { "cpus", required_argument, NULL, 'n' },       { "cpu", required_argument, NULL, 'c' },
-        { "serial", required_argument, NULL, 's' },     { "console", required_argument, NULL, 't' },
-        { "disk", required_argument, NULL, 'd' },       { "net", required_argument, NULL, 'e' },
-        { "fs", required_argument, NULL, 'F' },         { "vsock", required_argument, NULL, 'v' },
-        { "hotplug", required_argument, NULL, 'P' },    { "attach", required_argument, NULL, 'A' },
-        { "detach", required_argument, NULL, 'D' },     { "gdb", required_argument, NULL, 'g' },
-        { "gdb-wait", no_argument, NULL, 'G' },         { "sandbox", required_argument, NULL, 'S' },
-        { "no-reboot", no_argument, NULL, 'r' },        { "no-unpack", no_argument, NULL, 'U' },
-        { "test-devices", no_argument, NULL, 'T' },     { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'V' },          { 0 },
+        { "api-socket", required_argument, NULL, 'p' },
+        { "config", required_argument, NULL, 'f' },
+        { "kernel", required_argument, NULL, 'k' },
+        { "initrd", required_argument, NULL, 'i' },
+        { "cmdline", required_argument, NULL, 'a' },
+        { "memory", required_argument, NULL, 'm' },
+        { "cpus", required_argument, NULL, 'n' },
+        { "cpu", required_argument, NULL, 'c' },
+        { "serial", required_argument, NULL, 's' },
+        { "console", required_argument, NULL, 't' },
+        { "disk", required_argument, NULL, 'd' },
+        { "net", required_argument, NULL, 'e' },
+        { "fs", required_argument, NULL, 'F' },
+        { "vsock", required_argument, NULL, 'v' },
+        { "transport", required_argument, NULL, 'R' },
+        { "hotplug", required_argument, NULL, 'P' },
+        { "attach", required_argument, NULL, 'A' },
+        { "detach", required_argument, NULL, 'D' },
+        { "gdb", required_argument, NULL, 'g' },
+        { "gdb-wait", no_argument, NULL, 'G' },
+        { "sandbox", required_argument, NULL, 'S' },
+        { "no-reboot", no_argument, NULL, 'r' },
+        { "no-unpack", no_argument, NULL, 'U' },
+        { "test-devices", no_argument, NULL, 'T' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },
+        { 0 },
 };
 
 static const char usage[] =
@@ -61,6 +75,7 @@ static const char usage[] =
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
+        "  --transport KIND  pci (default) or mmio: where virtio devices are found\n"
         "  --hotplug N       places for devices that are attached while it runs, 0 (default) to 8\n"
         "  --gdb tcp:[HOST]:PORT|unix:PATH\n"
         "                    lets gdb come, with 'target remote'; without a host only from this "
@@ -153,6 +168,8 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return vm_config_add_filesystem(c, optarg, err);
         case 'v':
                 return vm_config_set_vsock(c, optarg, err);
+        case 'R':
+                return named("transport", optarg, vm_transport_names, &c->transport, err);
         case 'P':
                 if (str_to_u32(optarg, &c->hotplug) < 0)
                         return err_plain(err, EINVAL, "--hotplug '%s': not a number", optarg);

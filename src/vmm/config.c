@@ -18,6 +18,7 @@
 
 const char *const vm_cpu_names[] = { "auto", "kvm", "soft", NULL };
 const char *const vm_port_names[] = { "", "none", "stdio", NULL };
+const char *const vm_transport_names[] = { "pci", "mmio", NULL };
 const char *const vm_format_names[] = { "", "raw", "qcow2", NULL };
 
 static const struct json_field disk_fields[] = {
@@ -67,6 +68,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "cmdline", JSON_STRING, cmdline, 0),
         JSON_FIELD_ENUM(struct vm_config, "serial", serial, vm_port_names, 0),
         JSON_FIELD_ENUM(struct vm_config, "console", console, vm_port_names, 0),
+        JSON_FIELD_ENUM(struct vm_config, "transport", transport, vm_transport_names, 0),
         JSON_FIELD_ARRAY(struct vm_config, "disks", disks, disks_length, &disk_shape, 0),
         JSON_FIELD_ARRAY(struct vm_config, "networks", networks, networks_length, &network_shape,
                          0),

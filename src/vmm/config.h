@@ -24,6 +24,8 @@
 
 enum vm_cpu { VM_CPU_AUTO, VM_CPU_KVM, VM_CPU_SOFT };
 extern const char *const vm_cpu_names[], *const vm_port_names[], *const vm_format_names[];
+enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO };
+extern const char *const vm_transport_names[];
 enum vm_port { VM_PORT_UNSET, VM_PORT_NONE, VM_PORT_STDIO };
 
 struct vm_disk {
@@ -61,8 +63,9 @@ struct vm_config {
         uint32_t cpus;
         uint64_t memory_mib;
         char *kernel, *initrd, *cmdline;
-        int serial;  /* enum vm_port: what ttyS0 is connected to */
-        int console; /* the same for hvc0 */
+        int serial;    /* enum vm_port: what ttyS0 is connected to */
+        int console;   /* the same for hvc0 */
+        int transport; /* enum vm_transport: of virtio devices */
         struct vm_disk *disks;
         size_t disks_length;
         struct vm_network *networks;

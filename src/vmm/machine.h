@@ -29,6 +29,7 @@
 #define MACHINE_VCPUS 64
 
 struct pci;
+struct virtio_mmio_places;
 struct state_reader;
 
 /* The part of a device that the machine knows; embedded in each device. */
@@ -64,7 +65,8 @@ struct machine {
         struct memory memory;
         struct bus pio, mmio;
         struct irq irq;
-        struct pci *pci; /* NULL without */
+        struct pci *pci;                        /* NULL without */
+        struct virtio_mmio_places *mmio_places; /* NULL: virtio devices are on PCI */
         struct list devices;
         struct vcpu *vcpus;
         unsigned vcpus_length;

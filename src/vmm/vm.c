@@ -24,6 +24,7 @@
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/device.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/tap.h"
@@ -136,7 +137,9 @@ static int build_virtio(struct vm *vm, const struct vm_config *c, const struct v
                         struct err *err)
 {
         struct machine *m = vm->machine;
-        int r = virtio_rng_create(m, err);
+        int r = c->transport == VM_TRANSPORT_MMIO ? virtio_mmio_create(m, err) : 0;
+        if (r == 0)
+                r = virtio_rng_create(m, err);
         if (r == 0)
                 r = virtio_balloon_create(m, &vm->balloon, err);
         if (r == 0 && c->console == VM_PORT_STDIO)
@@ -156,9 +159,11 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
 {
         struct machine *m = vm->machine;
         const struct boot_config boot = { c->kernel, c->initrd, c->cmdline, c->no_unpack };
-        const struct acpi_config acpi = {
-                .vcpus = c->cpus, .pci = true, .hot_slots = c->hotplug, .serial = { true }
-        };
+        const struct acpi_config acpi = { .vcpus = c->cpus,
+                                          .pci = true,
+                                          .hot_slots = c->hotplug,
+                                          .virtio_mmio = virtio_mmio_length(m),
+                                          .serial = { true } };
         struct boot_entry entry;
         struct cpu_state state;
         int r = boot_load(&m->memory, &boot, &entry, err);

@@ -187,6 +187,23 @@ static void pci_host(struct aml *a, unsigned slots)
         aml_close(a);
 }
 
+static void virtio_devices(struct aml *a, unsigned length)
+{
+        for (unsigned i = 0; i < length; i++) {
+                char name[8];
+                snprintf(name, sizeof(name), "VR%02u", i % 100);
+                aml_device(a, name);
+                aml_name_string(a, "_HID", "LNRO0005");
+                aml_name_integer(a, "_UID", i);
+                aml_resources(a);
+                aml_resource_memory(a, (uint32_t)(LAYOUT_VIRTIO_MMIO + i * LAYOUT_VIRTIO_MMIO_STEP),
+                                    LAYOUT_VIRTIO_MMIO_STEP);
+                aml_resource_irq(a, LAYOUT_IRQ_MMIO_FIRST + i % 4, true);
+                aml_resources_end(a);
+                aml_close(a);
+        }
+}
+
 static void dsdt_body(struct aml *a, const struct acpi_config *c)
 {
         aml_name_package(a, "\\_S5_", 4);
@@ -198,6 +215,7 @@ static void dsdt_body(struct aml *a, const struct acpi_config *c)
         aml_scope(a, "\\_SB_");
         if (c->pci)
                 pci_host(a, c->hot_slots);
+        virtio_devices(a, c->virtio_mmio);
         serial_ports(a, c);
         simple_device(a, "RTC_", "PNP0B00", 0x70, 2, LAYOUT_IRQ_RTC);
         aml_device(a, "KBD_");

@@ -208,7 +208,7 @@ void aml_resource_io(struct aml *a, uint16_t base, uint8_t length)
 void aml_resource_irq(struct aml *a, uint32_t gsi, bool level)
 {
         put(a, 0x89 | 6 << 8, 3);
-        put(a, level ? 0x01 : 0x03, 1);
+        put(a, level ? 0x09 : 0x03, 1); /* level is shared */
         put(a, 1, 1);
         put(a, gsi, 4);
 }

@@ -30,7 +30,6 @@ struct blk_queue {
 struct blk {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct disk *disk;
         uint64_t sectors;
         char serial[BLK_SERIAL_MAX];
@@ -283,7 +282,7 @@ static uint64_t features_of(const struct disk *disk, unsigned queues)
 static void destroy(struct device *device)
 {
         struct blk *b = container_of(device, struct blk, device);
-        virtio_pci_remove(b->pci);
+        virtio_remove(&b->virtio);
         for (unsigned i = 0; i < b->virtio.queues_length; i++)
                 worker_destroy(b->queues[i].worker);
         disk_close(b->disk);
@@ -319,5 +318,5 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
                                &b->queues[i].worker, err);
         }
         describe(b);
-        return r < 0 ? r : virtio_pci_add(&b->virtio, options->slot, &b->pci, err);
+        return r < 0 ? r : virtio_add(&b->virtio, options->slot, err);
 }
