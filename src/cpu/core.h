@@ -111,7 +111,8 @@ enum vector {
         VEC_PF = 14,
         VEC_MF = 16,
         VEC_AC = 17,
-        VEC_XM = 19
+        VEC_XM = 19,
+        FAULT_DEBUGGER = 0x100 /* nothing for the guest: cpu_run() returns */
 };
 
 /* Bits of the pending word. */
@@ -347,6 +348,7 @@ struct cpu {
         bool code64;          /* LMA and CS.L */
         bool legacy;          /* not code64: segments and masks matter */
         bool slow;            /* TF, breakpoints: one instruction at a time */
+        bool breaks;          /* a debugger's breakpoints: looked for on their pages */
         uint8_t cpl;
         uint8_t context;             /* enum mem_context */
         uint8_t mode;                /* code_mode() */
@@ -378,9 +380,9 @@ struct cpu {
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
         uint64_t epoch;    /* of jump cache entries and paths; never 0 */
-        uint64_t breakpoints[16];
-        unsigned breakpoints_length;
-        uint64_t breakpoint_passed; /* linear address resumed from */
+        struct cpu_debug debug;
+        unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
+        uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
         struct cpu_counters counters;
         uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
 
@@ -394,7 +396,7 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
-        size_t code_bytes;   /* the most that code took since memory was given back */
+        size_t code_bytes; /* the most that code took since memory was given back */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
@@ -431,10 +433,22 @@ __attribute__((noreturn)) void cpu_raise(struct cpu *cpu, int vector);
 void cpu_deliver_fault(struct cpu *cpu);
 __attribute__((noreturn)) void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
 __attribute__((noreturn)) void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
+/* Ends cpu_run() before the instruction that is executed. */
+__attribute__((noreturn)) void cpu_raise_to_debugger(struct cpu *cpu);
 enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWARE };
 /* Enters the handler of `vector`. May raise. */
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);
 #define cpu_gp(cpu) cpu_raise_error((cpu), VEC_GP, 0)
+
+/* ---- debug.c ---- */
+/* Which of four debug registers are breakpoints at `linear`, a bit each. */
+unsigned cpu_code_hits(const uint64_t dr[4], uint64_t dr7, uint64_t linear);
+/* Whether four debug registers watch data. */
+bool cpu_watches(uint64_t dr7);
+/* Whether a debugger's breakpoint is on the page of `linear`. */
+bool cpu_break_near(const struct cpu *cpu, uint64_t linear);
+/* Before an INT3: may not return. */
+void cpu_int3_stop(struct cpu *cpu);
 
 /* ---- task.c ---- */
 

@@ -121,7 +121,7 @@ static void compare_now(struct share *s)
         struct machine *m = s->machine;
         struct share_sums sums = { 0 };
         struct err err = { 0 };
-        if (atomic_load(&m->pausing)) /* somebody else has it stand, and looks at it */
+        if (atomic_load(&m->pauses)) /* somebody else has it stand, and looks at it */
                 return;
         machine_pause(m);
         int r = 0;

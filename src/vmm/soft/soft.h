@@ -31,6 +31,7 @@ struct soft_vcpu {
         struct cpu *cpu;
         struct cpu_bus bus;
         uint64_t system_time_msr;
+        bool step;           /* a debugger wants an instruction at a time */
         struct timer *timer; /* of the local APIC, while the vCPU is busy */
         int64_t armed_ns;    /* what it is set to; the vCPU's thread only */
         pthread_mutex_t lock;
@@ -43,6 +44,9 @@ struct soft_vcpu {
 /* Fires the APIC's timer where it is due, and sets `timer` to its next expiry, which is
  * returned. On the vCPU's thread. */
 int64_t soft_timer(struct soft_vcpu *s);
+
+/* Why a CPU stopped for a debugger: CPU_EXIT_DEBUG, or CPU_EXIT_BUDGET after a step. */
+struct vcpu_stop soft_stop(struct cpu *cpu, enum cpu_exit reason);
 
 /* CPUID, hypercalls and the paravirtual clock (guest_clock.c). */
 void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);

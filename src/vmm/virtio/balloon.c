@@ -20,7 +20,6 @@ enum { INFLATE, DEFLATE, FURTHER, QUEUES = 4 };
 struct balloon {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct worker *worker;
         struct virtq_chain chain;
         atomic_uint_fast64_t reported_bytes;
@@ -207,7 +206,7 @@ static const struct virtio_ops ops = {
 static void destroy(struct device *device)
 {
         struct balloon *b = container_of(device, struct balloon, device);
-        virtio_pci_remove(b->pci);
+        virtio_remove(&b->virtio);
         worker_destroy(b->worker);
         virtio_finish(&b->virtio);
         pthread_mutex_destroy(&b->lock);
@@ -234,7 +233,7 @@ int virtio_balloon_create(struct machine *machine, struct balloon **ret, struct 
         b->device.counters = counters;
         int r = worker_create("virtio-balloon", JAIL_BALLOON, work, b, -1, &b->worker, err);
         if (r == 0)
-                r = virtio_pci_add(&b->virtio, 0, &b->pci, err);
+                r = virtio_add(&b->virtio, 0, err);
         if (r == 0)
                 *ret = b;
         return r;
