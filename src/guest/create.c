@@ -9,13 +9,17 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "guest/guest.h"
+#include "guest/network.h"
 #include "runtime/sync.h"
+#include "sys/namespace.h"
 #include "sys/pty.h"
 
 struct guest {
         struct guest_parts parts;
         struct shim_config config;
         int ours, theirs; /* ends of the channel */
+        int netns;
+        struct network network; /* as it was joined */
 };
 
 static int transform(struct launch *launch, void *arg, struct err *err)
@@ -44,6 +48,36 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         return file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
 }
 
+/* The hooks have run. Who makes a namespace for the container without a hook may bring
+ * devices until the start. */
+static int connect_network(struct launch *launch, struct guest *guest, struct err *err)
+{
+        static const char name[] = "tap";
+        const struct oci_hooks *hooks = launch->spec.hooks;
+        const struct oci_namespace *net = oci_spec_namespace(&launch->spec, OCI_NAMESPACE_NETWORK);
+        bool spare = launch->options->wait_for_start && str_empty(net->path) &&
+                     !(hooks && (hooks->prestart_length || hooks->create_runtime_length));
+        int taps[NETWORK_CARDS_MAX];
+        size_t length = 0;
+        auto_fd directory = openat(launch->state.fd, "vm", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (directory < 0)
+                return err_set(err, errno, "open the machine's directory");
+        int r = guest_open_network(launch->pid, &guest->netns, err);
+        if (r == 0)
+                r = network_create(directory, guest->netns, spare, taps, &length, err);
+        if (r == 0)
+                r = network_join(directory, guest->netns, err);
+        (void)network_read(directory, &guest->network, NULL);
+        if (r == 0)
+                r = sync_send(guest->ours, SYNC_GO, err);
+        for (size_t i = 0; i < length; i++) {
+                if (r == 0)
+                        r = pty_send_fd(guest->ours, taps[i], name, sizeof(name), err);
+                close_fd(&taps[i]);
+        }
+        return r;
+}
+
 static int accompany(struct launch *launch, void *arg, struct err *err)
 {
         struct guest *guest = arg;
@@ -54,6 +88,8 @@ static int accompany(struct launch *launch, void *arg, struct err *err)
                 r = pty_send_fd(guest->ours, launch->listen_fd, name, sizeof(name), err);
         close_fd(&launch->listen_fd);
         if (r == 0)
+                r = connect_network(launch, guest, err);
+        if (r == 0)
                 r = sync_expect(guest->ours, SYNC_READY, err);
         return sync_last_words(guest->ours, r, err);
 }
@@ -61,7 +97,7 @@ static int accompany(struct launch *launch, void *arg, struct err *err)
 static int with_guest(const struct launch_options *options, bool keep, int *ret_code,
                       struct err *err)
 {
-        struct guest guest = { .ours = -1, .theirs = -1 };
+        struct guest guest = { .ours = -1, .theirs = -1, .netns = -1 };
         int pair[2];
         int r = guest_parts_find(&guest.parts, err);
         if (r == 0)
@@ -78,8 +114,14 @@ static int with_guest(const struct launch_options *options, bool keep, int *ret_
         struct launch_options with = *options;
         with.variant = &variant;
         r = options->wait_for_start ? container_create(&with, err)
-                                    : container_run(&with, keep, ret_code, err);
+                                    : container_run(&with, true, ret_code, err);
+        if (r == 0 && !options->wait_for_start && !options->detach && !keep)
+                r = guest_delete(options->root, options->id, true, err);
+        if (r < 0) /* where the namespace stays */
+                (void)network_leave(&guest.network, guest.netns, NULL);
 finish:
+        network_finish(&guest.network);
+        close_fd(&guest.netns);
         close_fd(&guest.ours);
         close_fd(&guest.theirs);
         guest_parts_finish(&guest.parts);

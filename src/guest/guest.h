@@ -7,8 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * start, kill, delete, pause, resume, state and list need no code of their own, and
- * when the shim dies, however it dies, the pid namespace takes the machine with it.
+ * kill, pause, resume, state and list need no code of their own, start and delete only for
+ * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
+ * the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -58,6 +59,11 @@ unsigned guest_cpus(const struct oci_spec *spec);
 int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
+int guest_start(const char *root, const char *id, struct err *err);
+int guest_delete(const char *root, const char *id, bool force, struct err *err);
+
+/* The network namespace of a process. */
+int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 
 /* What the shim is told, in GUEST_DIRECTORY/shim.json. */
 struct shim_config {

@@ -16,7 +16,7 @@
 #include "guest/guest.h"
 
 #define CACHE          "/var/cache/isle"
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define FILE_SIZE_MAX  ((size_t)64 << 20)
 #define DEPTH_MAX      12
 #define DEPENDS        "depends="
@@ -26,8 +26,8 @@
 #define MODE_FILE      0100644
 #define CPIO_ALIGN     4
 
-static const char *const wanted[] = { "virtio_pci", "virtiofs", "vmw_vsock_virtio_transport",
-                                      "virtio_balloon", "virtio_rng" };
+static const char *const wanted[] = { "virtio_pci",     "virtiofs",   "vmw_vsock_virtio_transport",
+                                      "virtio_balloon", "virtio_rng", "virtio_net" };
 
 struct modules {
         char **paths;  /* of all files *.ko */

@@ -207,6 +207,14 @@ static void add_kvm(struct oci_linux *linux_)
         linux_->devices_length = 1;
 }
 
+/* They come to the namespace, and from there to the machine. */
+static void take_net_devices(struct oci_linux *linux_, struct oci_linux *old)
+{
+        linux_->net_devices = take_ptr(old->net_devices);
+        linux_->net_devices_length = old->net_devices_length;
+        old->net_devices_length = 0;
+}
+
 int guest_check_parts(const struct oci_spec *spec, struct err *err)
 {
         if (!spec->process || !spec->root || !spec->linux_)
@@ -226,9 +234,6 @@ static int check(const struct oci_spec *spec, struct err *err)
                 return err_plain(err, EOPNOTSUPP,
                                  "a virtual machine cannot share the host's network: a network "
                                  "namespace is needed");
-        if (linux_->net_devices_length)
-                return err_plain(err, EOPNOTSUPP,
-                                 "network devices cannot be moved into a virtual machine");
         if (oci_spec_namespace(spec, OCI_NAMESPACE_USER) || linux_->uid_mappings_length)
                 return err_plain(err, EOPNOTSUPP,
                                  "user namespaces are not supported with --vm: the guest has "
@@ -280,6 +285,7 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
                                                                : NULL;
         add_resources(jail.linux_, spec->linux_);
         add_kvm(jail.linux_);
+        take_net_devices(jail.linux_, spec->linux_);
         take_hooks(&jail, spec);
         json_free(&oci_spec_shape, spec);
         *spec = jail;

@@ -19,7 +19,6 @@
 
 #define CHUNK_BYTES  65536
 #define GREETING_MAX 64
-#define KEY_SIZE     17 /* with the NUL */
 
 static int wait_readable(int fd, int64_t deadline_ns, struct err *err)
 {
@@ -186,16 +185,15 @@ static int open_streams(struct session *session, int directory_fd, const char *k
 int session_open(struct session *session, int directory_fd, struct agent_request *request,
                  struct err *err)
 {
-        char key[KEY_SIZE];
         auto_agent_reply reply = { 0 };
         *session = (struct session){ .control = -1, .terminal = request->terminal };
         for (int i = 0; i < SESSION_STREAMS; i++)
                 session->pumps[i] = (struct pump){ .from = -1, .to = -1 };
-        rand_hex(key, sizeof(key) - 1);
-        request->key = key;
+        rand_hex(session->key, sizeof(session->key) - 1);
+        request->key = session->key;
         if (request->terminal)
                 fill_size(request);
-        int r = open_streams(session, directory_fd, key, err);
+        int r = open_streams(session, directory_fd, session->key, err);
         if (r == 0)
                 r = agent_connect(directory_fd, &session->control, err);
         if (r == 0)
@@ -206,6 +204,19 @@ int session_open(struct session *session, int directory_fd, struct agent_request
         if (r < 0)
                 session_close(session);
         return r;
+}
+
+int session_give_cards(struct session *session, int directory_fd, struct agent_card *cards,
+                       size_t length, struct err *err)
+{
+        struct agent_request request = {
+                .op = AGENT_OP_NETWORK, .key = session->key, .cards = cards, .cards_length = length
+        };
+        auto_agent_reply reply = { 0 };
+        auto_buf in = { 0 };
+        auto_fd fd = -1;
+        int r = agent_connect(directory_fd, &fd, err);
+        return r == 0 ? agent_ask(fd, &in, &request, &reply, err) : r;
 }
 
 void session_watch(const struct session *session, struct pollfd entries[SESSION_ENTRIES])
