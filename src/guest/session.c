@@ -182,6 +182,35 @@ static int open_streams(struct session *session, int directory_fd, const char *k
         return 0;
 }
 
+/* The line that tells the end, if it is there. */
+static int take_end(struct session *session, struct err *err)
+{
+        auto_free char *line = NULL;
+        size_t size;
+        auto_agent_reply reply = { 0 };
+        int r = message_take_line(&session->in, &line, &size, err);
+        if (r > 0)
+                r = agent_reply_parse(line, size, &reply, err);
+        if (r == 0 && reply.has_exit) {
+                session->has_exit = true;
+                session->exit_code = reply.exit;
+                close_fd(&session->control);
+                pump_close(&session->pumps[0]);
+        }
+        return r;
+}
+
+static int read_end(struct session *session, struct err *err)
+{
+        ssize_t n = read(session->control, buf_reserve(&session->in, CHUNK_BYTES), CHUNK_BYTES);
+        if (n < 0 && errno == EINTR)
+                return 0;
+        if (n <= 0)
+                return err_plain(err, ECONNRESET, "the virtual machine is gone");
+        buf_commit(&session->in, (size_t)n);
+        return take_end(session, err);
+}
+
 int session_open(struct session *session, int directory_fd, struct agent_request *request,
                  struct err *err)
 {
@@ -201,6 +230,8 @@ int session_open(struct session *session, int directory_fd, struct agent_request
         request->key = NULL;
         if (r == 0 && reply.pid <= 0)
                 r = err_plain(err, EPROTO, "the guest names process %jd", (intmax_t)reply.pid);
+        if (r == 0) /* a short one has ended by now: what tells so may have come with the answer */
+                r = take_end(session, err);
         if (r < 0)
                 session_close(session);
         return r;
@@ -224,29 +255,6 @@ void session_watch(const struct session *session, struct pollfd entries[SESSION_
         entries[0] = (struct pollfd){ session->control, POLLIN, 0 };
         for (int i = 0; i < SESSION_STREAMS; i++)
                 pump_watch(&session->pumps[i], entries + 1 + i * PUMP_ENTRIES);
-}
-
-static int read_end(struct session *session, struct err *err)
-{
-        ssize_t n = read(session->control, buf_reserve(&session->in, CHUNK_BYTES), CHUNK_BYTES);
-        if (n < 0 && errno == EINTR)
-                return 0;
-        if (n <= 0)
-                return err_plain(err, ECONNRESET, "the virtual machine is gone");
-        buf_commit(&session->in, (size_t)n);
-        auto_free char *line = NULL;
-        size_t size;
-        auto_agent_reply reply = { 0 };
-        int r = message_take_line(&session->in, &line, &size, err);
-        if (r > 0)
-                r = agent_reply_parse(line, size, &reply, err);
-        if (r == 0 && reply.has_exit) {
-                session->has_exit = true;
-                session->exit_code = reply.exit;
-                close_fd(&session->control);
-                pump_close(&session->pumps[0]);
-        }
-        return r;
 }
 
 int session_work(struct session *session, const struct pollfd entries[SESSION_ENTRIES],
