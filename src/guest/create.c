@@ -27,14 +27,18 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         struct guest *guest = arg;
         struct oci_spec *spec = &launch->spec;
         const struct launch_options *options = launch->options;
-        const char *cpu = getenv("ISLE_VM_CPU");
+        const char *cpu;
+        int r = guest_choose_cpu(spec, &cpu, err);
+        if (r < 0)
+                return r;
+        json_map_set(&spec->annotations, GUEST_CPU_ANNOTATION, cpu);
         guest->config = (struct shim_config){ .memory_bytes = guest_memory_bytes(spec),
                                               .cpus = guest_cpus(spec),
-                                              .cpu = xstrdup(str_empty(cpu) ? "auto" : cpu),
+                                              .cpu = xstrdup(cpu),
                                               .terminal = spec->process && spec->process->terminal,
                                               .waits = options->wait_for_start };
         auto_free char *state = xasprintf("%s/%s", options->root, options->id);
-        int r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
+        r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
         return r == 0 ? guest_make_inside(launch->config_text, &guest->config.inside, err) : r;
 }
 
@@ -45,7 +49,10 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         if (mkdirat(state, "vm", 0700) < 0 || mkdirat(state, "jail", 0755) < 0)
                 return err_set(err, errno, "make the jail");
         auto_free char *text = json_encode_text(&shim_config_shape, &guest->config, false);
-        return file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+        int r = file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+        return r == 0 ? file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
+                                     strlen(guest->config.cpu), 0644, false, err)
+                      : r;
 }
 
 /* The hooks have run. Who makes a namespace for the container without a hook may bring

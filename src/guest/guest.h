@@ -27,6 +27,11 @@
 #define GUEST_SHARE     "/share"
 #define GUEST_SOCKET    "vsock" /* in that directory */
 
+/* Annotation of config.json: kvm, soft or auto. Of the container's state: which of the first two
+ * it is. Without it the environment's ISLE_VM_CPU decides. */
+#define GUEST_CPU_ANNOTATION "isle.vm.cpu"
+#define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
+
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
         char *kernel, *initramfs;
@@ -54,6 +59,8 @@ bool guest_mount_is_bind(const struct oci_mount *mount);
 /* Sizes of the machine. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
+/* "kvm" or "soft", static. */
+int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
 /* --- verbs that differ --- */
 int guest_create(const struct launch_options *options, struct err *err);

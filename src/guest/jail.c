@@ -8,6 +8,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "guest/guest.h"
+#include "sys/kvm.h"
 
 /* Beside the guest's memory: the machine's program and what it translates, the shim. */
 #define OVERHEAD_BYTES       ((int64_t)160 << 20)
@@ -41,6 +42,24 @@ unsigned guest_cpus(const struct oci_spec *spec)
         uint64_t quota_us = (uint64_t)cpu->quota_us;
         uint64_t cpus = quota_us / cpu->period_us + (quota_us % cpu->period_us != 0);
         return cpus > CPUS_MAX ? CPUS_MAX : (unsigned)cpus;
+}
+
+int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err)
+{
+        const char *asked = json_map_get(spec->annotations, GUEST_CPU_ANNOTATION);
+        const char *source = "annotation " GUEST_CPU_ANNOTATION;
+        if (!asked) {
+                asked = getenv("ISLE_VM_CPU");
+                source = "the environment's ISLE_VM_CPU";
+        }
+        if (str_empty(asked) || streq(asked, "auto"))
+                *ret = kvm_runs_well() ? "kvm" : "soft";
+        else if (streq(asked, "kvm") || streq(asked, "soft"))
+                *ret = streq(asked, "kvm") ? "kvm" : "soft";
+        else
+                return err_plain(err, EINVAL, "%s: '%s' is not known; there are auto, kvm and soft",
+                                 source, asked);
+        return 0;
 }
 
 static void add_mount(struct oci_spec *jail, const char *destination, const char *type,
