@@ -93,6 +93,7 @@ static void soft_wake(void *arg)
 static void soft_sleep(struct soft_vcpu *s, int64_t deadline_ns)
 {
         struct timespec until = { deadline_ns / NS_PER_S, deadline_ns % NS_PER_S };
+        soft_steal_account(s);
         pthread_mutex_lock(&s->lock);
         atomic_store(&s->sleeping, true);
         while (!atomic_load(&s->signalled)) {
@@ -103,6 +104,7 @@ static void soft_sleep(struct soft_vcpu *s, int64_t deadline_ns)
         }
         atomic_store(&s->sleeping, false);
         pthread_mutex_unlock(&s->lock);
+        soft_steal_restart(s);
 }
 
 static void soft_kick(struct vcpu *v)
@@ -174,6 +176,7 @@ static int soft_pass_int3(struct vcpu *v, struct err *err)
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
+        soft_steal_restart(s); /* it may have stood, paused */
         for (;;) {
                 atomic_store(&s->signalled, false);
                 soft_timer(s);
@@ -184,6 +187,7 @@ static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
                         v->stop = soft_stop(s->cpu, reason);
                         return VCPU_DEBUG;
                 case CPU_EXIT_KICK:
+                        soft_steal_account(s); /* as often as its timer, at least */
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
                         soft_sleep(s, soft_timer(s));
