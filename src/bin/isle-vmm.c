@@ -30,6 +30,8 @@ static const struct option options[] = {
         { "initrd", required_argument, NULL, 'i' },
         { "cmdline", required_argument, NULL, 'a' },
         { "memory", required_argument, NULL, 'm' },
+        { "memory-file", required_argument, NULL, 'M' },
+        { "memory-template", required_argument, NULL, 'W' },
         { "cpus", required_argument, NULL, 'n' },
         { "cpu", required_argument, NULL, 'c' },
         { "serial", required_argument, NULL, 's' },
@@ -62,6 +64,11 @@ static const char usage[] =
         "  --initrd FILE     initial ramdisk\n"
         "  --cmdline TEXT    kernel command line\n"
         "  --memory SIZE     memory, as in 512m or 2g (default 256m)\n"
+        "  --memory-file FILE\n"
+        "                    an empty file that becomes the guest's memory, and keeps it\n"
+        "  --memory-template FILE\n"
+        "                    memory of another machine: pages that are the same are shared\n"
+        "                    with whoever names it too, once the guest idles\n"
         "  --cpus N          virtual processors (default 1)\n"
         "  --cpu KIND        auto, kvm or soft (default auto)\n"
         "  --serial WHERE    stdio (default) or none: the first serial port\n"
@@ -150,6 +157,12 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'm':
                 return take_memory(optarg, &c->memory_mib, err);
+        case 'M':
+                replace(&c->memory_file, optarg);
+                return 0;
+        case 'W':
+                replace(&c->memory_template, optarg);
+                return 0;
         case 'n':
                 if (str_to_u32(optarg, &c->cpus) < 0)
                         return err_plain(err, EINVAL, "--cpus '%s': not a number", optarg);

@@ -136,7 +136,7 @@ enum mem_context {
 
 enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u /* 16 MiB: two streams of half that share no place */
 
 /* One table of the software TLB, direct-mapped by linear page. A tag is the page
  * negated, so that linear + tag is the offset in the page on a hit and out of
@@ -166,7 +166,30 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define CPU_CPUID_LEAVES 14
+#define WRITER_SETS 1024u
+#define WRITER_WAYS 4u
+
+/* Which places of the TLBs let guest memory be written, by guest physical page: who
+ * decodes a page need not look through all of them. 1 + context * TLB_ENTRIES + place;
+ * 0 is free, and so is one whose place has another page meanwhile. */
+struct writers {
+        uint16_t places[WRITER_SETS][WRITER_WAYS];
+        bool more[WRITER_SETS]; /* than fit */
+};
+
+#define PATH_ENTRIES 64u
+
+/* Where the page table of 2 MiB of linear addresses is, and what the entries above it
+ * allow: what processors call a paging-structure cache. All of them had been accessed. */
+struct path {
+        uint64_t key; /* linear >> 21 */
+        uint64_t epoch;
+        uint64_t table; /* guest physical */
+        const uint8_t *host;
+        bool writable, user, nx;
+};
+
+#define CPU_CPUID_LEAVES 15
 
 struct step;
 typedef void step_fn(struct cpu *cpu, const struct step *step);
@@ -205,8 +228,9 @@ struct block {
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
         uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
-        uint32_t code;   /* offset in the code cache, 0: not translated */
-        uint32_t warm;   /* the same for whoever comes with vectors in registers */
+        /* Offsets in the code cache, 0: not translated; see translate.h. */
+        uint32_t code, common, spilled, warm;
+        uint16_t temporaries; /* bit per register */
 };
 
 #define BLOCK_VECTORS 1u
@@ -220,7 +244,13 @@ struct block {
 struct jump_entry {
         uint64_t linear, key;
         struct block *block;
+        bool global; /* its page */
 };
+
+static inline unsigned jump_index(uint64_t linear)
+{
+        return (linear ^ linear >> 12) & (JUMP_ENTRIES - 1);
+}
 
 #define THUNK_HASH       16384u
 #define THUNK_POOL_BYTES (1u << 20)
@@ -241,14 +271,20 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 2048u
+#define JUMP_PLACES 8192u
+#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
 struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
+        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
         uint64_t page[JUMP_PLACES];
+        uint64_t gpa[JUMP_PLACES];       /* of the code */
+        uint64_t page2[JUMP_PLACES];     /* of the block */
+        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
 };
 
 #define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
@@ -291,11 +327,10 @@ struct cpu {
         /* what translated code reads and writes through GS */
         struct cpu *self;
         uint64_t host_rsp;
-        uint64_t page_linear; /* linear address of the page the code is of */
-        uint64_t target;      /* of an indirect jump; a code address while entering */
-        uint64_t spilled_rcx;
+        uint64_t page_linear;      /* linear address of the page the code is of */
+        uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, jump_bits;
+        uint64_t page_bits, jump_bits, no_if_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
         uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */
@@ -344,7 +379,7 @@ struct cpu {
         unsigned index;
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries */
+        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
         struct cpu_debug debug;
         unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
         uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
@@ -354,18 +389,29 @@ struct cpu {
         uint8_t bounce[576] __attribute__((aligned(64)));
         uint8_t fx[512] __attribute__((aligned(64)));
         struct tlb tlbs[CTX_COUNT];
+        struct path paths[PATH_ENTRIES];
+        struct writers writers;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block *block_hash[BLOCK_HASH];
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
+        size_t code_bytes; /* the most that code took since memory was given back */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        char signal_stack[65536]; /* frames hold all of the host's registers */
+        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
+        char signal_stack[65536];             /* frames hold all of the host's registers */
 };
+
+/* Privileged instructions after which the next is fetched and done as without them. */
+static inline bool cpu_stays(unsigned op)
+{
+        return op == OP_CLI || op == OP_STI || op == OP_SWAPGS || op == OP_RDMSR ||
+               op == OP_MOV_FROM_CR || op == OP_MOV_FROM_DR;
+}
 
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
@@ -422,6 +468,18 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
 /* Linear to guest physical; raises #PF. */
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
                        enum mem_context context);
+/* Linear memory that is contiguous in ours. */
+struct span {
+        uint8_t *at;         /* NULL: not plain memory */
+        unsigned size_bytes; /* at least one, at most what was asked for */
+        uint64_t gpa;        /* only where `code` */
+        bool code;           /* writes within its page are told of by cpu_code_written() */
+};
+/* From `linear` on, filling the TLB on the way; raises what an access to the first byte
+ * raises. Not with CTX_CHECKED. */
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write);
+/* This vCPU wrote to the page by other ways than the slow ones below. */
+void cpu_code_written(struct cpu *cpu, uint64_t gpa);
 void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
 /* As supervisor whatever the CPL: descriptor tables, TSS. */
@@ -477,6 +535,12 @@ void cpu_thunks_destroy(struct cpu *cpu);
 /* NULL when the pool is full: flush all code and start again. */
 void (*cpu_thunk_get(struct cpu *cpu, const struct insn *insn))(struct cpu *, void *);
 void cpu_thunks_flush(struct cpu *cpu);
+
+/* ---- pools.c ---- */
+int cpu_pools_create(struct cpu *cpu, struct err *err);
+void cpu_pools_destroy(struct cpu *cpu);
+/* Blocks and steps are taken from the start again; for cpu_code_flush(). */
+void cpu_pools_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

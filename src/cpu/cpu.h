@@ -7,7 +7,7 @@
  * the machine goes through `struct cpu_bus`.
  *
  * Threads. A vCPU is run by one thread at a time: cpu_run(), cpu_state(),
- * cpu_flush() belong to that thread. The inputs cpu_set_irq(), cpu_raise_nmi(),
+ * cpu_flush(), cpu_trim() belong to that thread. The inputs cpu_set_irq(), cpu_raise_nmi(),
  * cpu_raise_init(), cpu_raise_sipi() and cpu_kick() may be called by any thread
  * at any time; they change one atomic word that the vCPU looks at between
  * blocks. While cpu_run() runs, the thread's MXCSR and x87 registers hold the
@@ -223,6 +223,12 @@ bool cpu_has_work(const struct cpu *cpu); /* an input waits; a halted vCPU shoul
 
 /* Drops all cached translations and decoded code. */
 void cpu_flush(struct cpu *cpu);
+
+/* Host memory that decoded and translated code takes, or took before it was dropped.
+ * Only cpu_trim() gives it back to the host; the code is dropped, and decoded again where it
+ * runs again. */
+size_t cpu_code_bytes(const struct cpu *cpu);
+void cpu_trim(struct cpu *cpu);
 
 const struct cpu_counters *cpu_counters(const struct cpu *cpu);
 

@@ -42,7 +42,7 @@ void cpu_mode_changed(struct cpu *cpu)
         bool x87 = !cpu->blocked[UNIT_X87] && !cpu->unmasked_x87;
         cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
                                        !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4 |
-                                       x87 << 5);
+                                       x87 << 5 | (cpu->cpl == 1 || cpu->cpl == 2) << 6);
         if ((cpu->translate_key ^ old_key) & ~3)
                 cpu_jumps_flush(cpu, true); /* tables are by context only */
 }
@@ -96,14 +96,14 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->delivering = -1;
         cpu->int3_passed = UINT64_MAX;
         cpu->vec_parked = cpu->x87_parked = true;
-        cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
-        cpu->steps = malloc(STEP_POOL * sizeof(struct step));
-        int r = cpu_thunks_create(cpu, err);
+        int r = cpu_pools_create(cpu, err);
+        if (r == 0)
+                r = cpu_thunks_create(cpu, err);
         if (r == 0)
                 r = cpu_translator_create(cpu, err);
-        if (r < 0 || !cpu->blocks || !cpu->steps) {
+        if (r < 0) {
                 cpu_destroy(cpu);
-                return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
+                return r;
         }
         cpu_cpuid_read_host(cpu);
         cpu_tlb_init(cpu);
@@ -134,8 +134,7 @@ void cpu_destroy(struct cpu *cpu)
         }
         cpu_thunks_destroy(cpu);
         cpu_translator_destroy(cpu);
-        free(cpu->blocks);
-        free(cpu->steps);
+        cpu_pools_destroy(cpu);
         munmap(cpu, sizeof(*cpu));
 }
 
@@ -303,7 +302,7 @@ static void take_inputs(struct cpu *cpu)
                 take_init(cpu);
         }
         if (pending & PEND_SIPI) {
-                atomic_fetch_and(&cpu->pending, ~PEND_SIPI);
+                atomic_fetch_and(&cpu->pending, ~(PEND_SIPI | 0xffu << PEND_SIPI_VECTOR));
                 take_sipi(cpu, (uint8_t)(pending >> PEND_SIPI_VECTOR));
         }
         take_interrupt(cpu);
@@ -314,7 +313,7 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
-        cpu->blocks_used = cpu->steps_used = 0;
+        cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
         cpu_mode_changed(cpu);
@@ -371,8 +370,8 @@ static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struc
 static bool ends_block(const struct step *step)
 {
         const struct insn *i = &step->i;
-        return i->class == CLASS_CONTROL || i->class == CLASS_PRIVILEGED || i->op == OP_POP_SEG ||
-               i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
+        return i->class == CLASS_CONTROL || (i->class == CLASS_PRIVILEGED && !cpu_stays(i->op)) ||
+               i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
 }
 
 static uint64_t code_linear(struct cpu *cpu)
@@ -529,14 +528,23 @@ const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
         return b;
 }
 
+/* Whether the page that was just fetched from is global. */
+static bool fetched_global(const struct cpu *cpu, uint64_t linear)
+{
+        const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+}
+
 static inline struct block *block_find(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
-        struct jump_entry *j = &cpu->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
+        struct jump_entry *j = &cpu->jumps[jump_index(linear)];
         if (likely(j->linear == linear && j->key == cpu->jump_key && block_current(j->block)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        *j = (struct jump_entry){ linear, cpu->jump_key, b };
+        bool global = fetched_global(cpu, linear) &&
+                      (!b->page2 || fetched_global(cpu, linear + PAGE_SIZE_BYTES));
+        *j = (struct jump_entry){ linear, cpu->jump_key, b, global };
         return b;
 }
 
@@ -640,6 +648,13 @@ static bool has_code(struct cpu *cpu, struct block *b)
         return cpu_translate_block(cpu, b);
 }
 
+/* Whether the shadow of STI or MOV SS keeps something waiting. With nothing to wait it has
+ * no effect: what comes later finds at least one instruction done. */
+static bool holds_back(const struct cpu *cpu, uint32_t pending)
+{
+        return pending || cpu->s.nmi_pending;
+}
+
 static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
 {
         bool translate = deadline == UINT64_MAX && cpu->translator.on &&
@@ -660,13 +675,14 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || cpu->s.interrupt_shadow ||
+                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)) ||
                              (cpu->breaks && cpu_break_near(cpu, code_linear(cpu))))) {
                         cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
+                cpu->s.interrupt_shadow = false;
                 struct block *b = block_find(cpu);
                 if (translate && !cpu->breaks && has_code(cpu, b)) {
                         cpu_translated_run(cpu, b);

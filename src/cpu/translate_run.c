@@ -146,6 +146,16 @@ static const uint8_t *back_into(struct cpu *cpu, const struct block *b, const ui
         return cpu->vec_loader;
 }
 
+/* Whether the dispatcher has something to see to before the next instruction. */
+static bool dispatcher_wanted(struct cpu *cpu)
+{
+        uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
+        if (pending && (pending != PEND_IRQ || cpu->s.rflags & FLAG_IF))
+                return true;
+        return cpu->code_changed || cpu->slow || cpu->s.activity != CPU_RUNNING ||
+               cpu->s.nmi_pending;
+}
+
 /* Performs a helper step. The code address to go on at, or NULL to leave. */
 static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
 {
@@ -168,10 +178,20 @@ static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
         cpu->s.rip = next;
         step->run(cpu, step);
         cpu->step = NULL;
-        bool on = x->resume && cpu->s.rip == next && !cpu->code_changed && !cpu->slow &&
-                  cpu->translate_key == x->block->key && !cpu->s.interrupt_shadow;
         choose_vec_loader(cpu);
-        return on ? back_into(cpu, x->block, resume) : NULL;
+        if (unlikely(dispatcher_wanted(cpu)))
+                return NULL;
+        /* In the shadow of STI an instruction must follow: no way out of the block, which may
+         * look at interrupts first. */
+        bool follows = !cpu->s.interrupt_shadow || !x->last;
+        if (x->resume && cpu->s.rip == next && cpu->translate_key == x->block->key && follows) {
+                cpu->s.interrupt_shadow = false;
+                return back_into(cpu, x->block, resume);
+        }
+        const uint8_t *code = cpu_jump_find(cpu);
+        if (!code)
+                cpu->came_from = x; /* for the next time */
+        return code;
 }
 
 static void emit_trampolines(struct translator *t)
@@ -222,7 +242,9 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->self = cpu;
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
-        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << 2;
+        cpu->no_if_bits = ~(uint64_t)FLAG_IF;
+        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << JUMP_SHIFT;
+        cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;
         auto_fd fd = memfd_create("isle-translations", MFD_CLOEXEC);
@@ -269,56 +291,38 @@ void cpu_translator_flush(struct cpu *cpu)
         cpu->counters.code_flushes++;
 }
 
-static void jump_table_flush(struct jump_table *t)
-{
-        /* An address that belongs to another place: never found. */
-        for (unsigned i = 0; i < JUMP_PLACES; i++)
-                t->negated[i] = -((i + 1ull) % JUMP_PLACES << 2);
-}
-
-void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
-{
-        jump_table_flush(&cpu->jump_tables[CTX_USER]);
-        if (!kernel_too)
-                return;
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL]);
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL_AC]);
-}
-
 /* ---- running ---- */
+
+/* Leads a jump to `b` from now on. */
+static void chain(const struct translator *t, const struct translated_exit *x,
+                  const struct block *b)
+{
+        const struct block *from = x->block;
+        if (from->temporaries == b->temporaries)
+                emit_patch(t->writable + x->patch,
+                           t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->spilled));
+        else if (from->temporaries == TRANSLATE_COMMON)
+                emit_patch(t->writable + x->patch, t->writable + b->common);
+        else
+                emit_patch(t->writable + x->patch_plain, t->writable + b->code);
+}
 
 /* The last exit led here: next time it shall need no dispatcher. */
 static void connect(struct cpu *cpu, const struct translated_exit *x, const struct block *b)
 {
         const struct translator *t = &cpu->translator;
         const struct block *from = x->block;
-        uint64_t rip = cpu->s.rip;
         bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
         if (same_page) {
-                if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
-                    from->generation == b->generation && !b->page2)
-                        emit_patch(t->writable + x->patch,
-                                   t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->code));
+                bool alike = (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
+                             from->generation == b->generation;
+                if (x->patch && alike && b->page2)
+                        cpu_translate_bridge(cpu, x);
+                else if (x->patch && alike)
+                        chain(t, x, b);
                 return;
         }
-        unsigned context = b->key & 3;
-        const struct tlb *tlb = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        unsigned i = tlb_index(rip);
-        if (tlb->fetch[i] != tlb_tag(rip))
-                return;
-        unsigned second = tlb_index(rip + PAGE_SIZE_BYTES);
-        if (b->page2 && tlb->fetch[second] != tlb_tag(rip + PAGE_SIZE_BYTES))
-                return;
-        /* Kernel entries outlive switches of address spaces and flushes of single
-         * pages of the lower half: only global pages of the upper one. */
-        bool global = tlb->gpa[i] & 1 && (!b->page2 || tlb->gpa[second] & 1);
-        if (context != CTX_USER && !(global && rip >> 63))
-                return;
-        struct jump_table *table = &cpu->jump_tables[context];
-        unsigned place = rip >> 2 & (JUMP_PLACES - 1);
-        table->negated[place] = -rip;
-        table->code[place] = t->executable + b->code;
-        table->page[place] = rip & ~PAGE_MASK;
+        cpu_jump_remember(cpu, b);
 }
 
 /* A jump to an address that is none faults at the jump, as if it had not begun. */

@@ -75,7 +75,7 @@ static void *vcpu_thread(void *arg)
 }
 
 int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   unsigned vcpus, struct machine **ret, struct err *err)
+                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err)
 {
         if (vcpus < 1 || vcpus > MACHINE_VCPUS)
                 return err_plain(err, EINVAL, "%u vCPUs: 1 to %u are possible", vcpus,
@@ -91,7 +91,7 @@ int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memor
         bus_init(&m->mmio, "MMIO");
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
         m->vcpus_wanted = vcpus;
-        int r = memory_init(&m->memory, memory_bytes, err);
+        int r = memory_init(&m->memory, memory_bytes, memory_file, err);
         if (r == 0)
                 r = cpu->attach(m, err);
         for (unsigned i = 0; r == 0 && i < vcpus; i++) {

@@ -84,8 +84,9 @@ struct machine {
         void *stopped_arg;
 };
 
+/* `memory_file`: see memory_init(). */
 int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   unsigned vcpus, struct machine **ret, struct err *err);
+                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err);
 void machine_destroy(struct machine *machine);
 
 /* The machine owns the device from here on. */

@@ -21,6 +21,7 @@
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
 #include "vmm/pci/pci.h"
+#include "vmm/share.h"
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
@@ -227,8 +228,8 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
               struct vm *ret, struct err *err)
 {
         struct vm vm = { 0 };
-        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->cpus, &vm.machine,
-                               err);
+        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->memory_file,
+                               c->cpus, &vm.machine, err);
         if (r == 0)
                 r = build_platform(&vm, c, err);
         if (r == 0)
@@ -237,6 +238,8 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
                 r = load(&vm, c, err);
         if (r == 0 && ports->gdb_fd >= 0)
                 r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
+        if (r == 0 && c->memory_template)
+                r = share_create(vm.machine, c->memory_template, err);
         if (r < 0) {
                 vm_destroy(&vm);
                 return r;

@@ -10,8 +10,11 @@
 #include "vmm/layout.h"
 #include "vmm/timer.h"
 
-#define EFER_LMA    (1u << 10)
-#define ATTRIBUTE_L (1u << 13) /* of a code segment: 64-bit */
+#define EFER_LMA      (1u << 10)
+#define ATTRIBUTE_L   (1u << 13) /* of a code segment: 64-bit */
+#define IDLE_WATCH_NS (5 * NS_PER_S)
+#define IDLE_FRACTION 100 /* of the time that one may run and still count as idle */
+#define IDLE_CODE_MAX ((size_t)2 << 20)
 
 /* ---- the processor's view of the machine ---- */
 
@@ -173,6 +176,25 @@ static int soft_pass_int3(struct vcpu *v, struct err *err)
         return 0;
 }
 
+/* Sleeps until something comes. Code of a processor that hardly runs is not worth its
+ * memory: what the guest's timers need is decoded again. */
+static void soft_halt(struct soft_vcpu *s)
+{
+        int64_t deadline = soft_timer(s), now = clock_monotonic_ns();
+        if (now - s->watch_ns >= IDLE_WATCH_NS) {
+                int64_t busy = soft_thread_ns();
+                bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
+                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
+                        cpu_trim(s->cpu);
+                s->watch_ns = now;
+                s->busy_ns = busy;
+        }
+        int64_t look = s->watch_ns + IDLE_WATCH_NS;
+        if (cpu_code_bytes(s->cpu) > IDLE_CODE_MAX && (!deadline || deadline > look))
+                deadline = look;
+        soft_sleep(s, deadline);
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
@@ -190,7 +212,7 @@ static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
                         soft_steal_account(s); /* as often as its timer, at least */
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
-                        soft_sleep(s, soft_timer(s));
+                        soft_halt(s);
                         break;
                 case CPU_EXIT_WAIT_SIPI:
                         soft_sleep(s, 0);
@@ -251,6 +273,7 @@ static int soft_create(struct vcpu *v, struct err *err)
         struct soft_vcpu *s = new0(struct soft_vcpu);
         s->vcpu = v;
         s->soft = soft;
+        s->watch_ns = clock_monotonic_ns();
         s->bus = (struct cpu_bus){
                 .arg = s,
                 .memory = &soft->memory,

@@ -3,7 +3,7 @@
  * Each vCPU thread runs until it is kicked, halts or ends. The timer of its
  * local APIC is a timer on the machine's loop, which kicks; the vCPU then fires it
  * itself. A halted vCPU sleeps on a condition until somebody wakes it or its
- * timer is due.
+ * timer is due. One that hardly ran for some seconds gives back the memory of its code.
  *
  * Time. The guest's TSC is the host's plus one offset for all vCPUs. Its
  * frequency is told through CPUID and kvmclock, so that no guest calibrates
@@ -39,6 +39,8 @@ struct soft_vcpu {
         pthread_mutex_t lock;
         pthread_cond_t wake;
         atomic_bool signalled, sleeping;
+        int64_t watch_ns; /* since when it is watched for idleness, and */
+        int64_t busy_ns;  /* the time of a processor that its thread had taken by then */
 };
 
 /* Fires the APIC's timer where it is due, and sets `timer` to its next expiry, which is
@@ -48,6 +50,8 @@ int64_t soft_timer(struct soft_vcpu *s);
 /* Why a CPU stopped for a debugger: CPU_EXIT_DEBUG, or CPU_EXIT_BUDGET after a step. */
 struct vcpu_stop soft_stop(struct cpu *cpu, enum cpu_exit reason);
 
+/* Nanoseconds of a processor that the calling thread has taken. */
+int64_t soft_thread_ns(void);
 /* steal.c; on the vCPU's thread. Restart: what has passed was not wanted. */
 void soft_steal_restart(struct soft_vcpu *s);
 void soft_steal_account(struct soft_vcpu *s);

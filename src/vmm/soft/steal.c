@@ -16,7 +16,7 @@ struct steal_time {
         uint8_t preempted, pad[47];
 };
 
-static int64_t thread_ns(void)
+int64_t soft_thread_ns(void)
 {
         struct timespec t;
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -28,14 +28,14 @@ void soft_steal_restart(struct soft_vcpu *s)
         if (!(s->steal_msr & ENABLED))
                 return;
         s->steal_wall_ns = clock_monotonic_ns();
-        s->steal_thread_ns = thread_ns();
+        s->steal_thread_ns = soft_thread_ns();
 }
 
 void soft_steal_account(struct soft_vcpu *s)
 {
         if (!(s->steal_msr & ENABLED))
                 return;
-        int64_t wall_ns = clock_monotonic_ns(), own_ns = thread_ns();
+        int64_t wall_ns = clock_monotonic_ns(), own_ns = soft_thread_ns();
         int64_t stolen_ns = (wall_ns - s->steal_wall_ns) - (own_ns - s->steal_thread_ns);
         s->steal_wall_ns = wall_ns;
         s->steal_thread_ns = own_ns;

@@ -62,9 +62,7 @@ static bool forget(struct balloon *b, uint64_t base, uint64_t size)
         uint64_t first = (offset + PAGE - 1) / PAGE * PAGE, end = (offset + size) / PAGE * PAGE;
         if (first >= end)
                 return true;
-        /* What fails keeps memory that is not needed, which is no harm. */
-        (void)fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
-                        (off_t)(end - first));
+        memory_forget(memory, first, end - first);
         memory_touched(memory, gpa(base + (first - offset)), end - first);
         return true;
 }

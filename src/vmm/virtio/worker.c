@@ -29,6 +29,27 @@ struct worker {
         bool started, busy, ending;
 };
 
+/* Held for reading by who works. */
+static pthread_rwlock_t turn = PTHREAD_RWLOCK_INITIALIZER;
+
+bool workers_hold(void)
+{
+        return pthread_rwlock_trywrlock(&turn) == 0;
+}
+
+void workers_release(void)
+{
+        pthread_rwlock_unlock(&turn);
+}
+
+static int64_t take_turn(struct worker *w)
+{
+        pthread_rwlock_rdlock(&turn);
+        int64_t due_ns = w->work(w->arg);
+        pthread_rwlock_unlock(&turn);
+        return due_ns;
+}
+
 static void sleep_until(struct worker *w, int64_t due_ns, bool watch)
 {
         struct pollfd fds[2] = { { w->kick_fd, POLLIN, 0 }, { watch ? w->fd : -1, POLLIN, 0 } };
@@ -60,7 +81,7 @@ static void *worker_thread(void *arg)
                 pthread_mutex_unlock(&w->lock);
                 if (ending)
                         return NULL;
-                due_ns = started ? w->work(w->arg) : WORKER_IDLE;
+                due_ns = started ? take_turn(w) : WORKER_IDLE;
                 pthread_mutex_lock(&w->lock);
                 w->busy = false;
                 started = w->started;

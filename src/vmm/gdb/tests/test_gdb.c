@@ -136,7 +136,7 @@ static void tables_of_every_mode_are_walked(void **state)
         struct memory m = { .fd = -1 };
         struct gpa at;
         struct cpu_state s = { 0 };
-        assert_int_equal(memory_init(&m, 2u << 20, NULL), 0);
+        assert_int_equal(memory_init(&m, 2u << 20, NULL, NULL), 0);
         assert_true(gdb_walk(&m, &s, 0x100012345, &at));
         assert_int_equal(at.value, 0x12345); /* 32 bits, as they are */
 
@@ -182,7 +182,7 @@ static void breakpoints_hide_and_survive_writes(void **state)
         static struct gdb_points p;
         struct memory m = { .fd = -1 };
         uint8_t bytes[4] = { 0x90, 0x91, 0x92, 0x93 };
-        assert_int_equal(memory_init(&m, 1u << 20, NULL), 0);
+        assert_int_equal(memory_init(&m, 1u << 20, NULL, NULL), 0);
         memory_write(&m, gpa(0x1000), bytes, 4);
         assert_int_equal(gdb_points_insert(&p, &m, gpa(0x1001)), 0);
         assert_int_equal(gdb_points_insert(&p, &m, gpa(0x1001)), 0); /* by another address */
