@@ -9,6 +9,7 @@ help:
 	@echo 'make demo     install what is needed, build, run containers from a registry image'
 	@echo 'make check    install what is needed, build, run every test'
 	@echo 'make bench    measure beside the peers (installs them)'
+	@echo 'make guest-kernel  build a small kernel for guests, which --vm then uses: takes minutes'
 	@echo 'make install  DESTDIR=, PREFIX=$(PREFIX)'
 	@echo 'make fuzz     fuzz every target for FUZZ_SECONDS=60'
 	@echo 'make lint format build clean'
@@ -28,6 +29,9 @@ demo: build
 check: deps
 	scripts/check.py
 
+guest-kernel: deps $(BUILD)/build.ninja
+	scripts/guest-kernel
+
 bench: build
 	bench/run
 
@@ -35,6 +39,8 @@ install: build
 	meson configure $(BUILD) -Dprefix=$(PREFIX)
 	ninja -C $(BUILD)
 	meson install -C $(BUILD) --no-rebuild --strip $(if $(DESTDIR),--destdir $(DESTDIR))
+	@[ ! -e $(BUILD)/src/bin/isle-guest-kernel ] || install -D -m 644 \
+		$(BUILD)/src/bin/isle-guest-kernel $(DESTDIR)$(PREFIX)/bin/isle-guest-kernel
 
 lint: build
 	scripts/lint clang-tidy
@@ -47,6 +53,6 @@ fuzz: deps
 	scripts/fuzz
 
 clean:
-	rm -rf build build-asan build-fuzz
+	rm -rf build build-asan build-fuzz build-kernel
 
-.PHONY: all help deps build demo check bench install lint format fuzz clean
+.PHONY: all help deps build demo check guest-kernel bench install lint format fuzz clean

@@ -12,6 +12,7 @@
 
 #define SELF_VARIABLE "ISLE_RUNTIME_PATH"
 #define KERNEL_PREFIX "vmlinuz-"
+#define OWN_KERNEL    "isle-guest-kernel"
 #define KERNEL_ADVICE                                                                              \
         "install linux-image-cloud-amd64, or name a kernel with the environment's ISLE_VM_KERNEL"
 
@@ -24,13 +25,30 @@ static bool is_better(const char *name, const char *than)
         return cloud != than_cloud ? cloud : strverscmp(name, than) > 0;
 }
 
-static int find_kernel(char **ret, struct err *err)
+/* `make guest-kernel` puts it beside the runtime. */
+static char *own_kernel(const char *self)
 {
+        const char *slash = strrchr(self, '/');
+        char *path = xasprintf("%.*s/" OWN_KERNEL, (int)(slash - self), self);
+        if (access(path, R_OK) == 0)
+                return path;
+        free(path);
+        return NULL;
+}
+
+static int find_kernel(const char *self, char **ret, struct err *err)
+{
+        char *own;
         const char *named = getenv("ISLE_VM_KERNEL");
         if (!str_empty(named)) {
                 if (access(named, R_OK) < 0)
                         return err_set(err, errno, "ISLE_VM_KERNEL: %s", named);
                 *ret = xstrdup(named);
+                return 0;
+        }
+        own = own_kernel(self);
+        if (own) {
+                *ret = own;
                 return 0;
         }
         auto_dir dir = opendir("/boot");
@@ -78,7 +96,7 @@ int guest_parts_find(struct guest_parts *ret, struct err *err)
         if (r == 0)
                 r = find_beside(self, "isle-agent", &agent, err);
         if (r == 0)
-                r = find_kernel(&ret->kernel, err);
+                r = find_kernel(self, &ret->kernel, err);
         if (r == 0)
                 r = initramfs_ensure(ret->kernel, agent, ret->runtime, &ret->initramfs, err);
         if (r == 0)

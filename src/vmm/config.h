@@ -74,11 +74,11 @@ struct vm_config {
         struct vm_filesystem *filesystems;
         size_t filesystems_length;
         struct vm_vsock *vsock; /* NULL: none */
-        char *memory_file;      /* NULL: memory goes with the machine */
-        char *memory_template;  /* see share.h; NULL: none */
         uint32_t hotplug;       /* places for devices that are attached while it runs */
         char *gdb;              /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
         bool gdb_wait;          /* and the guest stands until it lets it go */
+        char *memory_file;      /* NULL: memory goes with the machine */
+        char *memory_template;  /* see share.h; NULL: none */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -69,6 +70,24 @@ def test_memory_is_what_was_asked_for(kernel, tmp_path):
                      "/bin/busybox poweroff -f\n", "--memory", "512m")
     kib = int(out.split("MemTotal:")[1].split()[0])
     assert 440 << 10 < kib < 512 << 10
+
+
+def test_stolen_time_is_told(kernel, tmp_path):
+    """The machine has half of a processor: the other half goes to a busy loop."""
+    initrd = vm.initrd(tmp_path / "initrd.gz", "stat() { busybox grep '^cpu ' /proc/stat; }\n"
+                       "stat\nn=0; while [ $n -lt 300000 ]; do n=$((n+1)); done\nstat\n"
+                       "busybox poweroff -f\n".replace("busybox", "/bin/busybox"))
+    pin = lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # noqa: E731
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"], preexec_fn=pin) as busy:
+        try:
+            _, out, _ = vm.run("--cpu", "soft", "--kernel", kernel, "--initrd", initrd,
+                               "--cmdline", vm.CMDLINE, preexec_fn=pin)
+        finally:
+            busy.kill()
+    before, after = ([int(word) for word in line.split()[1:]] for line in out.splitlines()
+                     if line.startswith("cpu "))
+    passed, stolen = sum(after) - sum(before), after[7] - before[7]
+    assert passed > 20 and stolen > passed / 4, (before, after)
 
 
 def test_kernel_needs_no_work_arounds_for_silicon(kernel, tmp_path):

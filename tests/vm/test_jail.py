@@ -163,8 +163,8 @@ class Registers(ctypes.Structure):
         "fs_base gs_base ds es fs gs").split()]
 
 
-PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = (
-    12, 13, 0x4206, 0x4207, 17)
+(PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_SEIZE, PTRACE_INTERRUPT,
+ PTRACE_DETACH) = (9, 12, 13, 0x4206, 0x4207, 17)
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.ptrace.argtypes = [ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p]
 LIBC.ptrace.restype = ctypes.c_long
@@ -185,20 +185,31 @@ def syscall_address(proc):
     raise AssertionError("no C library")
 
 
-def make_call(proc, task, number, *arguments):
-    """Lets a thread make a system call, as code of an intruder in it would."""
+def make_call(proc, task, number, *arguments, come_back=False):
+    """Lets a thread make a system call, as code of an intruder in it would. One that is allowed
+    may come back: its result, or None where the thread is no more."""
     tid = int(task.name)
     trace(PTRACE_SEIZE, tid)
     trace(PTRACE_INTERRUPT, tid)
     os.waitpid(tid, 0x40000000)  # __WALL
     registers = Registers()
     trace(PTRACE_GETREGS, tid, ctypes.addressof(registers))
+    before = Registers.from_buffer_copy(registers)
     registers.rip, registers.rax = syscall_address(proc), number
     registers.orig_rax = 2**64 - 1  # no interrupted call to restart
     for name, value in zip(("rdi", "rsi", "rdx", "r10"), arguments):
         setattr(registers, name, value)
     trace(PTRACE_SETREGS, tid, ctypes.addressof(registers))
+    if come_back:
+        trace(PTRACE_SINGLESTEP, tid)
+        _, status = os.waitpid(tid, 0x40000000)
+        if not os.WIFSTOPPED(status) or os.WSTOPSIG(status) != signal.SIGTRAP:
+            return None
+        trace(PTRACE_GETREGS, tid, ctypes.addressof(registers))
+        result = ctypes.c_longlong(registers.rax).value
+        trace(PTRACE_SETREGS, tid, ctypes.addressof(before))
     trace(PTRACE_DETACH, tid)
+    return result if come_back else None
 
 
 CALLS = {"open": 2, "socket": 41, "connect": 42, "clone": 56, "execve": 59, "ptrace": 101,
@@ -234,3 +245,18 @@ def test_intruder_in_another_thread_is_stopped(kernel, tmp_path, comm, kind, num
         make_call(proc, task, number, *arguments)
         assert process.wait(30) == 159
         assert f"of kind '{kind}' made system call {number}," in process.stderr.read().decode()
+
+
+# Of KVM: SIGNAL_MSI and IRQ_LINE.
+@pytest.mark.parametrize("request_number", [0x4020aea5, 0x4008ae61])
+def test_devices_threads_raise_interrupts(kernel, tmp_path, request_number):
+    (tmp_path / "disk").write_bytes(bytes(4096))
+    with machine(kernel, "--fs", f"s={tmp_path}", "--vsock", f"path={tmp_path}/vsock", "--disk",
+                 tmp_path / "disk") as (process, proc):
+        for task, name in threads(proc).items():
+            if name.startswith("virtio-"):
+                # ioctl, of no descriptor: -EBADF
+                assert make_call(proc, task, 16, 2**32 - 1, request_number, 0,
+                                 come_back=True) == -9, name
+        process.terminate()
+        assert process.wait(30) == 0, process.stderr.read()

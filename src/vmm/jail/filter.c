@@ -33,12 +33,13 @@ struct kind {
 
 /* Devices start and stop on the thread of the vCPU that said so, or on the loop's. */
 #define DEVICE_IOCTLS TUNSETOFFLOAD, TUNSETQUEUE
+/* Devices' own threads raise interrupts. */
+#define INTERRUPT_IOCTLS KVM_IRQ_LINE, KVM_SIGNAL_MSI
 #define KVM_IOCTLS                                                                                 \
-        KVM_IRQ_LINE, KVM_SIGNAL_MSI, KVM_IOEVENTFD, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS,    \
-                KVM_SET_SREGS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS, KVM_SET_XCRS,           \
-                KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_GET_MP_STATE, KVM_SET_MP_STATE,          \
-                KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS,              \
-                KVM_GET_LAPIC, KVM_SET_LAPIC
+        INTERRUPT_IOCTLS, KVM_IOEVENTFD, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, \
+                KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_DEBUGREGS,       \
+                KVM_SET_DEBUGREGS, KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS,        \
+                KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC
 
 /* What is attached to a running machine is looked at. */
 static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF,
@@ -46,7 +47,8 @@ static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF
 static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, KVM_RUN, 0 };
 static const unsigned gdb_ioctls[] = { KVM_IOCTLS, KVM_SET_GUEST_DEBUG, 0 };
 static const unsigned soft_ioctls[] = { DEVICE_IOCTLS, 0 };
-static const unsigned disk_ioctls[] = { BLKZEROOUT, BLKDISCARD, 0 };
+static const unsigned disk_ioctls[] = { INTERRUPT_IOCTLS, BLKZEROOUT, BLKDISCARD, 0 };
+static const unsigned device_ioctls[] = { INTERRUPT_IOCTLS, 0 };
 /* The translator's faults; under KVM also those of the software CPU that helps out, and
  * the kick, which is the first real-time signal that the C library leaves. */
 static const int soft_signals[] = { SIGSEGV, SIGFPE, SIGBUS, 0 };
@@ -67,9 +69,15 @@ static const struct kind kinds[JAIL_THREADS] = {
                             .ioctls = kvm_ioctls,
                             .sigactions = kvm_signals },
         [JAIL_DISK] = { .name = "disk", .calls = COMMON IMAGES, .ioctls = disk_ioctls },
-        [JAIL_NET] = { .name = "network", .calls = COMMON " readv writev" },
-        [JAIL_VSOCK_PEERS] = { .name = "vsock", .calls = COMMON SOCKETS, .unix_sockets = true },
+        [JAIL_NET] = { .name = "network",
+                       .calls = COMMON " readv writev",
+                       .ioctls = device_ioctls },
+        [JAIL_VSOCK_PEERS] = { .name = "vsock",
+                               .calls = COMMON SOCKETS,
+                               .ioctls = device_ioctls,
+                               .unix_sockets = true },
         [JAIL_FILES] = { .name = "files",
+                         .ioctls = device_ioctls,
                          .calls = COMMON
                          " chmod copy_file_range faccessat faccessat2 fallocate fchmod fchmodat"
                          " fchown fchownat fcntl fdatasync fgetxattr flistxattr fremovexattr"
@@ -80,7 +88,9 @@ static const struct kind kinds[JAIL_THREADS] = {
                          "pwritev2 readlink"
                          " readlinkat removexattr renameat renameat2 setxattr statfs statx"
                          " symlinkat syncfs truncate unlinkat utimensat" },
-        [JAIL_BALLOON] = { .name = "balloon", .calls = COMMON " fallocate" },
+        [JAIL_BALLOON] = { .name = "balloon",
+                           .calls = COMMON " fallocate",
+                           .ioctls = device_ioctls },
         [JAIL_GDB] = { .name = "gdb",
                        .calls = COMMON " accept4 recvfrom sendto setsockopt",
                        .ioctls = gdb_ioctls },

@@ -14,6 +14,7 @@
 #define FEATURE_CLOCKSOURCE  (1u << 0)
 #define FEATURE_NOP_IO_DELAY (1u << 1)
 #define FEATURE_CLOCKSOURCE2 (1u << 3)
+#define FEATURE_STEAL_TIME   (1u << 5)
 #define FEATURE_STABLE       (1u << 24)
 #define FEATURE_SEND_IPI     (1u << 11)
 #define HYPERCALL_SEND_IPI   10
@@ -21,6 +22,7 @@
 #define MSR_SYSTEM_TIME      0x12u
 #define MSR_WALL_CLOCK_NEW   0x4b564d00u
 #define MSR_SYSTEM_TIME_NEW  0x4b564d01u
+#define MSR_STEAL_TIME       0x4b564d03u
 #define MSR_TSC_DEADLINE     0x6e0u
 #define CPUID_APIC           (1u << 9)
 #define CLOCK_TSC_STABLE     1
@@ -134,6 +136,10 @@ int soft_msr_read(void *arg, uint32_t index, uint64_t *ret)
                 *ret = s->system_time_msr;
                 return 1;
         }
+        if (index == MSR_STEAL_TIME) {
+                *ret = s->steal_msr;
+                return 1;
+        }
         return 0;
 }
 
@@ -155,6 +161,8 @@ int soft_msr_write(void *arg, uint32_t index, uint64_t value)
                 write_system_time(s, value);
         else if (index == MSR_WALL_CLOCK || index == MSR_WALL_CLOCK_NEW)
                 write_wall_clock(s, value);
+        else if (index == MSR_STEAL_TIME)
+                return soft_steal_set(s, value);
         else
                 return 0;
         return 1;
@@ -200,7 +208,7 @@ static void hypervisor(uint32_t leaf, uint64_t tsc_khz, uint32_t r[4])
                 break;
         case 0x40000001:
                 r[0] = FEATURE_CLOCKSOURCE | FEATURE_CLOCKSOURCE2 | FEATURE_NOP_IO_DELAY |
-                       FEATURE_SEND_IPI | FEATURE_STABLE;
+                       FEATURE_SEND_IPI | FEATURE_STEAL_TIME | FEATURE_STABLE;
                 break;
         case 0x40000010:
                 r[0] = (uint32_t)tsc_khz;

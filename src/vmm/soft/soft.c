@@ -10,11 +10,11 @@
 #include "vmm/layout.h"
 #include "vmm/timer.h"
 
+#define EFER_LMA      (1u << 10)
+#define ATTRIBUTE_L   (1u << 13) /* of a code segment: 64-bit */
 #define IDLE_WATCH_NS (5 * NS_PER_S)
 #define IDLE_FRACTION 100 /* of the time that one may run and still count as idle */
 #define IDLE_CODE_MAX ((size_t)2 << 20)
-#define EFER_LMA      (1u << 10)
-#define ATTRIBUTE_L   (1u << 13) /* of a code segment: 64-bit */
 
 /* ---- the processor's view of the machine ---- */
 
@@ -96,6 +96,7 @@ static void soft_wake(void *arg)
 static void soft_sleep(struct soft_vcpu *s, int64_t deadline_ns)
 {
         struct timespec until = { deadline_ns / NS_PER_S, deadline_ns % NS_PER_S };
+        soft_steal_account(s);
         pthread_mutex_lock(&s->lock);
         atomic_store(&s->sleeping, true);
         while (!atomic_load(&s->signalled)) {
@@ -106,6 +107,7 @@ static void soft_sleep(struct soft_vcpu *s, int64_t deadline_ns)
         }
         atomic_store(&s->sleeping, false);
         pthread_mutex_unlock(&s->lock);
+        soft_steal_restart(s);
 }
 
 static void soft_kick(struct vcpu *v)
@@ -127,33 +129,6 @@ int64_t soft_timer(struct soft_vcpu *s)
                 timer_arm(s->timer, next);
         s->armed_ns = next;
         return next;
-}
-
-/* Nanoseconds of a processor that this thread has taken. */
-static int64_t thread_ns(void)
-{
-        struct timespec t;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        return t.tv_sec * NS_PER_S + t.tv_nsec;
-}
-
-/* Sleeps until something comes. Code of a processor that hardly runs is not worth its
- * memory: what the guest's timers need is decoded again. */
-static void soft_halt(struct soft_vcpu *s)
-{
-        int64_t deadline = soft_timer(s), now = clock_monotonic_ns();
-        if (now - s->watch_ns >= IDLE_WATCH_NS) {
-                int64_t busy = thread_ns();
-                bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
-                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
-                        cpu_trim(s->cpu);
-                s->watch_ns = now;
-                s->busy_ns = busy;
-        }
-        int64_t look = s->watch_ns + IDLE_WATCH_NS;
-        if (cpu_code_bytes(s->cpu) > IDLE_CODE_MAX && (!deadline || deadline > look))
-                deadline = look;
-        soft_sleep(s, deadline);
 }
 
 /* ---- for a debugger ---- */
@@ -201,9 +176,29 @@ static int soft_pass_int3(struct vcpu *v, struct err *err)
         return 0;
 }
 
+/* Sleeps until something comes. Code of a processor that hardly runs is not worth its
+ * memory: what the guest's timers need is decoded again. */
+static void soft_halt(struct soft_vcpu *s)
+{
+        int64_t deadline = soft_timer(s), now = clock_monotonic_ns();
+        if (now - s->watch_ns >= IDLE_WATCH_NS) {
+                int64_t busy = soft_thread_ns();
+                bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
+                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
+                        cpu_trim(s->cpu);
+                s->watch_ns = now;
+                s->busy_ns = busy;
+        }
+        int64_t look = s->watch_ns + IDLE_WATCH_NS;
+        if (cpu_code_bytes(s->cpu) > IDLE_CODE_MAX && (!deadline || deadline > look))
+                deadline = look;
+        soft_sleep(s, deadline);
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
+        soft_steal_restart(s); /* it may have stood, paused */
         for (;;) {
                 atomic_store(&s->signalled, false);
                 soft_timer(s);
@@ -214,6 +209,7 @@ static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
                         v->stop = soft_stop(s->cpu, reason);
                         return VCPU_DEBUG;
                 case CPU_EXIT_KICK:
+                        soft_steal_account(s); /* as often as its timer, at least */
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
                         soft_halt(s);

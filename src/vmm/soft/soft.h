@@ -31,9 +31,11 @@ struct soft_vcpu {
         struct cpu *cpu;
         struct cpu_bus bus;
         uint64_t system_time_msr;
-        bool step;           /* a debugger wants an instruction at a time */
-        struct timer *timer; /* of the local APIC, while the vCPU is busy */
-        int64_t armed_ns;    /* what it is set to; the vCPU's thread only */
+        uint64_t steal_msr, stolen_ns;
+        int64_t steal_wall_ns, steal_thread_ns; /* when it was last looked at */
+        bool step;                              /* a debugger wants an instruction at a time */
+        struct timer *timer;                    /* of the local APIC, while the vCPU is busy */
+        int64_t armed_ns;                       /* what it is set to; the vCPU's thread only */
         pthread_mutex_t lock;
         pthread_cond_t wake;
         atomic_bool signalled, sleeping;
@@ -47,6 +49,14 @@ int64_t soft_timer(struct soft_vcpu *s);
 
 /* Why a CPU stopped for a debugger: CPU_EXIT_DEBUG, or CPU_EXIT_BUDGET after a step. */
 struct vcpu_stop soft_stop(struct cpu *cpu, enum cpu_exit reason);
+
+/* Nanoseconds of a processor that the calling thread has taken. */
+int64_t soft_thread_ns(void);
+/* steal.c; on the vCPU's thread. Restart: what has passed was not wanted. */
+void soft_steal_restart(struct soft_vcpu *s);
+void soft_steal_account(struct soft_vcpu *s);
+/* The MSR; 1, or -1 for #GP. */
+int soft_steal_set(struct soft_vcpu *s, uint64_t value);
 
 /* CPUID, hypercalls and the paravirtual clock (guest_clock.c). */
 void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
