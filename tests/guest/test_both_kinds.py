@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -256,3 +257,27 @@ def test_processes_with_names_that_are_no_text(runtime, bundle, kind):
     assert "\033" not in shown and len(shown.splitlines()) == 3
     if kind == "vm":
         assert shown.splitlines()[1].endswith(" sh -c sleep 1000 & wait a?[2J?b")
+
+
+def test_clock_after_a_pause(runtime, running):
+    """The first look at it is right: time has passed for those inside, too."""
+    asked = runtime.popen("exec", running, "sh", "-c", "while read line; do adjtimex; done",
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def error_s():
+        before = time.time()
+        asked.stdin.write("now\n")
+        asked.stdin.flush()
+        values = {}
+        while "time.tv_usec" not in values:  # BusyBox prints the seconds first
+            name, _, value = asked.stdout.readline().partition(":")
+            values[name.strip()] = value.split()[0] if value.split() else ""
+        inside = int(values["time.tv_sec"]) + int(values["time.tv_usec"]) / 1e6
+        return max(before - inside, inside - time.time(), 0)
+
+    assert error_s() < 0.3
+    runtime.call("pause", running)
+    end = time.monotonic() + 1.5
+    wait_until(lambda: time.monotonic() > end, 5, "time to pass")
+    runtime.call("resume", running)
+    assert error_s() < 0.3
