@@ -18,6 +18,8 @@
 
 /* Mounts, modules, cgroup controllers: setup.c. */
 int agent_setup(struct err *err);
+/* That was all: the machine boots for a template of memory, and goes off. */
+bool agent_only_boots(void);
 
 /* --- a process and its streams: process.c --- */
 

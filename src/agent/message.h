@@ -39,6 +39,7 @@
 #define AGENT_SHARE_TAG  "isle"            /* of the virtio-fs device */
 #define AGENT_SHARE      "/run/isle/share" /* where the agent mounts it in the guest */
 #define AGENT_BUNDLE     "/run/isle/bundle"
+#define AGENT_ONLY_BOOT  "isle.only_boot" /* on the kernel's command line: nobody will ask */
 
 #define MESSAGE_SIZE_MAX ((size_t)5 << 20)
 

@@ -111,7 +111,8 @@ enum vector {
         VEC_PF = 14,
         VEC_MF = 16,
         VEC_AC = 17,
-        VEC_XM = 19
+        VEC_XM = 19,
+        FAULT_DEBUGGER = 0x100 /* nothing for the guest: cpu_run() returns */
 };
 
 /* Bits of the pending word. */
@@ -135,7 +136,7 @@ enum mem_context {
 
 enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u /* 16 MiB: two streams of half that share no place */
 
 /* One table of the software TLB, direct-mapped by linear page. A tag is the page
  * negated, so that linear + tag is the offset in the page on a hit and out of
@@ -165,7 +166,30 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define CPU_CPUID_LEAVES 14
+#define WRITER_SETS 1024u
+#define WRITER_WAYS 4u
+
+/* Which places of the TLBs let guest memory be written, by guest physical page: who
+ * decodes a page need not look through all of them. 1 + context * TLB_ENTRIES + place;
+ * 0 is free, and so is one whose place has another page meanwhile. */
+struct writers {
+        uint16_t places[WRITER_SETS][WRITER_WAYS];
+        bool more[WRITER_SETS]; /* than fit */
+};
+
+#define PATH_ENTRIES 64u
+
+/* Where the page table of 2 MiB of linear addresses is, and what the entries above it
+ * allow: what processors call a paging-structure cache. All of them had been accessed. */
+struct path {
+        uint64_t key; /* linear >> 21 */
+        uint64_t epoch;
+        uint64_t table; /* guest physical */
+        const uint8_t *host;
+        bool writable, user, nx;
+};
+
+#define CPU_CPUID_LEAVES 15
 
 struct step;
 typedef void step_fn(struct cpu *cpu, const struct step *step);
@@ -191,6 +215,11 @@ enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
 struct block {
         uint64_t gpa;
         const uint32_t *generation_at;
+        /* Of the page behind where an instruction crosses into it, alone in its block;
+         * otherwise as for the first. */
+        const uint32_t *generation_at2;
+        uint64_t page2; /* guest physical, 0: does not cross */
+        uint32_t generation2;
         struct step *steps;
         struct block *next; /* same hash */
         uint32_t generation;
@@ -198,8 +227,14 @@ struct block {
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
-        uint32_t code;   /* offset in the code cache, 0: not translated */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
+        /* Offsets in the code cache, 0: not translated; see translate.h. */
+        uint32_t code, common, spilled, warm;
+        uint16_t temporaries; /* bit per register */
 };
+
+#define BLOCK_VECTORS 1u
+#define BLOCK_X87     2u
 
 #define BLOCK_POOL   65536u
 #define STEP_POOL    262144u
@@ -209,7 +244,13 @@ struct block {
 struct jump_entry {
         uint64_t linear, key;
         struct block *block;
+        bool global; /* its page */
 };
+
+static inline unsigned jump_index(uint64_t linear)
+{
+        return (linear ^ linear >> 12) & (JUMP_ENTRIES - 1);
+}
 
 #define THUNK_HASH       16384u
 #define THUNK_POOL_BYTES (1u << 20)
@@ -230,14 +271,29 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 2048u
+#define JUMP_PLACES 8192u
+#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PAGES  1024u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
 struct jump_table {
         uint64_t negated[JUMP_PLACES];
         const uint8_t *code[JUMP_PLACES];
+        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
         uint64_t page[JUMP_PLACES];
+        uint64_t gpa[JUMP_PLACES];       /* of the code */
+        uint64_t page2[JUMP_PLACES];     /* of the block */
+        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+};
+
+#define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
+
+/* What is known of the upper halves of all vector registers. */
+enum uppers {
+        UPPERS_ZERO,
+        UPPERS_USED,   /* anything */
+        UPPERS_CLEARED /* zero in the host's registers, anything in `s` */
 };
 
 struct translated_exit;
@@ -250,6 +306,7 @@ struct translator {
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
         uint32_t helper, leave;    /* offsets of trampolines */
+        uint32_t load_xmm, load_ymm;
         struct translated_exit *exits;
         uint32_t exits_length;
         struct translated_fault *faults; /* by ascending address */
@@ -270,13 +327,19 @@ struct cpu {
         /* what translated code reads and writes through GS */
         struct cpu *self;
         uint64_t host_rsp;
-        uint64_t page_linear; /* linear address of the page the code is of */
-        uint64_t target;      /* of an indirect jump; a code address while entering */
-        uint64_t spilled_rcx;
+        uint64_t page_linear;      /* linear address of the page the code is of */
+        uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, jump_bits;
+        uint64_t page_bits, jump_bits, no_if_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
+        uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */
+        uint32_t x87_parked;   /* the same of the x87 state */
+        uint32_t uppers;       /* enum uppers */
+        uint32_t fop;          /* of the last x87 instruction, as its two pointers are */
+        uint64_t fip, fdp;
+        const uint8_t *vec_loader; /* code that loads the vector registers and goes on at `back` */
+        const uint8_t *back;
 
         /* derived from the state by cpu_mode_changed() */
         struct tlb *tlb;      /* of the current context */
@@ -285,6 +348,7 @@ struct cpu {
         bool code64;          /* LMA and CS.L */
         bool legacy;          /* not code64: segments and masks matter */
         bool slow;            /* TF, breakpoints: one instruction at a time */
+        bool breaks;          /* a debugger's breakpoints: looked for on their pages */
         uint8_t cpl;
         uint8_t context;             /* enum mem_context */
         uint8_t mode;                /* code_mode() */
@@ -306,41 +370,48 @@ struct cpu {
         uint64_t exception_dr6;   /* DR6 bits for the #DB being raised */
         bool code_changed;        /* the block was stopped: REP must look up */
         bool unmasked_simd;       /* guest MXCSR has unmasked exceptions */
-        bool x87_live;            /* guest x87 state is in the host's registers */
+        bool unmasked_x87;        /* its x87 control word has */
         bool in_guest;            /* host MXCSR is the guest's */
         uint32_t host_mxcsr;
-        uint64_t fip, fdp;
-        uint16_t fop;
 
         const struct cpu_bus *bus;
         struct cpu_memory *memory;
         unsigned index;
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries */
-        uint64_t breakpoints[16];
-        unsigned breakpoints_length;
-        uint64_t breakpoint_passed; /* linear address resumed from */
+        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
+        struct cpu_debug debug;
+        unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
+        uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
         struct cpu_counters counters;
         uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
 
         uint8_t bounce[576] __attribute__((aligned(64)));
         uint8_t fx[512] __attribute__((aligned(64)));
         struct tlb tlbs[CTX_COUNT];
+        struct path paths[PATH_ENTRIES];
+        struct writers writers;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block *block_hash[BLOCK_HASH];
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
-        struct block single; /* uncached: page-crossing or stepped instruction */
-        struct step single_step[1];
+        size_t code_bytes; /* the most that code took since memory was given back */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        char signal_stack[65536]; /* frames hold all of the host's registers */
+        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
+        char signal_stack[65536];             /* frames hold all of the host's registers */
 };
+
+/* Privileged instructions after which the next is fetched and done as without them. */
+static inline bool cpu_stays(unsigned op)
+{
+        return op == OP_CLI || op == OP_STI || op == OP_SWAPGS || op == OP_RDMSR ||
+               op == OP_MOV_FROM_CR || op == OP_MOV_FROM_DR;
+}
 
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
@@ -362,10 +433,22 @@ __attribute__((noreturn)) void cpu_raise(struct cpu *cpu, int vector);
 void cpu_deliver_fault(struct cpu *cpu);
 __attribute__((noreturn)) void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
 __attribute__((noreturn)) void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
+/* Ends cpu_run() before the instruction that is executed. */
+__attribute__((noreturn)) void cpu_raise_to_debugger(struct cpu *cpu);
 enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWARE };
 /* Enters the handler of `vector`. May raise. */
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);
 #define cpu_gp(cpu) cpu_raise_error((cpu), VEC_GP, 0)
+
+/* ---- debug.c ---- */
+/* Which of four debug registers are breakpoints at `linear`, a bit each. */
+unsigned cpu_code_hits(const uint64_t dr[4], uint64_t dr7, uint64_t linear);
+/* Whether four debug registers watch data. */
+bool cpu_watches(uint64_t dr7);
+/* Whether a debugger's breakpoint is on the page of `linear`. */
+bool cpu_break_near(const struct cpu *cpu, uint64_t linear);
+/* Before an INT3: may not return. */
+void cpu_int3_stop(struct cpu *cpu);
 
 /* ---- task.c ---- */
 
@@ -385,6 +468,18 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
 /* Linear to guest physical; raises #PF. */
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
                        enum mem_context context);
+/* Linear memory that is contiguous in ours. */
+struct span {
+        uint8_t *at;         /* NULL: not plain memory */
+        unsigned size_bytes; /* at least one, at most what was asked for */
+        uint64_t gpa;        /* only where `code` */
+        bool code;           /* writes within its page are told of by cpu_code_written() */
+};
+/* From `linear` on, filling the TLB on the way; raises what an access to the first byte
+ * raises. Not with CTX_CHECKED. */
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write);
+/* This vCPU wrote to the page by other ways than the slow ones below. */
+void cpu_code_written(struct cpu *cpu, uint64_t gpa);
 void cpu_load_slow(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size);
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size);
 /* As supervisor whatever the CPL: descriptor tables, TSS. */
@@ -430,6 +525,8 @@ void cpu_fpu_leave(struct cpu *cpu); /* all FPU state is in cpu->s again */
 void cpu_x87_sync(struct cpu *cpu);
 void cpu_x87_load(struct cpu *cpu);
 void cpu_set_mxcsr(struct cpu *cpu, uint32_t value);
+/* The guest's x87 control word is this now. */
+void cpu_x87_control(struct cpu *cpu, uint32_t control);
 uint32_t cpu_get_mxcsr(struct cpu *cpu);
 
 /* ---- thunk.c ---- */
@@ -438,6 +535,12 @@ void cpu_thunks_destroy(struct cpu *cpu);
 /* NULL when the pool is full: flush all code and start again. */
 void (*cpu_thunk_get(struct cpu *cpu, const struct insn *insn))(struct cpu *, void *);
 void cpu_thunks_flush(struct cpu *cpu);
+
+/* ---- pools.c ---- */
+int cpu_pools_create(struct cpu *cpu, struct err *err);
+void cpu_pools_destroy(struct cpu *cpu);
+/* Blocks and steps are taken from the start again; for cpu_code_flush(). */
+void cpu_pools_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

@@ -29,6 +29,12 @@
 #define E1_ECX_HOST BIT(5)
 /* SYSCALL NX 1G RDTSCP LM */
 #define E1_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+/* AMD's second page of extended features, LFENCE as the host has it. No SRSO and no TSA, for
+ * the reason of ARCH_CAPABILITIES in msr.c: the guest's RET and VERW are not the host's, so
+ * its work-arounds stop nothing, and every return of its kernel would go by three jumps. */
+#define E21_EAX_HOST BIT(2)
+#define E21_EAX_OURS BIT(29)
+#define E21_ECX      (BIT(1) | BIT(2))
 
 static const struct {
         uint32_t leaf, sub;
@@ -36,7 +42,7 @@ static const struct {
         { 0, 0 },          { 1, 0 },          { 7, 0 },          { 4, 0 },
         { 4, 1 },          { 4, 2 },          { 4, 3 },          { 0x80000000, 0 },
         { 0x80000001, 0 }, { 0x80000002, 0 }, { 0x80000003, 0 }, { 0x80000004, 0 },
-        { 0x80000005, 0 }, { 0x80000006, 0 },
+        { 0x80000005, 0 }, { 0x80000006, 0 }, { 0x80000021, 0 },
 };
 
 void cpu_cpuid_read_host(struct cpu *cpu)
@@ -71,6 +77,11 @@ static const uint32_t *cached(const struct cpu *cpu, uint32_t leaf, uint32_t sub
                 if (cached_leaves[i].leaf == leaf && cached_leaves[i].sub == sub)
                         return cpu->host_cpuid[i];
         return NULL;
+}
+
+static bool amd(const struct cpu *cpu)
+{
+        return cpu->host_cpuid[0][2] == 0x444d4163; /* AuthenticAMD */
 }
 
 static uint32_t xsave_size(const struct cpu *cpu)
@@ -138,13 +149,13 @@ static void extended(const struct cpu *cpu, uint32_t leaf, uint32_t r[4])
         switch (leaf) {
         case 0x80000000:
                 memcpy(r, host, 16);
-                r[0] = 0x80000008;
+                r[0] = amd(cpu) ? 0x80000021 : 0x80000008;
                 break;
         case 0x80000001:
                 r[0] = host[0];
                 r[2] = (host[2] & E1_ECX_HOST) | E1_ECX_OURS;
                 r[3] = E1_EDX;
-                if (cpu->host_cpuid[0][2] == 0x444d4163) /* AuthenticAMD repeats leaf 1 */
+                if (amd(cpu)) /* which repeats leaf 1 */
                         r[3] |= L1_EDX & 0x0183f3ffu;
                 break;
         case 0x80000007:
@@ -152,6 +163,10 @@ static void extended(const struct cpu *cpu, uint32_t leaf, uint32_t r[4])
                 break;
         case 0x80000008:
                 r[0] = 46 | 48u << 8;
+                break;
+        case 0x80000021:
+                r[0] = (host[0] & E21_EAX_HOST) | E21_EAX_OURS;
+                r[2] = E21_ECX;
                 break;
         default:
                 if (host)
@@ -162,7 +177,7 @@ static void extended(const struct cpu *cpu, uint32_t leaf, uint32_t r[4])
 void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t regs[4])
 {
         memset(regs, 0, 16);
-        if (leaf >= 0x80000000 && leaf <= 0x80000008)
+        if (leaf >= 0x80000000 && leaf <= (amd(cpu) ? 0x80000021 : 0x80000008))
                 extended(cpu, leaf, regs);
         else if (leaf <= 0xd)
                 basic(cpu, leaf, sub, regs);

@@ -92,6 +92,31 @@ static inline void emit_gs_set32(struct emitter *e, uint32_t offset, uint32_t va
         emit4(e, value);
 }
 
+/* The same of 64 bits, in two stores. */
+static inline void emit_gs_set64(struct emitter *e, uint32_t offset, uint64_t value)
+{
+        emit_gs_set32(e, offset, (uint32_t)value);
+        emit_gs_set32(e, offset + 4, (uint32_t)(value >> 32));
+}
+
+/* jmp gs:[index * 8 + offset] */
+static inline void emit_gs_index_jump(struct emitter *e, unsigned index, uint32_t offset)
+{
+        emit1(e, EMIT_GS_PREFIX);
+        if (index & 8)
+                emit1(e, 0x42);
+        emit1(e, 0xff);
+        emit_field_index(e, 4, index, offset);
+}
+
+/* jmp gs:[offset] */
+static inline void emit_gs_jump(struct emitter *e, uint32_t offset)
+{
+        emit1(e, EMIT_GS_PREFIX);
+        emit1(e, 0xff);
+        emit_field(e, 4, offset);
+}
+
 /* cmp dword gs:[offset], 0 */
 static inline void emit_gs_is_zero(struct emitter *e, uint32_t offset)
 {
@@ -101,15 +126,24 @@ static inline void emit_gs_is_zero(struct emitter *e, uint32_t offset)
         emit1(e, 0);
 }
 
-/* pext to, from, gs:[offset]: flags are not touched. */
-static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, uint32_t offset)
+#define EMIT_PEXT 2
+#define EMIT_PDEP 3
+
+/* pext or pdep to, from, gs:[offset]: flags are not touched. */
+static inline void emit_bits_gs(struct emitter *e, unsigned which, unsigned to, unsigned from,
+                                uint32_t offset)
 {
         emit1(e, EMIT_GS_PREFIX);
         emit1(e, 0xc4);
         emit1(e, (to & 8 ? 0 : 0x80) | 0x62);
-        emit1(e, 0x80 | (~from & 15) << 3 | 2);
+        emit1(e, 0x80 | (~from & 15) << 3 | which);
         emit1(e, 0xf5);
         emit_field(e, to, offset);
+}
+
+static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, uint32_t offset)
+{
+        emit_bits_gs(e, EMIT_PEXT, to, from, offset);
 }
 
 #define EMIT_NO_REG 0xffu
@@ -162,6 +196,23 @@ static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, un
         emit1(e, 0x48 | emit_rex(reg, base, index));
         emit1(e, opcode);
         emit_memory(e, reg, base, index, 0, 0);
+}
+
+/* mov between reg64 and [base + disp]. */
+static inline void emit_mov_place(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
+                                  int32_t disp)
+{
+        emit1(e, 0x48 | emit_rex(reg, base, EMIT_NO_REG));
+        emit1(e, opcode);
+        emit_memory(e, reg, base, EMIT_NO_REG, 0, disp);
+}
+
+/* mov to, from of 64 bits */
+static inline void emit_mov_reg(struct emitter *e, unsigned to, unsigned from)
+{
+        emit1(e, 0x48 | (from & 8 ? 4u : 0) | (to & 8 ? 1u : 0));
+        emit1(e, EMIT_STORE);
+        emit1(e, 0xc0 | (from & 7) << 3 | (to & 7));
 }
 
 /* jmp rel32 or jcc rel32; the place of the displacement is returned. */

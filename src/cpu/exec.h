@@ -138,6 +138,23 @@ static inline void check_unit(struct cpu *cpu, const struct step *step)
 {
         if (unlikely(cpu->blocked[step->blocked]))
                 cpu_raise(cpu, cpu->blocked[step->blocked]);
+        if (step->blocked == UNIT_AVX)
+                cpu->uppers = UPPERS_USED;
+}
+
+/* x87 instructions that neither wait for pending exceptions nor move FIP. */
+static inline bool x87_control(const struct insn *i)
+{
+        unsigned escape = i->code & 7, reg = i->modrm >> 3 & 7;
+        if (i->is_mem)
+                return (escape == 1 && reg >= 4) || (escape == 5 && reg >= 4);
+        return (escape == 3 && reg == 4) || (escape == 7 && reg == 4);
+}
+
+/* What FOP holds of one. */
+static inline uint32_t x87_opcode(const struct insn *i)
+{
+        return (i->code & 7u) << 8 | i->modrm;
 }
 
 /* Host pointer for an atomic operation, or NULL where the operand is not plain

@@ -58,6 +58,7 @@ static void take_x87(struct cpu *cpu, const struct step *st, const uint8_t *imag
         /* The host recomputes the summary bits when it loads this. */
         cpu_x87_load(cpu);
         cpu_x87_sync(cpu);
+        cpu_x87_control(cpu, cpu->s.x87.control);
 }
 
 static void initial_x87(struct cpu *cpu)
@@ -67,6 +68,7 @@ static void initial_x87(struct cpu *cpu)
         memset(&cpu->s.x87, 0, sizeof(cpu->s.x87));
         cpu->s.x87.control = 0x37f;
         cpu->s.x87.mxcsr = mxcsr;
+        cpu_x87_control(cpu, cpu->s.x87.control);
 }
 
 static void need_fpu(struct cpu *cpu)
@@ -245,4 +247,6 @@ void exec_xrstor(struct cpu *cpu, const struct step *st)
                 initial_x87(cpu);
         cpu_set_mxcsr(cpu, mxcsr);
         restore_vectors(cpu, image, rfbm, head[0]);
+        if (rfbm & 4)
+                cpu->uppers = head[0] & 4 || !cpu->code64 ? UPPERS_USED : UPPERS_ZERO;
 }

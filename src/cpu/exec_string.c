@@ -57,29 +57,134 @@ static bool flat(const struct cpu *cpu, unsigned seg)
         return !cpu->legacy || cpu->s.seg[seg].limit == UINT32_MAX;
 }
 
-/* Elements from here to the end of the page, at most `count`. */
-static uint64_t run_length(uint64_t linear, unsigned size, uint64_t count)
+/* ---- many at once ---- */
+
+#define BULK_BYTES (64u << 10) /* between two looks for interrupts */
+
+/* Elements that follow each other in memory at hand, in the direction of DF. */
+struct run {
+        uint8_t *at;     /* the lowest of them; NULL: none, do one the slow way */
+        uint64_t length; /* elements */
+        uint64_t gpa;    /* of a destination whose page holds code; else 0 */
+};
+
+/* What the offset allows before it wraps around. */
+static uint64_t until_wrap(uint64_t offset, uint64_t mask, unsigned size, bool down)
 {
-        uint64_t fit = (PAGE_SIZE_BYTES - (linear & PAGE_MASK)) / size;
-        return fit < count ? fit : count;
+        offset &= mask;
+        uint64_t room = down ? offset / size : (mask - offset) / size;
+        return room == UINT64_MAX ? room : room + 1;
+}
+
+/* At most `count` elements from `linear` on, all in memory; may raise #PF for the first. */
+static struct run find_run(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t count,
+                           bool write)
+{
+        struct run r = { .length = count };
+        bool down = cpu->s.rflags & FLAG_DF;
+        uint64_t in_page = linear & PAGE_MASK;
+        if (in_page + size > PAGE_SIZE_BYTES)
+                return r;
+        uint64_t most = down ? in_page / size + 1 : BULK_BYTES / size;
+        uint64_t bytes = (most < count ? most : count) * size;
+        struct span s = cpu_span(cpu, linear, down ? size : bytes, write);
+        if (!s.at)
+                return r;
+        r.length = (down ? bytes : s.size_bytes) / size;
+        r.at = down ? s.at - (r.length - 1) * size : s.at;
+        r.gpa = s.code ? s.gpa : 0;
+        return r;
+}
+
+static bool may_bulk(const struct cpu *cpu, unsigned seg, uint64_t count)
+{
+        return count > 1 && !cpu->slow && cpu->context != CTX_CHECKED && flat(cpu, seg);
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+        return a < b ? a : b;
+}
+
+static struct run source_run(struct cpu *cpu, const struct step *st, uint64_t linear,
+                             uint64_t count)
+{
+        if (!may_bulk(cpu, st->i.seg, count))
+                return (struct run){ 0 };
+        bool down = cpu->s.rflags & FLAG_DF;
+        count = least(count, until_wrap(cpu->s.gpr[CPU_RSI], st->address_mask, st->size, down));
+        return find_run(cpu, linear, st->size, count, false);
+}
+
+static struct run destination_run(struct cpu *cpu, const struct step *st, uint64_t linear,
+                                  uint64_t count, bool write)
+{
+        if (!may_bulk(cpu, CPU_ES, count))
+                return (struct run){ 0 };
+        bool down = cpu->s.rflags & FLAG_DF;
+        count = least(count, until_wrap(cpu->s.gpr[CPU_RDI], st->address_mask, st->size, down));
+        return find_run(cpu, linear, st->size, count, write);
+}
+
+static void run_written(struct cpu *cpu, const struct run *r)
+{
+        if (r->gpa)
+                cpu_code_written(cpu, r->gpa);
+}
+
+/* Copies upwards, element after element: bytes written are read again where the
+ * destination begins inside the source, and repeat with that period. */
+static void copy_up(uint8_t *to, const uint8_t *from, uint64_t bytes)
+{
+        uint64_t period = (uint64_t)(to - from);
+        if (period >= bytes) {
+                memmove(to, from, bytes);
+                return;
+        }
+        for (uint64_t done = 0; done < bytes;) {
+                uint64_t part = least(period + done, bytes - done);
+                memcpy(to + done, from, part);
+                done += part;
+        }
+}
+
+/* Elements of the runs that can be copied at once; 0: none. */
+static uint64_t copy_run(struct cpu *cpu, const struct run *from, const struct run *to,
+                         unsigned size)
+{
+        if (!from->at || !to->at)
+                return 0;
+        uint64_t n = least(from->length, to->length);
+        if (!(cpu->s.rflags & FLAG_DF)) {
+                if ((uint64_t)(to->at - from->at) < size) /* an element would overlap itself */
+                        return to->at == from->at ? n : 0;
+                copy_up(to->at, from->at, n * size);
+                return n;
+        }
+        uint8_t *dst = to->at + to->length * size; /* the ends: downwards from here */
+        const uint8_t *src = from->at + from->length * size;
+        uint64_t period = (uint64_t)(src - dst);
+        if (period < n * size) /* only so many that none reads what another wrote */
+                n = period / size;
+        memmove(dst - n * size, src - n * size, n * size);
+        return n;
 }
 
 void exec_movs(struct cpu *cpu, const struct step *st)
 {
         unsigned size = st->size;
-        uint64_t count = count_left(cpu, st), n;
-        if (!count)
+        uint64_t n;
+        if (!count_left(cpu, st))
                 return;
         do {
-                uint64_t delta = step_delta(cpu, size);
+                uint64_t delta = step_delta(cpu, size), count = count_left(cpu, st);
                 uint64_t from = source(cpu, st, size), to = destination(cpu, st, size, true);
-                n = run_length(to, size, run_length(from, size, count_left(cpu, st)));
-                const uint8_t *src = n > 1 ? mem_host(cpu, from, size, false) : NULL;
-                uint8_t *dst = src ? mem_host(cpu, to, size, true) : NULL;
-                uint64_t distance = (uint64_t)(dst - src);
-                if (dst && delta == size && !cpu->slow && distance >= n * size &&
-                    flat(cpu, CPU_ES) && flat(cpu, st->i.seg)) {
-                        memcpy(dst, src, n * size);
+                struct run src = source_run(cpu, st, from, count), dst = { 0 };
+                if (src.at)
+                        dst = destination_run(cpu, st, to, src.length, true);
+                n = copy_run(cpu, &src, &dst, size);
+                if (n) {
+                        run_written(cpu, &dst);
                 } else {
                         n = 1;
                         store_size(cpu, to, load_size(cpu, from, size), size);
@@ -106,17 +211,17 @@ void exec_stos(struct cpu *cpu, const struct step *st)
         if (!count_left(cpu, st))
                 return;
         do {
-                uint64_t delta = step_delta(cpu, size);
                 uint64_t to = destination(cpu, st, size, true);
-                n = run_length(to, size, count_left(cpu, st));
-                uint8_t *dst = n > 1 ? mem_host(cpu, to, size, true) : NULL;
-                if (dst && delta == size && !cpu->slow && flat(cpu, CPU_ES)) {
-                        fill(dst, cpu->s.gpr[CPU_RAX], size, n);
+                struct run dst = destination_run(cpu, st, to, count_left(cpu, st), true);
+                if (dst.at) {
+                        n = dst.length;
+                        fill(dst.at, cpu->s.gpr[CPU_RAX], size, n);
+                        run_written(cpu, &dst);
                 } else {
                         n = 1;
                         store_size(cpu, to, cpu->s.gpr[CPU_RAX], size);
                 }
-                advance(cpu, CPU_RDI, delta * n, st->address_mask);
+                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, st->address_mask);
         } while (more(cpu, st, n));
 }
 
@@ -144,42 +249,108 @@ static void set_compare_flags(struct cpu *cpu, uint64_t a, uint64_t b, unsigned 
         cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)FLAGS_ARITHMETIC) | f;
 }
 
-/* REPE stops at a difference, REPNE at an equality. */
-static bool compare_more(struct cpu *cpu, const struct step *st)
+/* REPE stops at a difference, REPNE at an equality. After `n` elements. */
+static bool compare_more(struct cpu *cpu, const struct step *st, uint64_t n)
 {
         bool equal = cpu->s.rflags & FLAG_ZF;
         if (st->i.rep && equal != (st->i.rep == 0xf3)) {
-                advance(cpu, CPU_RCX, -1ull, st->address_mask);
+                advance(cpu, CPU_RCX, -n, st->address_mask);
                 return false;
         }
-        return more(cpu, st, 1);
+        return more(cpu, st, n);
+}
+
+static uint64_t element(const uint8_t *at, unsigned size)
+{
+        uint64_t value = 0;
+        memcpy(&value, at, size);
+        return value;
+}
+
+/* What one side of a comparison is: memory, or always the same value. */
+struct side {
+        const uint8_t *at;
+        int64_t stride;
+};
+
+/* Compares elements until REPE or REPNE (`wanted`: they are equal) is over, or `n`; how many. */
+static inline uint64_t compare_run(struct side a, struct side b, unsigned size, uint64_t n,
+                                   bool wanted)
+{
+        for (uint64_t k = 0; k < n; k++) {
+                if ((element(a.at, size) == element(b.at, size)) != wanted)
+                        return k + 1;
+                a.at += a.stride;
+                b.at += b.stride;
+        }
+        return n;
+}
+
+static uint64_t compare_sized(struct side a, struct side b, unsigned size, uint64_t n, bool wanted)
+{
+        return size == 1   ? compare_run(a, b, 1, n, wanted)
+               : size == 2 ? compare_run(a, b, 2, n, wanted)
+               : size == 4 ? compare_run(a, b, 4, n, wanted)
+                           : compare_run(a, b, 8, n, wanted);
+}
+
+/* A run from its first element on. */
+static struct side run_side(struct cpu *cpu, const struct run *r, unsigned size)
+{
+        bool down = cpu->s.rflags & FLAG_DF;
+        return (struct side){ .at = r->at + (down ? (r->length - 1) * size : 0),
+                              .stride = (int64_t)step_delta(cpu, size) };
 }
 
 void exec_cmps(struct cpu *cpu, const struct step *st)
 {
         unsigned size = st->size;
+        uint64_t n;
         if (!count_left(cpu, st))
                 return;
         do {
-                uint64_t a = load_size(cpu, source(cpu, st, size), size);
-                uint64_t b = load_size(cpu, destination(cpu, st, size, false), size);
-                uint64_t delta = step_delta(cpu, size);
+                uint64_t from = source(cpu, st, size), to = destination(cpu, st, size, false), a, b;
+                struct run left = source_run(cpu, st, from, count_left(cpu, st)), right = { 0 };
+                if (left.at)
+                        right = destination_run(cpu, st, to, left.length, false);
+                if (right.at) {
+                        struct side l = run_side(cpu, &left, size), r = run_side(cpu, &right, size);
+                        n = compare_sized(l, r, size, right.length, st->i.rep == 0xf3);
+                        a = element(l.at + l.stride * (int64_t)(n - 1), size);
+                        b = element(r.at + r.stride * (int64_t)(n - 1), size);
+                } else {
+                        n = 1;
+                        a = load_size(cpu, from, size);
+                        b = load_size(cpu, to, size);
+                }
+                uint64_t delta = step_delta(cpu, size) * n;
                 advance(cpu, CPU_RSI, delta, st->address_mask);
                 advance(cpu, CPU_RDI, delta, st->address_mask);
                 set_compare_flags(cpu, a, b, size);
-        } while (compare_more(cpu, st));
+        } while (compare_more(cpu, st, n));
 }
 
 void exec_scas(struct cpu *cpu, const struct step *st)
 {
         unsigned size = st->size;
+        uint64_t n, b;
         if (!count_left(cpu, st))
                 return;
+        const struct side rax = { .at = (const uint8_t *)&cpu->s.gpr[CPU_RAX] };
         do {
-                uint64_t b = load_size(cpu, destination(cpu, st, size, false), size);
-                advance(cpu, CPU_RDI, step_delta(cpu, size), st->address_mask);
+                uint64_t to = destination(cpu, st, size, false);
+                struct run in = destination_run(cpu, st, to, count_left(cpu, st), false);
+                if (in.at) {
+                        struct side s = run_side(cpu, &in, size);
+                        n = compare_sized(rax, s, size, in.length, st->i.rep == 0xf3);
+                        b = element(s.at + s.stride * (int64_t)(n - 1), size);
+                } else {
+                        n = 1;
+                        b = load_size(cpu, to, size);
+                }
+                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, st->address_mask);
                 set_compare_flags(cpu, reg_get(cpu, RAX_AT, size), b, size);
-        } while (compare_more(cpu, st));
+        } while (compare_more(cpu, st, n));
 }
 
 /* ---- ports ---- */

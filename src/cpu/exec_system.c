@@ -499,6 +499,7 @@ void exec_sti(struct cpu *cpu, const struct step *st)
         if (!(cpu->s.rflags & FLAG_IF))
                 cpu->s.interrupt_shadow = true;
         cpu->s.rflags |= FLAG_IF;
+        cpu->end = cpu->step + 1; /* the run loop cares for the shadow */
 }
 
 void exec_ac(struct cpu *cpu, const struct step *st)

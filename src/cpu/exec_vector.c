@@ -65,9 +65,9 @@ static bool run_unmasked(struct cpu *cpu, const struct step *step, void *memory)
  * state by then. */
 static void run_mmx(struct cpu *cpu, const struct step *step, void *memory)
 {
-        bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
+        bool exact = cpu->x87_parked && (cpu->s.x87.control & 0x3f) != 0x3f;
         bool simd = cpu->unmasked_simd && step->i.row->properties & FP;
-        if (!cpu->x87_live && cpu->s.x87.status & 0x80)
+        if (cpu->x87_parked && cpu->s.x87.status & 0x80)
                 cpu_raise(cpu, VEC_MF);
         if (simd) {
                 cpu_x87_sync(cpu);
@@ -115,7 +115,7 @@ void exec_host(struct cpu *cpu, const struct step *step)
         check_unit(cpu, step);
         unsigned size = step->i.mem_size;
         bool write = step->i.mem_write;
-        if (unlikely(uses_mmx(&step->i) && !cpu->x87_live && cpu->s.x87.status & 0x80))
+        if (unlikely(uses_mmx(&step->i) && cpu->x87_parked && cpu->s.x87.status & 0x80))
                 cpu_raise(cpu, VEC_MF);
         uint64_t linear = step_linear(cpu, step, size, write);
         if (step->i.mem_aligned && linear & (size - 1))
@@ -136,15 +136,6 @@ void exec_host(struct cpu *cpu, const struct step *step)
 }
 
 /* ---- x87 ---- */
-
-/* Instructions that neither wait for pending exceptions nor move FIP. */
-static bool x87_control(const struct insn *i)
-{
-        unsigned escape = i->code & 7, reg = i->modrm >> 3 & 7;
-        if (i->is_mem)
-                return (escape == 1 && reg >= 4) || (escape == 5 && reg >= 4);
-        return (escape == 3 && reg == 4) || (escape == 7 && reg == 4);
-}
 
 static bool x87_waits(const struct insn *i)
 {
@@ -188,17 +179,17 @@ static void x87_load_environment(struct cpu *cpu, const struct step *step)
 
 static void x87_run(struct cpu *cpu, const struct step *step, uint64_t offset)
 {
-        bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
+        bool exact = cpu->x87_parked && (cpu->s.x87.control & 0x3f) != 0x3f;
         bool environment = step->i.mem_size >= 14;
         cpu_x87_load(cpu);
         step->thunk(cpu, cpu->bounce);
         if (!x87_control(&step->i)) {
                 cpu->fip = cpu->s.rip - step->i.length;
-                cpu->fop = (uint16_t)((step->i.code & 7) << 8 | step->i.modrm);
+                cpu->fop = x87_opcode(&step->i);
                 if (step->i.is_mem)
                         cpu->fdp = offset;
         } else {
-                uint16_t control;
+                uint16_t control = 0;
                 if (environment && step->i.mem_read)
                         x87_load_environment(cpu, step);
                 if (environment && step->i.mem_write)
@@ -206,7 +197,8 @@ static void x87_run(struct cpu *cpu, const struct step *step, uint64_t offset)
                 if (step->i.code == 0xdb || (step->i.mem_write && step->i.mem_size > 28))
                         cpu->fip = cpu->fdp = cpu->fop = 0; /* FNINIT, FNSAVE */
                 __asm__ volatile("fnstcw %0" : "=m"(control));
-                exact = exact || (control & 0x3f) != 0x3f;
+                cpu_x87_control(cpu, control);
+                exact = exact || cpu->unmasked_x87;
         }
         if (exact)
                 cpu_x87_sync(cpu);
@@ -215,7 +207,7 @@ static void x87_run(struct cpu *cpu, const struct step *step, uint64_t offset)
 void exec_x87(struct cpu *cpu, const struct step *step)
 {
         check_unit(cpu, step);
-        if (!cpu->x87_live && cpu->s.x87.status & 0x80 && x87_waits(&step->i))
+        if (cpu->x87_parked && cpu->s.x87.status & 0x80 && x87_waits(&step->i))
                 cpu_raise(cpu, VEC_MF);
         if (!step->i.is_mem) {
                 x87_run(cpu, step, 0);
@@ -247,16 +239,16 @@ void exec_fwait(struct cpu *cpu, const struct step *step)
         (void)step;
         if ((cpu->s.cr0 & (CR0_TS | CR0_MP)) == (CR0_TS | CR0_MP))
                 cpu_raise(cpu, VEC_NM);
-        if (!cpu->x87_live && cpu->s.x87.status & 0x80)
+        if (cpu->x87_parked && cpu->s.x87.status & 0x80)
                 cpu_raise(cpu, VEC_MF);
 }
 
 void exec_emms(struct cpu *cpu, const struct step *step)
 {
         check_unit(cpu, step);
-        if (!cpu->x87_live && cpu->s.x87.status & 0x80)
+        if (cpu->x87_parked && cpu->s.x87.status & 0x80)
                 cpu_raise(cpu, VEC_MF);
-        bool exact = !cpu->x87_live && (cpu->s.x87.control & 0x3f) != 0x3f;
+        bool exact = cpu->x87_parked && (cpu->s.x87.control & 0x3f) != 0x3f;
         cpu_x87_load(cpu);
         __asm__ volatile("emms");
         if (exact)
@@ -291,6 +283,8 @@ void exec_vzero(struct cpu *cpu, const struct step *step)
                 if (step->i.vex_l)
                         cpu->s.vec[i].qwords[0] = cpu->s.vec[i].qwords[1] = 0;
         }
+        if (cpu->code64)
+                cpu->uppers = UPPERS_ZERO;
 }
 
 /* Only elements whose mask bit is set are accessed, and may fault. */
@@ -329,7 +323,7 @@ void exec_maskmovq(struct cpu *cpu, const struct step *step)
         unsigned size = step->i.row->properties & MMX ? 8 : 16;
         const uint8_t *mask = cpu->s.vec[step->i.rm].bytes, *data = cpu->s.vec[step->i.reg].bytes;
         if (size == 8) {
-                if (!cpu->x87_live && cpu->s.x87.status & 0x80)
+                if (cpu->x87_parked && cpu->s.x87.status & 0x80)
                         cpu_raise(cpu, VEC_MF);
                 cpu_x87_sync(cpu);
                 mask = cpu->s.x87.st[step->i.rm];

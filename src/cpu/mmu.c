@@ -126,6 +126,16 @@ static unsigned bus_piece(uint64_t gpa, unsigned size)
         return piece;
 }
 
+void cpu_code_written(struct cpu *cpu, uint64_t gpa)
+{
+        if (page_written(cpu->memory, gpa >> 12)) {
+                cpu_jumps_forget_page(cpu, gpa);
+                tell_others(cpu->memory, cpu);
+        }
+        if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
+                cpu_stop_block(cpu); /* the code being executed changed */
+}
+
 /* Within one page. */
 static void physical_read(struct cpu *cpu, uint64_t gpa, uint8_t *bytes, unsigned size)
 {
@@ -149,12 +159,7 @@ static void physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, 
         uint8_t *host = cpu_ram(cpu, gpa, true);
         if (host) {
                 memcpy(host, bytes, size);
-                if (page_written(cpu->memory, gpa >> 12)) {
-                        cpu_jumps_flush(cpu, true);
-                        tell_others(cpu->memory, cpu);
-                }
-                if (gpa >> 12 == cpu->block_page >> 12 && cpu->step)
-                        cpu_stop_block(cpu); /* the code being executed changed */
+                cpu_code_written(cpu, gpa);
                 return;
         }
         while (size) {
@@ -214,10 +219,65 @@ static uint64_t reserved_bits(const struct cpu *cpu, unsigned level, uint64_t en
         return bits;
 }
 
+static struct path *path_of(struct cpu *cpu, uint64_t linear)
+{
+        return &cpu->paths[linear >> 21 & (PATH_ENTRIES - 1)];
+}
+
+/* The last level of a walk, read from the host address of its entry. */
+static struct walk walk_leaf(struct cpu *cpu, struct walk w, uint64_t linear, uint64_t at,
+                             uint64_t entry, unsigned level, uint64_t mark)
+{
+        uint64_t mask = (1ull << (3 + 9 * level)) - 1;
+        if (mark)
+                entry_mark(cpu, at, entry, mark);
+        w.gpa = (entry & PTE_ADR & ~mask) | (linear & mask);
+        w.global = entry & PTE_G;
+        w.dirty = entry & PTE_D;
+        w.present = true;
+        return w;
+}
+
+/* Takes an entry into account. False: the walk ends there. */
+static bool walk_entry(const struct cpu *cpu, struct walk *w, uint64_t entry, unsigned level)
+{
+        if (!(entry & PTE_P))
+                return false;
+        w->reserved = entry & reserved_bits(cpu, level, entry);
+        w->writable &= (entry & PTE_W) != 0;
+        w->user &= (entry & PTE_U) != 0;
+        w->accessed &= (entry & PTE_A) != 0;
+        w->nx |= (entry & PTE_NX) != 0;
+        return !w->reserved;
+}
+
+/* The walk where the way to the page table is known. */
+static struct walk walk_short(struct cpu *cpu, const struct path *p, uint64_t linear, uint64_t mark)
+{
+        struct walk w = { .writable = p->writable, .user = p->user, .nx = p->nx, .accessed = true };
+        uint64_t at = (linear >> 12 & 511) * 8;
+        uint64_t entry = __atomic_load_n((const uint64_t *)(const void *)(p->host + at),
+                                         __ATOMIC_RELAXED);
+        if (!walk_entry(cpu, &w, entry, 1))
+                return w;
+        return walk_leaf(cpu, w, linear, p->table + at, entry, 1, mark);
+}
+
+static void remember_path(struct cpu *cpu, uint64_t linear, uint64_t table, const struct walk *w)
+{
+        const uint8_t *host = w->accessed ? cpu_ram(cpu, table, false) : NULL;
+        if (host)
+                *path_of(cpu, linear) = (struct path){ linear >> 21, cpu->epoch, table, host,
+                                                       w->writable,  w->user,    w->nx };
+}
+
 /* 4-level or, from level 2 on, PAE. The path of entries is marked accessed only
  * when the whole walk succeeds, by the caller's second pass with `mark`. */
 static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
 {
+        const struct path *p = path_of(cpu, linear);
+        if (p->key == linear >> 21 && p->epoch == cpu->epoch)
+                return walk_short(cpu, p, linear, mark);
         struct walk w = { .writable = true, .user = true, .accessed = true };
         unsigned level = 4;
         uint64_t table = cpu->s.cr3 & PTE_ADR;
@@ -230,30 +290,16 @@ static struct walk walk_wide(struct cpu *cpu, uint64_t linear, uint64_t mark)
                 level = 2;
         }
         for (;; level--) {
-                unsigned shift = 3 + 9 * level;
-                uint64_t at = table + (linear >> shift & 511) * 8;
+                if (level == 1)
+                        remember_path(cpu, linear, table, &w);
+                uint64_t at = table + (linear >> (3 + 9 * level) & 511) * 8;
                 uint64_t entry = entry_read(cpu, at, 8);
-                if (!(entry & PTE_P))
+                if (!walk_entry(cpu, &w, entry, level))
                         return w;
-                if (entry & reserved_bits(cpu, level, entry)) {
-                        w.reserved = true;
-                        return w;
-                }
-                w.writable &= (entry & PTE_W) != 0;
-                w.user &= (entry & PTE_U) != 0;
-                w.accessed &= (entry & PTE_A) != 0;
-                w.nx |= (entry & PTE_NX) != 0;
-                bool leaf = level == 1 || (entry & PTE_PS && level <= 3);
+                if (level == 1 || (entry & PTE_PS && level <= 3))
+                        return walk_leaf(cpu, w, linear, at, entry, level, mark);
                 if (mark)
-                        entry_mark(cpu, at, entry, leaf ? mark : PTE_A);
-                if (leaf) {
-                        uint64_t mask = (1ull << shift) - 1;
-                        w.gpa = (entry & PTE_ADR & ~mask) | (linear & mask);
-                        w.global = entry & PTE_G;
-                        w.dirty = entry & PTE_D;
-                        w.present = true;
-                        return w;
-                }
+                        entry_mark(cpu, at, entry, PTE_A);
                 table = entry & PTE_ADR;
         }
 }
@@ -358,6 +404,64 @@ static void tlb_drop(struct tlb *t, unsigned i)
         t->read[i] = t->write[i] = t->fetch[i] = tlb_nothing(i);
 }
 
+/* ---- who may write a page ---- */
+
+static unsigned writer_set(uint64_t gpa)
+{
+        return (gpa >> 12 ^ gpa >> 22) & (WRITER_SETS - 1);
+}
+
+/* Whether the place of this number may write a page of this set. */
+static bool writes(const struct cpu *cpu, unsigned number, unsigned set)
+{
+        const struct tlb *t = &cpu->tlbs[(number - 1) / TLB_ENTRIES];
+        unsigned i = (number - 1) % TLB_ENTRIES;
+        return t->write[i] != tlb_nothing(i) && writer_set(t->gpa[i]) == set;
+}
+
+static void note_writer(struct cpu *cpu, enum mem_context context, unsigned i)
+{
+        unsigned set = writer_set(cpu->tlbs[context].gpa[i]);
+        unsigned number = 1 + context * TLB_ENTRIES + i;
+        uint16_t *places = cpu->writers.places[set], *free = NULL;
+        for (unsigned k = 0; k < WRITER_WAYS; k++) {
+                if (places[k] == number)
+                        return;
+                if (!places[k] || !writes(cpu, places[k], set))
+                        free = &places[k];
+        }
+        if (free)
+                *free = (uint16_t)number;
+        else
+                cpu->writers.more[set] = true;
+}
+
+static void forbid_writes_at(struct cpu *cpu, unsigned number, uint64_t page)
+{
+        struct tlb *t = &cpu->tlbs[(number - 1) / TLB_ENTRIES];
+        unsigned i = (number - 1) % TLB_ENTRIES;
+        if (t->gpa[i] >> 12 == page)
+                t->write[i] = tlb_nothing(i);
+}
+
+static void forbid_writes(struct cpu *cpu, uint64_t page)
+{
+        unsigned set = writer_set(page << 12);
+        for (unsigned k = 0; k < WRITER_WAYS; k++)
+                if (cpu->writers.places[set][k])
+                        forbid_writes_at(cpu, cpu->writers.places[set][k], page);
+        if (!cpu->writers.more[set])
+                return;
+        cpu->writers.more[set] = false;
+        for (unsigned number = 1; number <= CTX_CHECKED * TLB_ENTRIES; number++) {
+                forbid_writes_at(cpu, number, page);
+                if (writes(cpu, number, set))
+                        note_writer(cpu, (number - 1) / TLB_ENTRIES, (number - 1) % TLB_ENTRIES);
+        }
+}
+
+/* ---- filling ---- */
+
 static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                      enum mem_context context)
 {
@@ -379,8 +483,11 @@ static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                 t->fetch[i] = tag;
         bool code = gpa >> 12 < cpu->memory->pages &&
                     __atomic_load_n(&cpu->memory->code_generation[gpa >> 12], __ATOMIC_ACQUIRE) & 1;
-        if (w->dirty && !code && cpu_ram(cpu, gpa, true) && allowed(cpu, w, ACCESS_WRITE, context))
+        if (w->dirty && !code && cpu_ram(cpu, gpa, true) &&
+            allowed(cpu, w, ACCESS_WRITE, context)) {
                 t->write[i] = tag;
+                note_writer(cpu, context, i);
+        }
 }
 
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
@@ -459,11 +566,20 @@ void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
         uint32_t old = __atomic_fetch_or(&cpu->memory->code_generation[page], 1, __ATOMIC_SEQ_CST);
         if (old & 1)
                 return;
-        for (unsigned c = 0; c < CTX_CHECKED; c++)
-                for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                        if (cpu->tlbs[c].gpa[i] >> 12 == page)
-                                cpu->tlbs[c].write[i] = tlb_nothing(i);
+        forbid_writes(cpu, page);
         tell_others(cpu->memory, cpu);
+}
+
+/* Forbids writes at a place of the TLB to a page that holds code. True: the code counts as
+ * changed. */
+static bool catch_up_at(struct cpu *cpu, struct tlb *t, unsigned i)
+{
+        uint64_t page = t->gpa[i] >> 12;
+        if (t->write[i] == tlb_nothing(i) || page >= cpu->memory->pages ||
+            !(__atomic_load_n(&cpu->memory->code_generation[page], __ATOMIC_ACQUIRE) & 1))
+                return false;
+        t->write[i] = tlb_nothing(i);
+        return page_written(cpu->memory, page);
 }
 
 /* Another vCPU decoded code of pages that this one may still write to unseen: such
@@ -477,16 +593,11 @@ void cpu_code_catch_up(struct cpu *cpu)
         bool changed = false;
         for (unsigned c = 0; c < CTX_CHECKED; c++) {
                 struct tlb *t = &cpu->tlbs[c];
-                for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-                        uint64_t page = t->gpa[i] >> 12;
-                        if (t->write[i] == tlb_nothing(i) || page >= cpu->memory->pages ||
-                            !(__atomic_load_n(&cpu->memory->code_generation[page],
-                                              __ATOMIC_ACQUIRE) &
-                              1))
-                                continue;
-                        t->write[i] = tlb_nothing(i);
-                        changed |= page_written(cpu->memory, page);
-                }
+                for (unsigned word = 0; word < TLB_ENTRIES / 64; word++)
+                        for (uint64_t bits = t->used[word] | t->used_global[word]; bits;
+                             bits &= bits - 1)
+                                changed |= catch_up_at(cpu, t,
+                                                       word * 64 + (unsigned)__builtin_ctzll(bits));
         }
         if (changed)
                 tell_others(cpu->memory, cpu);
@@ -497,19 +608,22 @@ void cpu_code_catch_up(struct cpu *cpu)
 
 /* ---- linear memory, the slow way ---- */
 
-static void check_watchpoints(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+static unsigned watch_hits(const uint64_t dr[4], uint64_t dr7, uint64_t linear, unsigned size,
+                           bool write)
 {
+        unsigned hits = 0;
         for (unsigned i = 0; i < 4; i++) {
-                unsigned control = (unsigned)(cpu->s.dr7 >> (16 + 4 * i)) & 15;
+                unsigned control = (unsigned)(dr7 >> (16 + 4 * i)) & 15;
                 unsigned type = control & 3;
                 static const uint8_t lengths[4] = { 1, 2, 8, 4 };
                 unsigned length = lengths[control >> 2];
-                if (!(cpu->s.dr7 >> (2 * i) & 3) || !(type == 3 || (type == 1 && write)))
+                if (!(dr7 >> (2 * i) & 3) || !(type == 3 || (type == 1 && write)))
                         continue;
-                uint64_t first = cpu->s.dr[i] & ~(uint64_t)(length - 1);
+                uint64_t first = dr[i] & ~(uint64_t)(length - 1);
                 if (linear < first + length && first < linear + size)
-                        cpu->debug_hits |= 1u << i;
+                        hits |= 1u << i;
         }
+        return hits;
 }
 
 /* Whether this access of the instruction goes through SS: #SS instead of #GP. */
@@ -535,7 +649,8 @@ static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, bool w
         if (cpu->cpl == 3 && cpu->s.cr0 & CR0_AM && cpu->s.rflags & RF_AC && size <= 8 &&
             linear & (size - 1))
                 cpu_raise_error(cpu, VEC_AC, 0);
-        check_watchpoints(cpu, linear, size, write);
+        cpu->debug_hits |= watch_hits(cpu->s.dr, cpu->s.dr7, linear, size, write);
+        cpu->stop_hits |= watch_hits(cpu->debug.dr, cpu->debug.dr7, linear, size, write);
 }
 
 /* Bytes of [linear, +size) in its first page. */
@@ -588,9 +703,41 @@ void cpu_store_slow(struct cpu *cpu, uint64_t linear, const void *bytes, unsigne
         store_as(cpu, linear, bytes, size, cpu->context);
 }
 
+struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool write)
+{
+        uint8_t *at = mem_host(cpu, linear, 1, write);
+        unsigned size = in_page(linear, size_bytes);
+        if (!at) {
+                check_access(cpu, linear, 1, write);
+                enum mem_access access = write ? ACCESS_WRITE : ACCESS_READ;
+                uint64_t gpa = cpu_translate(cpu, linear, access, cpu->context);
+                at = mem_host(cpu, linear, 1, write);
+                if (!at)
+                        return (struct span){ cpu_ram(cpu, gpa, write), size, gpa, write };
+        }
+        while (size < size_bytes && !cpu->legacy &&
+               mem_host(cpu, linear + size, 1, write) == at + size)
+                size += in_page(linear + size, size_bytes - size);
+        return (struct span){ .at = at, .size_bytes = size };
+}
+
+/* What the supervisor's table knows of these bytes. */
+static uint8_t *system_host(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+        const struct tlb *t = &cpu->tlbs[CTX_KERNEL];
+        unsigned i = tlb_index(linear);
+        uint64_t offset = linear + (write ? t->write[i] : t->read[i]);
+        return offset <= PAGE_SIZE_BYTES - size ? t->host[i] + offset : NULL;
+}
+
 void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
+        const uint8_t *host = system_host(cpu, linear, size, false);
+        if (likely(host)) {
+                memcpy(bytes, host, size);
+                return;
+        }
         if (cpu->long_mode && !canonical(linear))
                 cpu_gp(cpu);
         load_as(cpu, linear, bytes, size, CTX_KERNEL);
@@ -599,6 +746,11 @@ void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned siz
 void cpu_store_system(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
+        uint8_t *host = system_host(cpu, linear, size, true);
+        if (likely(host)) {
+                memcpy(host, bytes, size);
+                return;
+        }
         if (cpu->long_mode && !canonical(linear))
                 cpu_gp(cpu);
         store_as(cpu, linear, bytes, size, CTX_KERNEL);

@@ -18,9 +18,7 @@ void cpu_mode_changed(struct cpu *cpu)
                                                           : DECODE_16;
         for (unsigned i = 0; i < CPU_SEGS; i++)
                 cpu->seg_base[i] = cpu->code64 && i < CPU_FS ? 0 : s->seg[i].base;
-        bool watch = false;
-        for (unsigned i = 0; i < 4; i++)
-                watch |= (s->dr7 >> 2 * i & 3) && (s->dr7 >> (16 + 4 * i) & 1);
+        bool watch = cpu_watches(s->dr7) || cpu_watches(cpu->debug.dr7);
         bool ac = s->rflags & RF_AC;
         if (watch || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
                 cpu->context = CTX_CHECKED;
@@ -29,7 +27,8 @@ void cpu_mode_changed(struct cpu *cpu)
         else
                 cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
         cpu->tlb = &cpu->tlbs[cpu->context];
-        cpu->slow = s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff || cpu->breakpoints_length;
+        cpu->slow = watch || s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff;
+        cpu->breaks = cpu->debug.dr7 & 0xff;
         cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
 
         uint8_t old_key = cpu->translate_key;
@@ -40,8 +39,10 @@ void cpu_mode_changed(struct cpu *cpu)
         cpu->blocked[UNIT_MMX] = s->cr0 & CR0_EM ? VEC_UD : ts;
         cpu->blocked[UNIT_SSE] = no_sse ? VEC_UD : ts;
         cpu->blocked[UNIT_AVX] = no_avx ? VEC_UD : ts;
+        bool x87 = !cpu->blocked[UNIT_X87] && !cpu->unmasked_x87;
         cpu->translate_key = (uint8_t)(cpu->context | !cpu->blocked[UNIT_SSE] << 2 |
-                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4);
+                                       !cpu->blocked[UNIT_AVX] << 3 | cpu->unmasked_simd << 4 |
+                                       x87 << 5 | (cpu->cpl == 1 || cpu->cpl == 2) << 6);
         if ((cpu->translate_key ^ old_key) & ~3)
                 cpu_jumps_flush(cpu, true); /* tables are by context only */
 }
@@ -51,6 +52,8 @@ void cpu_state_changed(struct cpu *cpu)
         cpu->s.rflags |= RF_FIXED;
         cpu_tlb_flush(cpu, true);
         cpu_set_mxcsr(cpu, cpu->s.x87.mxcsr);
+        cpu_x87_control(cpu, cpu->s.x87.control);
+        cpu->uppers = UPPERS_USED;
         cpu_mode_changed(cpu);
 }
 
@@ -91,15 +94,16 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->memory = bus->memory;
         cpu->index = index;
         cpu->delivering = -1;
-        cpu->breakpoint_passed = UINT64_MAX;
-        cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
-        cpu->steps = malloc(STEP_POOL * sizeof(struct step));
-        int r = cpu_thunks_create(cpu, err);
+        cpu->int3_passed = UINT64_MAX;
+        cpu->vec_parked = cpu->x87_parked = true;
+        int r = cpu_pools_create(cpu, err);
+        if (r == 0)
+                r = cpu_thunks_create(cpu, err);
         if (r == 0)
                 r = cpu_translator_create(cpu, err);
-        if (r < 0 || !cpu->blocks || !cpu->steps) {
+        if (r < 0) {
                 cpu_destroy(cpu);
-                return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
+                return r;
         }
         cpu_cpuid_read_host(cpu);
         cpu_tlb_init(cpu);
@@ -130,8 +134,7 @@ void cpu_destroy(struct cpu *cpu)
         }
         cpu_thunks_destroy(cpu);
         cpu_translator_destroy(cpu);
-        free(cpu->blocks);
-        free(cpu->steps);
+        cpu_pools_destroy(cpu);
         munmap(cpu, sizeof(*cpu));
 }
 
@@ -299,7 +302,7 @@ static void take_inputs(struct cpu *cpu)
                 take_init(cpu);
         }
         if (pending & PEND_SIPI) {
-                atomic_fetch_and(&cpu->pending, ~PEND_SIPI);
+                atomic_fetch_and(&cpu->pending, ~(PEND_SIPI | 0xffu << PEND_SIPI_VECTOR));
                 take_sipi(cpu, (uint8_t)(pending >> PEND_SIPI_VECTOR));
         }
         take_interrupt(cpu);
@@ -310,7 +313,7 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
-        cpu->blocks_used = cpu->steps_used = 0;
+        cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
         cpu_mode_changed(cpu);
@@ -367,8 +370,8 @@ static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struc
 static bool ends_block(const struct step *step)
 {
         const struct insn *i = &step->i;
-        return i->class == CLASS_CONTROL || i->class == CLASS_PRIVILEGED || i->op == OP_POP_SEG ||
-               i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
+        return i->class == CLASS_CONTROL || (i->class == CLASS_PRIVILEGED && !cpu_stays(i->op)) ||
+               i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR;
 }
 
 static uint64_t code_linear(struct cpu *cpu)
@@ -381,46 +384,75 @@ static uint64_t code_linear(struct cpu *cpu)
         return (cpu->s.seg[CPU_CS].base + cpu->s.rip) & 0xffffffff;
 }
 
-/* An instruction that is not worth keeping: it crosses a page. */
-static struct block *single(struct cpu *cpu, uint64_t linear)
+static const uint32_t *generation_of(const struct cpu *cpu, uint64_t gpa)
 {
-        uint8_t bytes[INSN_SIZE_LIMIT];
-        uint64_t gpa, gpa2;
-        const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
-        unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
-        first = first < sizeof(bytes) ? first : sizeof(bytes);
-        struct block *b = &cpu->single;
-        *b = (struct block){ .gpa = gpa, .steps = cpu->single_step, .length = 1 };
-        static const uint32_t never = 0;
-        b->generation_at = &never;
+        static const uint32_t rom = 0;
+        uint64_t page = gpa >> 12;
+        return page < cpu->memory->pages ? &cpu->memory->code_generation[page] : &rom;
+}
+
+static uint32_t generation_read(const uint32_t *at)
+{
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+static inline bool block_current(const struct block *b)
+{
+        return b->generation == generation_read(b->generation_at) &&
+               b->generation2 == generation_read(b->generation_at2);
+}
+
+/* Code of the page behind that of `linear`. */
+static const uint8_t *fetch_next_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa)
+{
+        uint64_t next = (linear | PAGE_MASK) + 1;
+        const uint8_t *host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff,
+                                             ret_gpa);
         if (!host) {
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
+        return host;
+}
+
+/* The instruction at `linear`, which does not end in its page. */
+static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                           const uint8_t *host)
+{
+        uint8_t bytes[INSN_SIZE_LIMIT];
+        unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
+        uint64_t page2;
+        const uint8_t *host2 = fetch_next_page(cpu, linear, &page2);
+        cpu_mark_code(cpu, page2);
+        struct block b = { .gpa = gpa,
+                           .generation_at = generation_of(cpu, gpa),
+                           .generation_at2 = generation_of(cpu, page2),
+                           .page2 = page2,
+                           .length = 1,
+                           .mode = cpu->mode };
+        b.generation = generation_read(b.generation_at);
+        b.generation2 = generation_read(b.generation_at2);
         memcpy(bytes, host, first);
-        if (step_decode(cpu, bytes, first, cpu->single_step))
-                return b;
-        uint64_t next = linear + first;
-        host = cpu_fetch_page(cpu, cpu->long_mode ? next : next & 0xffffffff, &gpa2);
-        if (!host)
-                cpu_gp(cpu);
-        memcpy(bytes + first, host, sizeof(bytes) - first);
-        step_decode(cpu, bytes, sizeof(bytes), cpu->single_step);
-        return b;
+        memcpy(bytes + first, host2, sizeof(bytes) - first);
+        uint64_t epoch = cpu->epoch;
+        b.steps = cpu->steps + cpu->steps_used;
+        step_decode(cpu, bytes, sizeof(bytes), b.steps);
+        if (cpu->epoch != epoch)
+                return block_decode_crossing(cpu, linear, gpa, host);
+        cpu->steps_used++;
+        cpu->blocks[cpu->blocks_used] = b;
+        cpu->counters.blocks_decoded++;
+        return &cpu->blocks[cpu->blocks_used++];
 }
 
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
                                   const uint8_t *host)
 {
-        static const uint32_t rom = 0;
         if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
                 cpu_code_flush(cpu);
         cpu_mark_code(cpu, gpa);
-        uint64_t page = gpa >> 12;
-        const uint32_t *generation_at = page < cpu->memory->pages
-                                                ? &cpu->memory->code_generation[page]
-                                                : &rom;
-        uint32_t generation = __atomic_load_n(generation_at, __ATOMIC_ACQUIRE);
+        const uint32_t *generation_at = generation_of(cpu, gpa);
+        uint32_t generation = generation_read(generation_at);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
         uint64_t epoch = cpu->epoch;
         struct step *steps = cpu->steps + cpu->steps_used;
@@ -435,10 +467,12 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                         break;
         }
         if (n == 0)
-                return single(cpu, linear);
+                return block_decode_crossing(cpu, linear, gpa, host);
         struct block *b = &cpu->blocks[cpu->blocks_used++];
         *b = (struct block){ .gpa = gpa,
                              .generation_at = generation_at,
+                             .generation_at2 = generation_at,
+                             .generation2 = generation,
                              .steps = steps,
                              .generation = generation,
                              .length = (uint16_t)n,
@@ -453,28 +487,36 @@ static unsigned block_hash(uint64_t gpa)
         return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
 }
 
+/* Whether the page behind is the one that it was. */
+static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t linear)
+{
+        uint64_t page2;
+        fetch_next_page(cpu, linear, &page2);
+        return page2 == b->page2;
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
         const uint8_t *host = cpu_fetch_page(cpu, linear, &gpa);
-        if (!host)
-                return single(cpu, linear);
+        if (!host) {
+                cpu->counters.unimplemented++; /* code in device memory */
+                cpu_gp(cpu);
+        }
         struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
                 if (b->gpa != gpa || b->mode != cpu->mode)
                         continue;
-                if (b->generation == __atomic_load_n(b->generation_at, __ATOMIC_ACQUIRE))
+                if (block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                         return b;
                 *link = b->next;
                 cpu->counters.blocks_invalidated++;
                 break;
         }
         struct block *b = block_decode(cpu, linear, gpa, host);
-        if (b != &cpu->single) {
-                b->next = *head;
-                *head = b;
-        }
+        b->next = *head;
+        *head = b;
         return b;
 }
 
@@ -486,17 +528,23 @@ const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
         return b;
 }
 
+/* Whether the page that was just fetched from is global. */
+static bool fetched_global(const struct cpu *cpu, uint64_t linear)
+{
+        const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+}
+
 static inline struct block *block_find(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
-        struct jump_entry *j = &cpu->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
-        if (likely(j->linear == linear && j->key == cpu->jump_key &&
-                   j->block->generation ==
-                           __atomic_load_n(j->block->generation_at, __ATOMIC_ACQUIRE)))
+        struct jump_entry *j = &cpu->jumps[jump_index(linear)];
+        if (likely(j->linear == linear && j->key == cpu->jump_key && block_current(j->block)))
                 return j->block;
         struct block *b = block_lookup(cpu, linear);
-        if (b != &cpu->single)
-                *j = (struct jump_entry){ linear, cpu->jump_key, b };
+        bool global = fetched_global(cpu, linear) &&
+                      (!b->page2 || fetched_global(cpu, linear + PAGE_SIZE_BYTES));
+        *j = (struct jump_entry){ linear, cpu->jump_key, b, global };
         return b;
 }
 
@@ -522,11 +570,7 @@ static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
 
 static void check_code_breakpoints(struct cpu *cpu, uint64_t linear)
 {
-        uint64_t hits = 0;
-        for (unsigned i = 0; i < 4; i++)
-                if (cpu->s.dr7 >> 2 * i & 3 && !(cpu->s.dr7 >> (16 + 4 * i) & 3) &&
-                    cpu->s.dr[i] == linear)
-                        hits |= 1u << i;
+        unsigned hits = cpu_code_hits(cpu->s.dr, cpu->s.dr7, linear);
         if (hits && !(cpu->s.rflags & RF_RF))
                 cpu_raise_debug(cpu, hits);
 }
@@ -538,18 +582,14 @@ static bool traps_by_result(unsigned op)
         return op == OP_INT || op == OP_INT1 || op == OP_INT3 || op == OP_INTO || op == OP_SYSCALL;
 }
 
-/* One instruction with all that may be asked about it. False: a debugger's
- * breakpoint stops before it. */
+/* One instruction with all that may be asked about it. False: a debugger stops
+ * here. */
 static bool run_slowly(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
-        for (unsigned i = 0; i < cpu->breakpoints_length; i++) {
-                if (cpu->breakpoints[i] == linear && cpu->breakpoint_passed != linear) {
-                        cpu->breakpoint_passed = linear;
-                        return false;
-                }
-        }
-        cpu->breakpoint_passed = UINT64_MAX;
+        cpu->stop_hits |= cpu_code_hits(cpu->debug.dr, cpu->debug.dr7, linear);
+        if (cpu->stop_hits)
+                return false;
         if (cpu->s.dr7 & 0xff)
                 check_code_breakpoints(cpu, linear);
         bool trap = cpu->s.rflags & FLAG_TF;
@@ -576,7 +616,7 @@ static bool run_slowly(struct cpu *cpu)
                 cpu->debug_hits |= DR6_BS;
         if (cpu->debug_hits)
                 cpu_raise_debug(cpu, cpu->debug_hits);
-        return true;
+        return !cpu->stop_hits;
 }
 
 /* What cpu_run() returns while the processor does not execute. */
@@ -600,12 +640,19 @@ static bool has_code(struct cpu *cpu, struct block *b)
 {
         if (likely(b->code && b->key == cpu->translate_key))
                 return true;
-        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED || b == &cpu->single)
+        if (cpu->mode != DECODE_64 || cpu->context == CTX_CHECKED)
                 return false;
         if (cpu->translation != CPU_TRANSLATE_ALWAYS && ++b->runs < TRANSLATE_AFTER)
                 return false;
         b->runs = 0;
         return cpu_translate_block(cpu, b);
+}
+
+/* Whether the shadow of STI or MOV SS keeps something waiting. With nothing to wait it has
+ * no effect: what comes later finds at least one instruction done. */
+static bool holds_back(const struct cpu *cpu, uint32_t pending)
+{
+        return pending || cpu->s.nmi_pending;
 }
 
 static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
@@ -628,14 +675,16 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || cpu->s.interrupt_shadow)) {
+                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)) ||
+                             (cpu->breaks && cpu_break_near(cpu, code_linear(cpu))))) {
                         cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
                         continue;
                 }
+                cpu->s.interrupt_shadow = false;
                 struct block *b = block_find(cpu);
-                if (translate && has_code(cpu, b)) {
+                if (translate && !cpu->breaks && has_code(cpu, b)) {
                         cpu_translated_run(cpu, b);
                         continue;
                 }
@@ -645,41 +694,29 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
         }
 }
 
+static enum cpu_exit run_until(struct cpu *cpu, uint64_t deadline)
+{
+        if (sigsetjmp(cpu->escape, 0)) {
+                cpu->step = NULL;
+                cpu->came_from = NULL;
+                if (cpu->fault.vector == FAULT_DEBUGGER)
+                        return CPU_EXIT_DEBUG;
+                cpu->counters.instructions++;
+                cpu_deliver_fault(cpu);
+        }
+        return run_loop(cpu, deadline);
+}
+
 enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget)
 {
         uint64_t deadline = cpu->counters.instructions + budget;
         if (deadline < budget)
                 deadline = UINT64_MAX;
+        cpu->stop_hits = 0;
         cpu_fpu_enter(cpu);
         cpu_translator_enter(cpu);
-        if (sigsetjmp(cpu->escape, 0)) {
-                cpu->step = NULL;
-                cpu->came_from = NULL;
-                cpu->counters.instructions++;
-                cpu_deliver_fault(cpu);
-        }
-        enum cpu_exit reason = run_loop(cpu, deadline);
+        enum cpu_exit reason = run_until(cpu, deadline);
         cpu_translator_leave(cpu);
         cpu_fpu_leave(cpu);
         return reason;
-}
-
-int cpu_set_breakpoint(struct cpu *cpu, uint64_t linear, bool set)
-{
-        unsigned n = cpu->breakpoints_length;
-        for (unsigned i = 0; i < n; i++) {
-                if (cpu->breakpoints[i] == linear) {
-                        if (!set)
-                                cpu->breakpoints[i] = cpu->breakpoints[--cpu->breakpoints_length];
-                        cpu_mode_changed(cpu);
-                        return 0;
-                }
-        }
-        if (!set)
-                return -ENOENT;
-        if (n == sizeof(cpu->breakpoints) / sizeof(cpu->breakpoints[0]))
-                return -ENOSPC;
-        cpu->breakpoints[cpu->breakpoints_length++] = linear;
-        cpu_mode_changed(cpu);
-        return 0;
 }

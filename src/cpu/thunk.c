@@ -127,13 +127,6 @@ static void plan_operands(struct plan *p, const struct insn *insn)
                 p->vec_written |= 1, p->vec_read |= 1;
 }
 
-struct vector_sets cpu_vector_sets(const struct insn *insn)
-{
-        struct plan p = { .high_byte = REG_NONE };
-        plan_operands(&p, insn);
-        return (struct vector_sets){ p.vec_read, p.vec_written };
-}
-
 static bool plan_make(struct plan *p, const struct insn *insn)
 {
         static const uint8_t pool[] = { 0, 1, 2, 8, 9, 10, 11 };

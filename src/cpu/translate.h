@@ -8,7 +8,9 @@
  *   - the guest's arithmetic flags are the host's; all other bits of RFLAGS, DF
  *     too, stay in state.rflags;
  *   - the host's GS base is the struct cpu, so gs:[offset] is a field of it;
- *   - vector registers live in struct cpu between blocks, in the host's inside.
+ *   - vector registers are in the host's from the first block that uses them on until
+ *     a helper runs, which parks them in struct cpu; so is the x87 state, which stays
+ *     there through helpers, too, as long as no exception of it is unmasked.
  *
  * An instruction without memory operand or privilege is copied. One with a
  * memory operand gets a look-up in the TLB and is re-encoded on the host address:
@@ -21,8 +23,8 @@
  *               mov  r15, gs:[host pages + r15*8]
  *               add  eax, [r15+r14]
  *
- * where r14 and r15 are registers that the block does not use; their guest
- * values wait in struct cpu meanwhile. Where the guest's flags are still needed
+ * where r14 and r15 are *temporaries*, registers that the block does not use; their
+ * guest values wait in struct cpu meanwhile ("spilled"). Where the guest's flags are still needed
  * the add and cmp become lea, pext and jrcxz, which leave flags alone.
  *
  * "slow" and everything else (system instructions, strings, x87...) is a *helper
@@ -36,6 +38,11 @@
  * division, #GP of a misaligned MOVAPS) come as signals; a table leads from the
  * host address to the helper step of that instruction, where the interpreter
  * raises what is due.
+ *
+ * A block has several entries: `code` for who comes with all registers in place, which
+ * spills; `spilled` for who has the same temporaries spilled already, and `warm` if vector
+ * registers are loaded, too; `common` for who has TRANSLATE_COMMON spilled, whatever the
+ * block itself needs. So spills happen where the set changes, not at every block.
  *
  * Blocks of one guest page are chained directly. Their code knows its page by
  * gs:[page_linear] only, so one translation serves every address the page is
@@ -65,14 +72,21 @@ struct translated_exit {
         struct block *block;
         const struct step *step; /* helper step, or the branch */
         uint32_t resume;         /* code offset to go on at; 0: leave for the dispatcher */
-        uint32_t patch;          /* code offset of a jump that may be led to the target */
-        int32_t offset;          /* rip relative to the page's start: next or target */
-        uint16_t pop_bytes;      /* what an indirect exit already took off the stack */
-        uint8_t kind;            /* enum exit_kind */
-        bool pushed;             /* a call already pushed its return address */
+        /* Code offsets of jumps that may be led to the target: with temporaries spilled, and
+         * behind where they are restored. */
+        uint32_t patch, patch_plain;
+        int32_t offset;         /* rip relative to the page's start: next or target */
+        uint16_t pop_bytes;     /* what an indirect exit already took off the stack */
+        uint8_t kind;           /* enum exit_kind */
+        bool pushed;            /* a call already pushed its return address */
+        bool last;              /* of its block */
+        const struct step *x87; /* last of the block before that moved FIP; NULL: none */
 };
 
-enum exit_kind { EXIT_HELPER, EXIT_DIRECT, EXIT_INDIRECT };
+/* Registers that most blocks have as temporaries: those that compilers use last. */
+#define TRANSLATE_COMMON ((uint16_t)(1u << 11 | 1u << 10 | 1u << 9))
+
+enum exit_kind { EXIT_HELPER, EXIT_DIRECT, EXIT_INDIRECT, EXIT_LOAD_X87 };
 
 struct translated_fault {
         uint32_t at, stub; /* code offsets */
@@ -84,19 +98,22 @@ void cpu_translator_destroy(struct cpu *cpu);
 void cpu_translator_flush(struct cpu *cpu);
 /* Indirect jumps look up again; `kernel_too` false keeps global pages' entries. */
 void cpu_jumps_flush(struct cpu *cpu, bool kernel_too);
+/* The same for code of one guest physical page, which changed. */
+void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa);
+void cpu_jumps_init(struct cpu *cpu);
+/* Jumps to rip find this translated block. */
+void cpu_jump_remember(struct cpu *cpu, const struct block *block);
+/* Code for rip in the current context, or NULL. With code the shadow of STI or MOV SS
+ * is over, since at least one instruction is done before the next look at interrupts. */
+const uint8_t *cpu_jump_find(struct cpu *cpu);
 /* Makes code for a decoded block. False: not now (the cache was flushed, and with
  * it the block). */
 bool cpu_translate_block(struct cpu *cpu, struct block *block);
+/* Leads the direct exit `x` through the jump table from now on: to a block that is not as
+ * surely valid as that of the exit. */
+void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x);
 /* Runs it until something needs the dispatcher; rip and all state are exact then. */
 void cpu_translated_run(struct cpu *cpu, struct block *block);
 /* Around cpu_run(): GS base and the signal stack of this thread. */
 void cpu_translator_enter(struct cpu *cpu);
 void cpu_translator_leave(struct cpu *cpu);
-
-/* ---- inside ---- */
-
-/* Registers an instruction touches beside the general ones (thunk.c). */
-struct vector_sets {
-        uint32_t read, written;
-};
-struct vector_sets cpu_vector_sets(const struct insn *insn);

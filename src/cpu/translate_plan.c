@@ -7,7 +7,8 @@
 /* Distances that stay within 32 bits when counted from the page's start. */
 static bool near(int64_t distance)
 {
-        return distance > INT32_MIN / 2 && distance < INT32_MAX / 2;
+        const int64_t room = 2 * (int64_t)PAGE_SIZE_BYTES;
+        return distance > INT32_MIN + room && distance < INT32_MAX - room;
 }
 
 /* Whether emit_address() can form the memory operand's address. */
@@ -39,17 +40,30 @@ static enum form form_of_control(const struct insn *i)
         }
 }
 
-static enum form form_of_helper(const struct insn *i)
+static bool vectors_allowed(const struct cpu *cpu, const struct insn *i)
+{
+        return !cpu->unmasked_simd && !cpu->blocked[i->vex ? UNIT_AVX : UNIT_SSE];
+}
+
+static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
 {
         bool plain = i->map == MAP_ONE && i->opsize == 8;
         if (i->op == OP_PUSH && plain && i->code >= 0x50 && i->code <= 0x57)
                 return FORM_PUSH;
         if (i->op == OP_PUSH && plain && (i->code == 0x68 || i->code == 0x6a))
                 return FORM_PUSH_IMM;
-        if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f && i->rm != CPU_RSP)
+        if (i->op == OP_PUSH && plain && i->is_mem && addressable(i))
+                return FORM_PUSH_MEM;
+        if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f)
                 return FORM_POP;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
+        if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
+                return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
+        if (i->op == OP_VZERO && vectors_allowed(cpu, i))
+                return FORM_VZERO;
+        if (i->op == OP_FWAIT && cpu->translate_key & TRANSLATE_X87)
+                return FORM_NOTHING;
         if (i->op == OP_POP_SEG || i->op == OP_MOV_TO_SEG || i->op == OP_LOAD_FAR)
                 return FORM_END;
         return FORM_HELPER;
@@ -64,9 +78,27 @@ static bool plain_op(unsigned op)
                op == OP_STC || op == OP_CMC || op == OP_NOP || op == OP_FENCE;
 }
 
-static bool vectors_allowed(const struct cpu *cpu, const struct insn *i)
+/* Instructions that the host does on the x87 state in its own registers. Those that may
+ * unmask an exception, and those about all of the state, are left to the interpreter. */
+static bool x87_copied(const struct cpu *cpu, const struct insn *i)
 {
-        return !cpu->unmasked_simd && !cpu->blocked[i->vex ? UNIT_AVX : UNIT_SSE];
+        unsigned escape = i->code & 7, reg = i->modrm >> 3 & 7;
+        if (!(cpu->translate_key & TRANSLATE_X87) || i->mem_size > 10)
+                return false;
+        if (i->is_mem)
+                return i->seg != CPU_FS && i->seg != CPU_GS && !(escape == 1 && reg == 5);
+        return !(escape == 3 && reg == 4);
+}
+
+static enum form form_of_privileged(const struct cpu *cpu, const struct insn *i)
+{
+        if (cpu->cpl == 0 && i->op == OP_SWAPGS)
+                return FORM_SWAPGS;
+        if (cpu->cpl == 0 && i->op == OP_CLI)
+                return FORM_CLI;
+        if (cpu->cpl == 0 && i->op == OP_STI)
+                return FORM_STI;
+        return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
 }
 
 static enum form form_of(const struct cpu *cpu, const struct step *st)
@@ -79,15 +111,16 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
         case CLASS_CONTROL:
                 return form_of_control(i);
         case CLASS_PRIVILEGED:
-                return FORM_END;
+                return form_of_privileged(cpu, i);
         case CLASS_HELPER:
-                return form_of_helper(i);
+                return form_of_helper(cpu, i);
         default:
                 break;
         }
         if (i->op == OP_NOP)
                 return FORM_NOTHING;
-        if (i->op == OP_X87 || p & (MMX | VSIB) || (i->op < OP_HOST && !plain_op(i->op)))
+        if (i->op == OP_X87 ? !x87_copied(cpu, i)
+                            : p & (MMX | VSIB) || (i->op < OP_HOST && !plain_op(i->op)))
                 return FORM_HELPER;
         if (p & SSE && !vectors_allowed(cpu, i))
                 return FORM_HELPER;
@@ -111,6 +144,8 @@ static uint16_t flags_needed(const struct cpu *cpu, const struct block *b)
                 enum form f = form_of(cpu, st);
                 if (f == FORM_HELPER || f == FORM_END)
                         break;
+                if (form_keeps_flags(f))
+                        continue;
                 need |= st->i.eflags.read & ~written;
                 written |= st->i.eflags.write;
                 if ((written & FLAGS_ALL) == FLAGS_ALL)
@@ -119,14 +154,27 @@ static uint16_t flags_needed(const struct cpu *cpu, const struct block *b)
         return need | (FLAGS_ALL & ~written);
 }
 
+/* The block at `offset` of the block's page, where it is known. */
+static const struct block *neighbour(const struct work *w, int32_t offset)
+{
+        const struct block *b = w->block, *to;
+        if (offset < 0 || offset >= (int32_t)PAGE_SIZE_BYTES)
+                return NULL;
+        to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
+        return to && to->generation == b->generation ? to : NULL;
+}
+
+bool translate_same_page(const struct work *w, int32_t offset)
+{
+        const struct block *to = neighbour(w, offset);
+        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES && !(to && to->page2);
+}
+
 /* The same for the place `offset` of the block's page. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset)
 {
-        const struct block *b = w->block;
-        if (!same_page(offset))
-                return FLAGS_ALL;
-        const struct block *to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
-        return to && to->generation == b->generation ? flags_needed(w->cpu, to) : FLAGS_ALL;
+        const struct block *to = neighbour(w, offset);
+        return to && !to->page2 ? flags_needed(w->cpu, to) : FLAGS_ALL;
 }
 
 int32_t translate_target(const struct work *w)
@@ -156,7 +204,7 @@ static void find_live_flags(struct work *w)
                         const struct flag_sets *f = &w->block->steps[n].i.eflags;
                         if (w->forms[n] == FORM_HELPER || w->forms[n] == FORM_END)
                                 live = FLAGS_ALL;
-                        else if (w->forms[n] != FORM_NOTHING)
+                        else if (!form_keeps_flags(w->forms[n]))
                                 live = (live & ~f->write) | f->read;
                         w->live[n] = live & FLAGS_ALL;
                 }
@@ -165,73 +213,91 @@ static void find_live_flags(struct work *w)
         }
 }
 
+#define AROUND 16u /* blocks that are asked */
+
+/* Registers that the known blocks use to which this one may lead within its page. */
+static uint16_t used_around(const struct work *w)
+{
+        const struct block *seen[AROUND] = { w->block };
+        unsigned length = 1;
+        uint16_t used = 0;
+        for (unsigned k = 0; k < length; k++) {
+                const struct block *b = seen[k];
+                int32_t at = (int32_t)(b->gpa & PAGE_MASK);
+                for (unsigned n = 0; n < b->length; n++) {
+                        const struct insn *i = &b->steps[n].i;
+                        bool helped = i->class == CLASS_HELPER || i->class == CLASS_PRIVILEGED;
+                        used |= helped ? 0 : i->gpr_read | i->gpr_written;
+                        at += i->length;
+                }
+                const struct insn *last = &b->steps[b->length - 1].i;
+                bool jumps = last->op == OP_JMP || last->op == OP_JCC;
+                const struct block *to[2] = { last->op == OP_JCC || last->class != CLASS_CONTROL
+                                                      ? neighbour(w, at)
+                                                      : NULL,
+                                              jumps && near((int64_t)last->imm)
+                                                      ? neighbour(w, at + (int32_t)last->imm)
+                                                      : NULL };
+                for (unsigned t = 0; t < 2; t++) {
+                        unsigned known = 0;
+                        while (known < length && seen[known] != to[t])
+                                known++;
+                        if (to[t] && known == length && length < AROUND)
+                                seen[length++] = to[t];
+                }
+        }
+        return used;
+}
+
+/* Three that the block does not use, if possible such that its neighbours do not either
+ * and so can have the same. */
+static void choose_temporaries(struct work *w, uint16_t used)
+{
+        static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
+        uint16_t around = used_around(w);
+        unsigned found = 0;
+        for (unsigned k = 0; found < 3; k++) {
+                unsigned r = order[k % sizeof(order)];
+                bool second = k >= sizeof(order);
+                if (used >> r & 1 || (!second && around >> r & 1))
+                        continue;
+                used |= (uint16_t)(1u << r);
+                w->t[found++] = (uint8_t)r;
+                w->spilled |= (uint16_t)(1u << r);
+        }
+}
+
 /* Chooses forms and length, finds registers for temporaries. */
 static void plan_steps(struct work *w)
 {
-        static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
         const struct block *b = w->block;
-        uint16_t used = 1u << CPU_RSP;
-        const uint16_t rcx = 1u << CPU_RCX;
+        uint16_t used = 1u << CPU_RSP | 1u << CPU_RCX; /* rcx is for JRCXZ */
         int32_t at = (int32_t)(b->gpa & PAGE_MASK);
         for (w->length = 0; w->length < b->length; w->length++) {
                 const struct insn *i = &b->steps[w->length].i;
                 enum form f = form_of(w->cpu, &b->steps[w->length]);
                 uint16_t more = f == FORM_HELPER || f == FORM_END ? 0
                                                                   : i->gpr_read | i->gpr_written;
-                if (__builtin_popcount((uint16_t)(used | more | rcx)) > 14)
+                if (__builtin_popcount((uint16_t)(used | more)) > 13)
                         break;
                 used |= more;
                 w->forms[w->length] = f;
                 w->at[w->length] = at;
                 at += i->length;
                 w->at[w->length + 1] = at;
-                if (i->row && i->row->properties & SSE && f <= FORM_MEMORY) {
-                        struct vector_sets v = cpu_vector_sets(i);
-                        w->vec_used |= v.read | v.written;
-                        w->vec_written |= v.written;
-                        w->wide |= i->vex;
+                if (f == FORM_COPY || f == FORM_MEMORY || f == FORM_VZERO) {
+                        w->vectors |= (i->row->properties & SSE) != 0;
+                        w->x87 |= i->op == OP_X87;
                 }
         }
-        unsigned found = 0;
-        for (unsigned k = 0; k < sizeof(order) && found < 2; k++)
-                if (!(used >> order[k] & 1))
-                        w->t[found++] = order[k];
-        w->rcx_free = !(used & rcx);
+        choose_temporaries(w, used);
         enum form last = w->forms[w->length - 1];
         w->loops = (last == FORM_JMP || last == FORM_JCC) && translate_target(w) == w->at[0];
-}
-
-/* Whether temporaries are needed at all, and rcx among them. */
-static void plan_spills(struct work *w)
-{
-        bool memory = false, flags = false;
-        for (unsigned n = 0; n < w->length; n++) {
-                enum form f = w->forms[n];
-                bool checks = f == FORM_MEMORY || (f >= FORM_PUSH && f <= FORM_LEAVE) ||
-                              f >= FORM_CALL;
-                if (f == FORM_END)
-                        continue;
-                memory |= checks;
-                flags |= checks && w->live[n];
-                flags |= f >= FORM_CALL;
-        }
-        /* A way out of the page goes by the jump table. */
-        enum form last = w->forms[w->length - 1];
-        bool branches = last == FORM_JMP || last == FORM_JCC;
-        if ((branches && !same_page(translate_target(w))) ||
-            ((!form_leaves(last) || last == FORM_JCC) && !same_page(w->at[w->length])))
-                memory = flags = true;
-        if (memory)
-                w->spilled = (uint16_t)(1u << w->t[0] | 1u << w->t[1]);
-        if (flags && w->rcx_free)
-                w->spilled |= 1u << CPU_RCX;
-        else
-                w->rcx_free = false;
 }
 
 void translate_plan(struct work *w)
 {
         plan_steps(w);
         find_live_flags(w);
-        plan_spills(w);
+        translate_merge(w);
 }

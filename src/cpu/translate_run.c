@@ -8,11 +8,15 @@
 #include <sys/mman.h>
 
 #include "cpu/emit.h"
+#include "cpu/exec.h"
 
-#define FIELD(name)      ((uint32_t)offsetof(struct cpu, name))
-#define GPR(n)           (FIELD(s.gpr) + 8u * (n))
-#define HWCAP2_FSGSBASE_ 2u
-#define CPUID7_EBX_BMI2  (1u << 8)
+#define FIELD(name)       ((uint32_t)offsetof(struct cpu, name))
+#define GPR(n)            (FIELD(s.gpr) + 8u * (n))
+#define EMIT_MOVUPS_LOAD  0x10
+#define EMIT_MOVUPS_STORE 0x11
+#define CC_NOT_ZERO       5
+#define HWCAP2_FSGSBASE_  2u
+#define CPUID7_EBX_BMI2   (1u << 8)
 
 /* ---- trampolines ---- */
 
@@ -37,9 +41,56 @@ static void emit_load_state(struct emitter *e)
                 if (r != CPU_RSP)
                         emit_gs(e, EMIT_LOAD, r, GPR(r));
         emit_gs(e, EMIT_LOAD, CPU_RSP, GPR(CPU_RSP));
-        emit1(e, EMIT_GS_PREFIX); /* jmp gs:[target] */
-        emit1(e, 0xff);
-        emit_field(e, 4, FIELD(target));
+        emit_gs_jump(e, FIELD(target));
+}
+
+/* A vector register, all of it where `wide`, and its place in struct cpu. */
+static void emit_vector(struct emitter *e, unsigned opcode, bool wide, unsigned n)
+{
+        emit1(e, EMIT_GS_PREFIX);
+        if (wide) {
+                emit1(e, 0xc5);
+                emit1(e, (n & 8 ? 0 : 0x80) | 0x7c);
+        } else {
+                if (n & 8)
+                        emit1(e, 0x44);
+                emit1(e, 0x0f);
+        }
+        emit1(e, opcode);
+        emit_field(e, n, FIELD(s.vec) + 32u * n);
+}
+
+static uint32_t emit_load_vectors(struct translator *t, struct emitter *e, bool wide)
+{
+        uint32_t at = (uint32_t)(e->at - t->writable);
+        for (unsigned n = 0; n < 16; n++)
+                emit_vector(e, EMIT_MOVUPS_LOAD, wide, n);
+        emit_gs_set32(e, FIELD(vec_parked), false);
+        emit_gs_jump(e, FIELD(back));
+        return at;
+}
+
+/* Vector registers that are not in struct cpu go there. Flags are lost. */
+static void emit_park_vectors(struct emitter *e)
+{
+        emit_gs_is_zero(e, FIELD(vec_parked));
+        uint8_t *parked = emit_jump_if(e, CC_NOT_ZERO);
+        emit_gs_is_zero(e, FIELD(uppers));
+        uint8_t *wide = emit_jump_if(e, CC_NOT_ZERO);
+        for (unsigned n = 0; n < 16; n++)
+                emit_vector(e, EMIT_MOVUPS_STORE, false, n);
+        uint8_t *done = emit_jump(e);
+        emit_patch(wide, e->at);
+        for (unsigned n = 0; n < 16; n++)
+                emit_vector(e, EMIT_MOVUPS_STORE, true, n);
+        RAW(e, "\xc5\xf8\x77");   /* vzeroupper */
+        emit1(e, EMIT_GS_PREFIX); /* and dword gs:[uppers], UPPERS_USED */
+        emit1(e, 0x83);
+        emit_field(e, 4, FIELD(uppers));
+        emit1(e, UPPERS_USED);
+        emit_patch(done, e->at);
+        emit_gs_set32(e, FIELD(vec_parked), true);
+        emit_patch(parked, e->at);
 }
 
 static void emit_save_state(struct emitter *e)
@@ -59,6 +110,7 @@ static void emit_save_state(struct emitter *e)
         emit4(e, ~FLAGS_ARITHMETIC);
         RAW(e, "\x09\xd1"); /* or ecx, edx */
         emit_gs32(e, EMIT_STORE, CPU_RCX, FIELD(s.rflags));
+        emit_park_vectors(e);
 }
 
 static void emit_epilogue(struct emitter *e)
@@ -68,12 +120,55 @@ static void emit_epilogue(struct emitter *e)
                "\x5d\x5b\xc3");                   /* pop rbp rbx; ret */
 }
 
+/* The x87 pointers as the block's own code would have left them before `x->step`. */
+static void catch_up_x87(struct cpu *cpu, const struct translated_exit *x, uint64_t next)
+{
+        for (const struct step *s = x->x87; s <= x->step; s++)
+                next -= s->i.length;
+        cpu->fip = next;
+        cpu->fop = x87_opcode(&x->x87->i);
+}
+
+static void choose_vec_loader(struct cpu *cpu)
+{
+        const struct translator *t = &cpu->translator;
+        cpu->vec_loader = t->executable + (cpu->uppers ? t->load_ymm : t->load_xmm);
+}
+
+/* Where to go on in a block at `code`, its state in the host's registers. */
+static const uint8_t *back_into(struct cpu *cpu, const struct block *b, const uint8_t *code)
+{
+        if (b->uses & BLOCK_X87)
+                cpu_x87_load(cpu);
+        if (!(b->uses & BLOCK_VECTORS))
+                return code;
+        cpu->back = code;
+        return cpu->vec_loader;
+}
+
+/* Whether the dispatcher has something to see to before the next instruction. */
+static bool dispatcher_wanted(struct cpu *cpu)
+{
+        uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
+        if (pending && (pending != PEND_IRQ || cpu->s.rflags & FLAG_IF))
+                return true;
+        return cpu->code_changed || cpu->slow || cpu->s.activity != CPU_RUNNING ||
+               cpu->s.nmi_pending;
+}
+
 /* Performs a helper step. The code address to go on at, or NULL to leave. */
 static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
 {
         const struct translated_exit *x = &cpu->translator.exits[index];
         const struct step *step = x->step;
         uint64_t next = cpu->page_linear + (uint64_t)(int64_t)x->offset;
+        const uint8_t *resume = cpu->translator.executable + x->resume;
+        if (x->kind == EXIT_LOAD_X87) {
+                cpu_x87_load(cpu);
+                return resume;
+        }
+        if (x->x87)
+                catch_up_x87(cpu, x, next);
         cpu->counters.helper_steps++;
         cpu->block = x->block;
         cpu->block_page = x->block->gpa & ~PAGE_MASK;
@@ -83,9 +178,20 @@ static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
         cpu->s.rip = next;
         step->run(cpu, step);
         cpu->step = NULL;
-        bool on = x->resume && cpu->s.rip == next && !cpu->code_changed && !cpu->slow &&
-                  cpu->translate_key == x->block->key && !cpu->s.interrupt_shadow;
-        return on ? cpu->translator.executable + x->resume : NULL;
+        choose_vec_loader(cpu);
+        if (unlikely(dispatcher_wanted(cpu)))
+                return NULL;
+        /* In the shadow of STI an instruction must follow: no way out of the block, which may
+         * look at interrupts first. */
+        bool follows = !cpu->s.interrupt_shadow || !x->last;
+        if (x->resume && cpu->s.rip == next && cpu->translate_key == x->block->key && follows) {
+                cpu->s.interrupt_shadow = false;
+                return back_into(cpu, x->block, resume);
+        }
+        const uint8_t *code = cpu_jump_find(cpu);
+        if (!code)
+                cpu->came_from = x; /* for the next time */
+        return code;
 }
 
 static void emit_trampolines(struct translator *t)
@@ -114,6 +220,8 @@ static void emit_trampolines(struct translator *t)
         emit_load_state(&e);
         emit_patch(out, e.at);
         emit_epilogue(&e); /* rax is 0 */
+        t->load_xmm = emit_load_vectors(t, &e, false);
+        t->load_ymm = emit_load_vectors(t, &e, true);
         t->fixed = t->used = (uint32_t)(e.at - t->writable);
         t->enter = (const uint8_t *(*)(struct cpu *, const uint8_t *))(uintptr_t)(t->executable +
                                                                                   enter);
@@ -134,7 +242,9 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->self = cpu;
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
-        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << 2;
+        cpu->no_if_bits = ~(uint64_t)FLAG_IF;
+        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << JUMP_SHIFT;
+        cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;
         auto_fd fd = memfd_create("isle-translations", MFD_CLOEXEC);
@@ -181,51 +291,38 @@ void cpu_translator_flush(struct cpu *cpu)
         cpu->counters.code_flushes++;
 }
 
-static void jump_table_flush(struct jump_table *t)
-{
-        /* An address that belongs to another place: never found. */
-        for (unsigned i = 0; i < JUMP_PLACES; i++)
-                t->negated[i] = -((i + 1ull) % JUMP_PLACES << 2);
-}
-
-void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
-{
-        jump_table_flush(&cpu->jump_tables[CTX_USER]);
-        if (!kernel_too)
-                return;
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL]);
-        jump_table_flush(&cpu->jump_tables[CTX_KERNEL_AC]);
-}
-
 /* ---- running ---- */
+
+/* Leads a jump to `b` from now on. */
+static void chain(const struct translator *t, const struct translated_exit *x,
+                  const struct block *b)
+{
+        const struct block *from = x->block;
+        if (from->temporaries == b->temporaries)
+                emit_patch(t->writable + x->patch,
+                           t->writable + (from->uses & BLOCK_VECTORS ? b->warm : b->spilled));
+        else if (from->temporaries == TRANSLATE_COMMON)
+                emit_patch(t->writable + x->patch, t->writable + b->common);
+        else
+                emit_patch(t->writable + x->patch_plain, t->writable + b->code);
+}
 
 /* The last exit led here: next time it shall need no dispatcher. */
 static void connect(struct cpu *cpu, const struct translated_exit *x, const struct block *b)
 {
         const struct translator *t = &cpu->translator;
         const struct block *from = x->block;
-        uint64_t rip = cpu->s.rip;
         bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
         if (same_page) {
-                if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
-                    from->generation == b->generation)
-                        emit_patch(t->writable + x->patch, t->writable + b->code);
+                bool alike = (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
+                             from->generation == b->generation;
+                if (x->patch && alike && b->page2)
+                        cpu_translate_bridge(cpu, x);
+                else if (x->patch && alike)
+                        chain(t, x, b);
                 return;
         }
-        unsigned context = b->key & 3;
-        const struct tlb *tlb = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        unsigned i = tlb_index(rip);
-        if (tlb->fetch[i] != tlb_tag(rip))
-                return;
-        /* Kernel entries outlive switches of address spaces and flushes of single
-         * pages of the lower half: only global pages of the upper one. */
-        if (context != CTX_USER && !(tlb->gpa[i] & 1 && rip >> 63))
-                return;
-        struct jump_table *table = &cpu->jump_tables[context];
-        unsigned place = rip >> 2 & (JUMP_PLACES - 1);
-        table->negated[place] = -rip;
-        table->code[place] = t->executable + b->code;
-        table->page[place] = rip & ~PAGE_MASK;
+        cpu_jump_remember(cpu, b);
 }
 
 /* A jump to an address that is none faults at the jump, as if it had not begun. */
@@ -254,6 +351,7 @@ void cpu_translated_run(struct cpu *cpu, struct block *b)
         cpu->came_from = NULL;
         cpu->counters.translated_runs++;
         cpu->page_linear = cpu->s.rip & ~PAGE_MASK;
+        choose_vec_loader(cpu);
         if (!t->enter(cpu, t->executable + b->code))
                 return; /* by a helper step: all is in place */
         const struct translated_exit *x = &t->exits[cpu->exit_index];

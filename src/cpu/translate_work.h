@@ -11,10 +11,9 @@
 
 #define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)      (FIELD(s.gpr) + 8u * (n))
-#define VEC(n)      (FIELD(s.vec) + 32u * (n))
 
-#define STUBS     (2 * BLOCK_STEPS + 4)
-#define FAULTS    (BLOCK_STEPS + 1)
+#define STUBS     (4 * BLOCK_STEPS + 8)
+#define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
 
 /* How a step is done. */
@@ -23,8 +22,13 @@ enum form {
         FORM_MEMORY, /* re-encoded on a host address */
         FORM_LEA_RIP,
         FORM_NOTHING,
+        FORM_VZERO,
+        FORM_SWAPGS,
+        FORM_CLI,
+        FORM_STI,
         FORM_PUSH,
         FORM_PUSH_IMM,
+        FORM_PUSH_MEM,
         FORM_POP,
         FORM_LEAVE,
         FORM_HELPER, /* by the interpreter, then on */
@@ -40,13 +44,30 @@ enum form {
 
 /* Code off the main path, emitted behind it. */
 struct stub {
-        uint8_t *from;    /* jump that leads here; NULL: only the fault table does */
-        uint32_t exit;    /* index of the record */
-        bool helper;      /* to the helper trampoline; else leave */
-        bool rcx_spilled; /* rcx waits in spilled_rcx */
-        bool restores;    /* temporaries and vectors are still to be put back */
-        bool has_target;  /* t[0] is an indirect jump's target */
-        uint16_t spilled; /* what `restores` is about: later code may spill more */
+        uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
+        uint32_t exit;      /* index of the record */
+        bool helper;        /* to the helper trampoline; else leave */
+        bool rcx_moved;     /* rcx waits in t[2] */
+        bool restores;      /* temporaries are still to be put back */
+        bool chains;        /* what it leads to may be led to directly later */
+        bool loads_vectors; /* the vector registers, then on to the warm entry */
+        bool has_target;    /* t[0] is an indirect jump's target */
+};
+
+/* A run of steps whose accesses are relative to the same registers and close together: they
+ * share one look at the TLB, for all bytes from the first to the last of any of them. Where
+ * that fails, because they are not all in one page, say, or one of them may not be written,
+ * a copy of the run in which every step looks for itself is executed instead. */
+struct merged {
+        uint8_t first, last; /* steps */
+        bool write;
+        int32_t low; /* displacement of the first byte */
+        uint16_t size;
+
+        uint8_t *miss; /* jump to the copy */
+        uint8_t *end;  /* where the copy goes on */
+        bool rcx_moved;
+        const struct step *x87_last; /* at the start */
 };
 
 struct work {
@@ -57,17 +78,22 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[2];                   /* temporaries */
-        uint16_t spilled;               /* registers whose guest value is in struct cpu */
-        bool rcx_free;                  /* rcx is one of them */
-        uint32_t vec_used, vec_written;
-        bool wide;  /* 256-bit registers */
-        bool loops; /* the last branch goes to the start */
+        uint8_t t[3];                   /* temporaries */
+        uint16_t spilled;               /* they as a set: guest values are in struct cpu */
+        bool vectors, x87;              /* the block works on these registers of the host's */
+        bool loops;                     /* the last branch goes to the start */
+        struct merged merged[BLOCK_STEPS / 2];
+        unsigned merged_length;
+        uint16_t place[BLOCK_STEPS]; /* of a merged access, from its run's first byte */
 
         /* emitted */
         struct emitter e;
-        uint8_t *body; /* behind the prologue */
+        uint8_t *body;               /* behind the entries */
+        uint32_t after_checks;       /* the same as an offset */
+        bool uppers_noted;           /* that upper halves are in use */
+        const struct step *x87_last; /* that moved FIP, of the native ones so far */
         struct stub stubs[STUBS];
+        uint32_t fault_exits[BLOCK_STEPS]; /* that go on in the copy of a run; 0: none */
         unsigned stubs_length;
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
         unsigned faults_length;
@@ -80,16 +106,47 @@ struct work {
 void translate_plan(struct work *w);
 /* Arithmetic flags that whatever stands at `offset` of the block's page needs. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset);
+/* Whether all code at `offset` is of the block's own page: not even its first instruction
+ * crosses into the next. Chains lead only there, since what they lead to must be as valid
+ * as what they come from. */
+bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
+
+/* ---- translate_merge.c ---- */
+
+/* Finds the runs, after all else is planned. */
+void translate_merge(struct work *w);
+
+/* ---- of instructions ---- */
+
+/* Whether the host may raise what the interpreter then raises in the guest. */
+static inline bool translate_can_fault(const struct insn *i)
+{
+        return i->op == OP_DIV || i->op == OP_IDIV || i->mem_aligned ||
+               (i->op == OP_CMPXCHG8B && i->opsize == 8);
+}
+
+/* Whether a register operand is one of AH, CH, DH and BH. */
+static inline bool translate_high_byte(const struct insn *i)
+{
+        for (unsigned n = 0; n < 4; n++) {
+                struct operand o = i->row->operands[n];
+                if (o.kind == OPK_G && insn_operand_size(i, o) == 1 && !i->rex && i->reg >= 4 &&
+                    i->reg < 8)
+                        return true;
+        }
+        return false;
+}
+
+/* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
+static inline bool form_keeps_flags(enum form f)
+{
+        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
+}
 
 /* Whether nothing of the block follows such a step. */
 static inline bool form_leaves(enum form f)
 {
         return f >= FORM_JMP;
-}
-
-static inline bool same_page(int32_t offset)
-{
-        return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES;
 }

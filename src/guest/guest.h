@@ -24,8 +24,22 @@
 
 #define GUEST_ID        "container" /* of the only container in the guest */
 #define GUEST_DIRECTORY "/isle/vm"  /* in the jail: ROOT/ID/vm */
+#define GUEST_TEMPLATE  "/isle/template"
 #define GUEST_SHARE     "/share"
 #define GUEST_SOCKET    "vsock" /* in that directory */
+
+#define GUEST_CACHE "/var/cache/isle"
+
+/* Behind the first line: against what would wake a guest that has nothing to do, some times in a
+ * second (the watch over the TSC, compaction ahead of need) or in a minute; and free pages
+ * shall not wait in lists of their processor, where 50 MiB of them are out of the host's reach. */
+#define GUEST_KERNEL_ARGUMENTS                                                                     \
+        "console=ttyS0 quiet cryptomgr.notests panic=-1"                                           \
+        " tsc=reliable nowatchdog"                                                                 \
+        " sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=60"                         \
+        " sysctl.net.ipv4.neigh.default.interval_probe_time_ms=3600000"                            \
+        " sysctl.net.ipv6.neigh.default.interval_probe_time_ms=3600000"                            \
+        " sysctl.vm.percpu_pagelist_high_fraction=10000000"
 
 /* Annotation of config.json: kvm, soft or auto. Of the container's state: which of the first two
  * it is. Without it the environment's ISLE_VM_CPU decides. */
@@ -36,6 +50,7 @@
 struct guest_parts {
         char *kernel, *initramfs;
         char *vmm, *runtime; /* programs */
+        char *template;      /* NULL: none */
 };
 int guest_parts_find(struct guest_parts *ret, struct err *err);
 void guest_parts_finish(struct guest_parts *parts);
@@ -44,6 +59,10 @@ void guest_parts_finish(struct guest_parts *parts);
  * one kernel; made once and kept: initramfs.c. */
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
+
+/* Memory that machines of this kernel and ramdisk have in common; made once and kept:
+ * template.c. *ret_path is untouched where this kernel has none. */
+int template_ensure(const struct guest_parts *parts, char **ret_path, struct err *err);
 
 /* What neither spec can be made without. */
 int guest_check_parts(const struct oci_spec *spec, struct err *err);

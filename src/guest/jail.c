@@ -88,6 +88,8 @@ static void add_programs(struct oci_spec *jail, const struct guest_parts *parts)
         add_mount(jail, "/isle/isle-vmm", "bind", parts->vmm, PROGRAM_OPTIONS);
         add_mount(jail, "/isle/kernel", "bind", parts->kernel, DATA_OPTIONS);
         add_mount(jail, "/isle/initramfs", "bind", parts->initramfs, DATA_OPTIONS);
+        if (parts->template)
+                add_mount(jail, GUEST_TEMPLATE, "bind", parts->template, DATA_OPTIONS);
 }
 
 bool guest_mount_is_bind(const struct oci_mount *mount)

@@ -26,15 +26,14 @@
 #include "sys/pty.h"
 #include "sys/spawn.h"
 
-#define READY_SOCKET     GUEST_SOCKET "_1025"
-#define CONFIG_SIZE_MAX  (2 * OCI_CONFIG_SIZE_MAX + 4096)
-#define BOOT_TIMEOUT_MS  120000
-#define WORDS_BYTES      4096        /* of the guest's console that are kept */
-#define TAP_FD           ((size_t)3) /* in the machine, the first of them */
-#define GONE_CODE        255         /* the machine ended before its container did */
-#define SHARE_OPTION     AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
-#define SOCKET_OPTION    "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
-#define KERNEL_ARGUMENTS "console=ttyS0 quiet cryptomgr.notests panic=-1"
+#define READY_SOCKET    GUEST_SOCKET "_1025"
+#define CONFIG_SIZE_MAX (2 * OCI_CONFIG_SIZE_MAX + 4096)
+#define BOOT_TIMEOUT_MS 120000
+#define WORDS_BYTES     4096        /* of the guest's console that are kept */
+#define TAP_FD          ((size_t)3) /* in the machine, the first of them */
+#define GONE_CODE       255         /* the machine ended before its container did */
+#define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
+#define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
 
 _Static_assert(AGENT_READY_PORT == 1025, "READY_SOCKET names it");
 
@@ -133,8 +132,9 @@ static int start_machine(struct shim *shim, struct err *err)
         shim->console = fds[0];
         auto_fd write_end = fds[1];
         static const char *const fixed[] = {
-                "isle-vmm",        "--no-reboot", "--kernel",       "/isle/kernel", "--initrd",
-                "/isle/initramfs", "--cmdline",   KERNEL_ARGUMENTS, "--serial",     "stdio",
+                "isle-vmm", "--no-reboot",     "--kernel",  "/isle/kernel",
+                "--initrd", "/isle/initramfs", "--cmdline", GUEST_KERNEL_ARGUMENTS,
+                "--serial", "stdio",
         };
         for (size_t i = 0; i < ELEMENTS(fixed); i++)
                 strv_push(&argv, fixed[i]);
@@ -148,6 +148,10 @@ static int start_machine(struct shim *shim, struct err *err)
         strv_push_take(&argv, xasprintf("%u", shim->config.cpus));
         strv_push(&argv, "--memory");
         strv_push_take(&argv, xasprintf("%juk", (uintmax_t)shim->config.memory_bytes / 1024));
+        if (access(GUEST_TEMPLATE, F_OK) == 0) {
+                strv_push(&argv, "--memory-template");
+                strv_push(&argv, GUEST_TEMPLATE);
+        }
         for (char **option = shim->cards; option && *option; option++)
                 strv_push(&argv, *option);
         struct spawn_fd child_fds[2 + NETWORK_CARDS_MAX] = { { write_end, 1 }, { write_end, 2 } };

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "vmm/fs/device.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/machine.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/net.h"
@@ -17,6 +18,7 @@
 
 const char *const vm_cpu_names[] = { "auto", "kvm", "soft", NULL };
 const char *const vm_port_names[] = { "", "none", "stdio", NULL };
+const char *const vm_transport_names[] = { "pci", "mmio", NULL };
 const char *const vm_format_names[] = { "", "raw", "qcow2", NULL };
 
 static const struct json_field disk_fields[] = {
@@ -67,12 +69,18 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "cmdline", JSON_STRING, cmdline, 0),
         JSON_FIELD_ENUM(struct vm_config, "serial", serial, vm_port_names, 0),
         JSON_FIELD_ENUM(struct vm_config, "console", console, vm_port_names, 0),
+        JSON_FIELD_ENUM(struct vm_config, "transport", transport, vm_transport_names, 0),
         JSON_FIELD_ARRAY(struct vm_config, "disks", disks, disks_length, &disk_shape, 0),
         JSON_FIELD_ARRAY(struct vm_config, "networks", networks, networks_length, &network_shape,
                          0),
         JSON_FIELD_ARRAY(struct vm_config, "filesystems", filesystems, filesystems_length,
                          &filesystem_shape, 0),
         JSON_FIELD_POINTER(struct vm_config, "vsock", vsock, &vsock_shape, 0),
+        JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
+        JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
+        JSON_FIELD(struct vm_config, "hotplug", JSON_UINT, hotplug, 0),
+        JSON_FIELD(struct vm_config, "gdb", JSON_STRING, gdb, 0),
+        JSON_FIELD(struct vm_config, "gdb_wait", JSON_BOOL, gdb_wait, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),
@@ -109,6 +117,58 @@ int vm_config_read(const char *path, struct vm_config *c, struct err *err)
         if (r == 0)
                 r = vm_config_decode(text, size, c, err);
         return r < 0 ? err_wrap(err, "configuration '%s'", path) : 0;
+}
+
+/* ---- a device alone ---- */
+
+static int check_disk(const struct vm_disk *d, struct err *err);
+static int check_network(const struct vm_network *n, struct err *err);
+
+static const struct json_field attachment_fields[] = {
+        JSON_FIELD_POINTER(struct vm_attachment, "disk", disk, &disk_shape, 0),
+        JSON_FIELD_POINTER(struct vm_attachment, "network", network, &network_shape, 0),
+};
+static const struct json_shape attachment_shape = JSON_SHAPE("device", struct vm_attachment,
+                                                             attachment_fields);
+
+void vm_attachment_finish(struct vm_attachment *a)
+{
+        json_free(&attachment_shape, a);
+}
+
+static int check_attachment(const struct vm_attachment *a, struct err *err)
+{
+        if (!a->disk == !a->network)
+                return err_plain(err, EINVAL, "a device is one of 'disk' and 'network'");
+        if (a->network && !a->network->mac)
+                return err_plain(err, EINVAL, "network '%s': 'mac' is missing", a->network->tap);
+        if (a->network && a->network->queues > 1)
+                return err_plain(err, EINVAL, "network '%s': %u queues: what is attached has one",
+                                 a->network->tap, a->network->queues);
+        if (a->disk && (a->disk->size_bytes || a->disk->backing))
+                return err_plain(err, EINVAL, "disk '%s': what is attached is there already",
+                                 a->disk->path);
+        return a->disk ? check_disk(a->disk, err) : check_network(a->network, err);
+}
+
+int vm_attachment_decode(const char *text, size_t size, struct vm_attachment *ret, struct err *err)
+{
+        int r = json_decode_text(&attachment_shape, text, size, ret, err);
+        return r < 0 ? r : check_attachment(ret, err);
+}
+
+int vm_attachment_encode(const struct vm_config *c, struct buf *ret, struct err *err)
+{
+        struct vm_attachment a = { 0 };
+        if (c->disks_length + c->networks_length != 1)
+                return err_plain(err, EINVAL, "--attach: one --disk or --net says what");
+        if (c->disks_length)
+                a.disk = &c->disks[0];
+        else
+                a.network = &c->networks[0];
+        int r = check_attachment(&a, err);
+        auto_free char *text = r < 0 ? NULL : json_encode_text(&attachment_shape, &a, false);
+        return r < 0 ? r : buf_puts(ret, text);
 }
 
 /* ---- as flags say it ---- */
@@ -396,6 +456,13 @@ int vm_config_check(const struct vm_config *c, struct err *err)
         if (c->memory_mib < MEMORY_MIB_MIN || c->memory_mib > 1ull << 20)
                 return err_plain(err, EINVAL, "memory of %llu MiB: %u to %llu are possible",
                                  (unsigned long long)c->memory_mib, MEMORY_MIB_MIN, 1ull << 20);
+        if (c->hotplug > HOTPLUG_SLOTS_MAX)
+                return err_plain(err, EINVAL, "%u places for devices: 0 to %d are possible",
+                                 c->hotplug, HOTPLUG_SLOTS_MAX);
+        if (c->gdb_wait && !c->gdb)
+                return err_plain(err, EINVAL,
+                                 "nobody can start what waits for gdb; --gdb WHERE "
+                                 "lets one come");
         if (c->serial != VM_PORT_NONE && c->console == VM_PORT_STDIO)
                 return err_plain(err, EINVAL, "both serial and console are at stdio; choose one");
         return check_devices(c, err);

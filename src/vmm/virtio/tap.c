@@ -82,6 +82,21 @@ int tap_open(const char *name, unsigned pairs, uint32_t mtu, int ret_fds[NET_PAI
         return r;
 }
 
+int tap_check(int fd, const char *name, struct err *err)
+{
+        struct ifreq request = { 0 };
+        int size = 0, flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || !(flags & O_NONBLOCK) || ioctl(fd, TUNGETIFF, &request) < 0 ||
+            ioctl(fd, TUNGETVNETHDRSZ, &size) < 0 || size != sizeof(struct virtio_net_hdr_v1) ||
+            (request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) !=
+                    (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+                return err_plain(err, EBADF,
+                                 "network '%s': its descriptor is not of a tap with "
+                                 "packet headers of %zu bytes",
+                                 name, sizeof(struct virtio_net_hdr_v1));
+        return 0;
+}
+
 int tap_adopt(int fd, int *ret_fd, struct err *err)
 {
         struct ifreq request = { 0 };
