@@ -12,8 +12,8 @@
 #define SIGNAL_MAX     64
 #define SIZE_LIMIT     65535 /* of a terminal */
 
-static const char *const op_names[] = { "",       "stream", "launch",  "call",
-                                        "resize", "signal", "network", NULL };
+static const char *const op_names[] = { "",       "stream",  "launch", "call", "resize",
+                                        "signal", "network", "list",   NULL };
 
 static const struct json_field address_fields[] = {
         JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
@@ -80,6 +80,23 @@ static const struct json_field request_fields[] = {
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
                                                           request_fields);
 
+static const struct json_field process_fields[] = {
+        JSON_FIELD(struct agent_process, "pid", JSON_UINT, pid, JSON_REQUIRED),
+        JSON_FIELD(struct agent_process, "parent", JSON_UINT, parent, 0),
+        JSON_FIELD(struct agent_process, "uid", JSON_UINT, uid, 0),
+        JSON_FIELD(struct agent_process, "threads", JSON_UINT, threads, 0),
+        JSON_FIELD(struct agent_process, "terminal", JSON_UINT, terminal, 0),
+        JSON_FIELD(struct agent_process, "state", JSON_STRING, state, 0),
+        JSON_FIELD(struct agent_process, "name", JSON_STRING, name, 0),
+        JSON_FIELD(struct agent_process, "command", JSON_STRING, command, 0),
+        JSON_FIELD(struct agent_process, "started_ms", JSON_UINT, started_ms, 0),
+        JSON_FIELD(struct agent_process, "cpu_ms", JSON_UINT, cpu_ms, 0),
+        JSON_FIELD(struct agent_process, "virtual_kib", JSON_UINT, virtual_kib, 0),
+        JSON_FIELD(struct agent_process, "resident_kib", JSON_UINT, resident_kib, 0),
+};
+static const struct json_shape process_shape = JSON_SHAPE("process", struct agent_process,
+                                                          process_fields);
+
 static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "ok", JSON_BOOL, ok, 0),
         JSON_FIELD(struct agent_reply, "pid", JSON_INT, pid, 0),
@@ -88,6 +105,10 @@ static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "code", JSON_INT, code, 0),
         JSON_FIELD(struct agent_reply, "output", JSON_STRING, output, 0),
         JSON_FIELD(struct agent_reply, "errors", JSON_STRING, errors, 0),
+        JSON_FIELD_ARRAY(struct agent_reply, "processes", processes, processes_length,
+                         &process_shape, 0),
+        JSON_FIELD(struct agent_reply, "uptime_ms", JSON_UINT, uptime_ms, 0),
+        JSON_FIELD(struct agent_reply, "memory_kib", JSON_UINT, memory_kib, 0),
 };
 static const struct json_shape reply_shape = JSON_SHAPE("reply", struct agent_reply, reply_fields);
 
@@ -139,11 +160,39 @@ int agent_request_parse(const char *text, size_t size, struct agent_request *ret
         return r;
 }
 
+static bool is_printable(const char *text)
+{
+        for (; text && *text; text++)
+                if (*text < 0x20 || *text > 0x7e)
+                        return false;
+        return true;
+}
+
+/* They go to a terminal as they are. */
+static int check_processes(const struct agent_reply *reply, struct err *err)
+{
+        if (reply->processes_length > AGENT_PROCESSES_MAX)
+                return err_plain(err, E2BIG, "reply: %zu processes are more than %d",
+                                 reply->processes_length, AGENT_PROCESSES_MAX);
+        for (size_t i = 0; i < reply->processes_length; i++) {
+                const struct agent_process *p = &reply->processes[i];
+                if (!is_printable(p->name) || !is_printable(p->command) || !is_printable(p->state))
+                        return err_plain(err, EPROTO, "reply: process %u: its texts are not plain",
+                                         p->pid);
+                if (p->command && strlen(p->command) > AGENT_COMMAND_MAX)
+                        return err_plain(err, EPROTO, "reply: process %u: its command is too long",
+                                         p->pid);
+        }
+        return 0;
+}
+
 int agent_reply_parse(const char *text, size_t size, struct agent_reply *ret, struct err *err)
 {
         int r = json_decode_text(&reply_shape, text, size, ret, err);
         if (r == 0 && ret->has_exit && (ret->exit < 0 || ret->exit > 255))
                 r = err_plain(err, EPROTO, "reply: exit %d is not 0 to 255", ret->exit);
+        if (r == 0)
+                r = check_processes(ret, err);
         if (r < 0)
                 agent_reply_finish(ret);
         return r;

@@ -17,6 +17,8 @@
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
+ *   list     answered with the `processes` of all containers, and the clock and memory that
+ *            their numbers refer to.
  *
  * A request that fails is answered with `error`, the text a user shall read, and `code`,
  * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
@@ -49,6 +51,7 @@ enum agent_op {
         AGENT_OP_RESIZE,
         AGENT_OP_SIGNAL,
         AGENT_OP_NETWORK,
+        AGENT_OP_LIST,
 };
 
 struct agent_card {
@@ -69,6 +72,20 @@ struct agent_request {
         size_t cards_length;
 };
 
+#define AGENT_PROCESSES_MAX 4000 /* that a list has */
+#define AGENT_COMMAND_MAX   512  /* bytes of `command`, of which all are printable */
+
+struct agent_process { /* as the container sees it: proc(5) */
+        uint32_t pid, parent, uid, threads;
+        uint32_t terminal; /* device number, 0 without one */
+        char *state;       /* one letter */
+        char *name;
+        char *command;       /* arguments with blanks between; empty for none */
+        uint64_t started_ms; /* since boot */
+        uint64_t cpu_ms;
+        uint64_t virtual_kib, resident_kib;
+};
+
 struct agent_reply {
         bool ok;
         int64_t pid;
@@ -76,7 +93,10 @@ struct agent_reply {
         bool has_exit;
         char *error;
         int32_t code;
-        char *output, *errors; /* of a call */
+        char *output, *errors;           /* of a call */
+        struct agent_process *processes; /* of a list */
+        size_t processes_length;
+        uint64_t uptime_ms, memory_kib;
 };
 
 extern const struct json_shape agent_netdev_shape; /* of a struct netdev */

@@ -150,6 +150,16 @@ static void do_network(struct server *server, struct connection *connection,
                 answer(connection, &(struct agent_reply){ .ok = true });
 }
 
+static void do_list(struct connection *connection)
+{
+        auto_agent_reply reply = { 0 };
+        struct err err = { 0 };
+        if (agent_list(&reply, &err) < 0)
+                answer_error(connection, &err);
+        else
+                answer(connection, &reply);
+}
+
 static void serve(struct server *server, struct connection *connection,
                   const struct agent_request *request)
 {
@@ -166,6 +176,9 @@ static void serve(struct server *server, struct connection *connection,
                 break;
         case AGENT_OP_NETWORK:
                 do_network(server, connection, request);
+                break;
+        case AGENT_OP_LIST:
+                do_list(connection);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)

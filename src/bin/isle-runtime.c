@@ -11,6 +11,7 @@ int main(int argc, char **argv)
                 .exec = guest_exec,
                 .start = guest_start,
                 .remove = guest_delete,
+                .ps = guest_ps,
                 .shim = shim_main,
         };
         return runtime_main(argc, argv, &vm);

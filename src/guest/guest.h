@@ -87,6 +87,8 @@ int guest_run(const struct launch_options *options, bool keep, int *ret_code, st
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
 int guest_start(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
+/* The guest's processes, as ps(1) with these options prints them, on standard output. */
+int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
 
 /* The network namespace of a process. */
 int guest_open_network(pid_t pid, int *ret_fd, struct err *err);

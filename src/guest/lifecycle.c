@@ -1,13 +1,16 @@
-/* start and delete: those of every container, and what the machine's network needs. */
+/* start and delete: those of every container, and what the machine's network needs; ps. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/str.h"
 #include "guest/guest.h"
 #include "guest/network.h"
+#include "guest/ps.h"
+#include "guest/session.h"
 #include "sys/namespace.h"
 #include "sys/process.h"
 
@@ -85,4 +88,43 @@ int guest_delete(const char *root, const char *id, bool force, struct err *err)
 {
         int r = leave_network(root, id, force, err);
         return r == 0 ? container_delete(root, id, force, err) : r;
+}
+
+static int ask_list(const char *root, const char *id, struct agent_reply *ret, struct err *err)
+{
+        struct agent_request request = { .op = AGENT_OP_LIST };
+        auto_record record = { 0 };
+        auto_buf in = { 0 };
+        auto_fd directory = -1, fd = -1;
+        enum state_status status;
+        int r = container_load(root, id, false, &record, &status, err);
+        if (r < 0)
+                return r;
+        if (status == STATE_PAUSED)
+                return err_plain(err, EBUSY,
+                                 "a paused virtual machine cannot be asked for its processes; "
+                                 "resume it");
+        if (status != STATE_RUNNING && status != STATE_CREATED)
+                return err_plain(err, EINVAL, "container not running");
+        r = open_directory(root, id, &directory, err);
+        if (r == 0)
+                r = agent_connect(directory, &fd, err);
+        return r == 0 ? agent_ask(fd, &in, &request, ret, err) : r;
+}
+
+int guest_ps(const char *root, const char *id, char *const *options, struct err *err)
+{
+        auto_agent_reply reply = { 0 };
+        auto_buf table = { 0 };
+        struct ps_columns *columns;
+        int r = ps_parse(options, &columns, err);
+        if (r < 0)
+                return r;
+        r = ask_list(root, id, &reply, err);
+        if (r == 0) {
+                ps_print(columns, &reply, clock_realtime_ns(), &table);
+                fwrite(buf_text(&table), 1, table.size, stdout);
+        }
+        ps_columns_free(columns);
+        return r;
 }

@@ -20,6 +20,7 @@ struct runtime_vm {
         int (*exec)(const struct exec_options *, int *ret_code, struct err *);
         int (*start)(const char *root, const char *id, struct err *);
         int (*remove)(const char *root, const char *id, bool force, struct err *);
+        int (*ps)(const char *root, const char *id, char *const *options, struct err *);
         void (*shim)(int channel); /* the command "vm-shim", for ourselves */
 };
 

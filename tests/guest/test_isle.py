@@ -151,3 +151,15 @@ def test_cpu_is_chosen_and_shown(isle, kind):
     until(lambda: isle("inspect", "-f", "{{.State.Running}}", "asked").stdout == "false\n", 20,
           lambda: "its end")
     assert "Cpu" not in json.loads(isle("inspect", "asked").stdout)[0]["State"]
+
+
+def test_top(isle):
+    isle("run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 1001 & exec sleep 1000")
+    until(lambda: len(isle("top", "busy").stdout.splitlines()) == 3, 20, lambda: "both")
+    lines = isle("top", "busy").stdout.splitlines()
+    assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert sorted(line.split(None, 7)[7] for line in lines[1:]) == ["sleep 1000", "sleep 1001"]
+    lines = isle("top", "busy", "-eo", "pid,comm").stdout.splitlines()
+    assert lines[0].split() == ["PID", "COMMAND"]
+    assert [line.split()[1] for line in lines[1:]] == ["sleep", "sleep"]
+    assert "PID" in isle("top", "busy", "-eo", "comm", check=False).stderr
