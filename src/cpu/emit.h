@@ -198,6 +198,15 @@ static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, un
         emit_memory(e, reg, base, index, 0, 0);
 }
 
+/* mov between reg64 and [base + disp]. */
+static inline void emit_mov_place(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
+                                  int32_t disp)
+{
+        emit1(e, 0x48 | emit_rex(reg, base, EMIT_NO_REG));
+        emit1(e, opcode);
+        emit_memory(e, reg, base, EMIT_NO_REG, 0, disp);
+}
+
 /* mov to, from of 64 bits */
 static inline void emit_mov_reg(struct emitter *e, unsigned to, unsigned from)
 {

@@ -304,7 +304,7 @@ static void take_inputs(struct cpu *cpu)
                 take_init(cpu);
         }
         if (pending & PEND_SIPI) {
-                atomic_fetch_and(&cpu->pending, ~PEND_SIPI);
+                atomic_fetch_and(&cpu->pending, ~(PEND_SIPI | 0xffu << PEND_SIPI_VECTOR));
                 take_sipi(cpu, (uint8_t)(pending >> PEND_SIPI_VECTOR));
         }
         take_interrupt(cpu);

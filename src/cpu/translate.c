@@ -58,9 +58,9 @@ static struct stub *slow_stub(struct work *w, unsigned n, uint8_t *from)
         return s;
 }
 
-/* t[0] is a linear address; afterwards t[1] + t[0] is the host's. Where it is not,
- * the step is done slowly. */
-static struct stub *emit_check(struct work *w, unsigned n, unsigned size, bool write)
+/* t[0] is a linear address; afterwards t[1] + t[0] is the host's. The jump for where it is
+ * not is returned; in front of it RCX was moved to t[2] where step `n` needs flags. */
+static uint8_t *emit_look_up(struct work *w, unsigned n, unsigned size, bool write)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1];
@@ -79,7 +79,7 @@ static struct stub *emit_check(struct work *w, unsigned n, unsigned size, bool w
                 emit4(e, PAGE_SIZE_BYTES - size);
                 miss = emit_jump_if(e, CC_ABOVE);
                 emit_gs_index(e, EMIT_LOAD, b, b, hosts);
-                return slow_stub(w, n, miss);
+                return miss;
         }
         emit_mov_reg(e, w->t[2], CPU_RCX);
         emit_pext_gs(e, b, a, FIELD(page_number_bits));
@@ -91,24 +91,30 @@ static struct stub *emit_check(struct work *w, unsigned n, unsigned size, bool w
         emit_jrcxz(e, 5);
         miss = emit_jump(e);
         emit_mov_reg(e, CPU_RCX, w->t[2]);
-        struct stub *s = slow_stub(w, n, miss);
-        s->rcx_moved = true;
+        return miss;
+}
+
+/* The same; where it misses, the step is done slowly. */
+static struct stub *emit_check(struct work *w, unsigned n, unsigned size, bool write)
+{
+        struct stub *s = slow_stub(w, n, emit_look_up(w, n, size, write));
+        s->rcx_moved = w->live[n];
         return s;
 }
 
-/* t[0] = linear address of the memory operand. */
-static void emit_address(struct work *w, unsigned n)
+/* t[0] = linear address of what `disp` is the displacement of; with BASE_RIP, that from
+ * the page's start. */
+static void emit_address_of(struct work *w, const struct insn *i, int32_t disp)
 {
-        const struct insn *i = &w->block->steps[n].i;
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1];
         if (i->base == BASE_RIP) {
                 emit_gs(e, EMIT_LOAD, a, FIELD(page_linear));
-                emit_lea(e, a, a, EMIT_NO_REG, 0, (int32_t)(w->at[n + 1] + i->disp));
+                emit_lea(e, a, a, EMIT_NO_REG, 0, disp);
         } else {
                 if (i->adsize == 4)
                         emit1(e, 0x67);
-                emit_lea(e, a, i->base, i->index, i->scale, (int32_t)i->disp);
+                emit_lea(e, a, i->base, i->index, i->scale, disp);
         }
         if (i->seg == CPU_FS || i->seg == CPU_GS) {
                 emit_gs(e, EMIT_LOAD, b, FIELD(seg_base) + 8u * i->seg);
@@ -116,10 +122,12 @@ static void emit_address(struct work *w, unsigned n)
         }
 }
 
-static bool can_fault(const struct insn *i)
+/* The same of a step's memory operand. */
+static void emit_address(struct work *w, unsigned n)
 {
-        return i->op == OP_DIV || i->op == OP_IDIV || i->mem_aligned ||
-               (i->op == OP_CMPXCHG8B && i->opsize == 8);
+        const struct insn *i = &w->block->steps[n].i;
+        int64_t from = i->base == BASE_RIP ? w->at[n + 1] : 0;
+        emit_address_of(w, i, (int32_t)(from + i->disp));
 }
 
 /* The instruction about to be emitted may fault on the host. */
@@ -135,13 +143,14 @@ static void emit_bytes(struct work *w, const uint8_t *bytes, unsigned size)
         w->e.at += size;
 }
 
-/* The guest's instruction with its memory operand replaced by [t1 + t0]. */
-static void emit_rewritten(struct work *w, const struct step *st)
+/* The guest's instruction with its memory operand replaced by [base + index + disp]. */
+static void emit_rewritten(struct work *w, const struct step *st, unsigned base, unsigned index,
+                           int32_t disp)
 {
         const struct insn *i = &st->i;
         const uint8_t *in = st->bytes;
         struct emitter *e = &w->e;
-        unsigned at = 0, offset = w->t[0], page = w->t[1];
+        unsigned at = 0, extended = emit_rex(0, base, index);
         for (;; at++) {
                 uint8_t p = in[at];
                 bool dropped = p == 0x67 || p == 0x2e || p == 0x36 || p == 0x3e || p == 0x26 ||
@@ -155,16 +164,16 @@ static void emit_rewritten(struct work *w, const struct step *st)
                 uint8_t r = in[at + 1] & 0x80,
                         rest = in[at] == 0xc5 ? in[at + 1] & 0x7f : in[at + 2];
                 emit1(e, 0xc4);
-                emit1(e, r | (offset & 8 ? 0u : 0x40u) | (page & 8 ? 0u : 0x20u) | i->map);
+                emit1(e, r | (~extended << 5 & 0x60) | i->map);
                 emit1(e, rest);
                 emit1(e, i->code);
         } else {
-                unsigned rex = (i->rex & 0xcu) | (offset & 8 ? 2u : 0) | (page & 8 ? 1u : 0);
+                unsigned rex = (i->rex & 0xcu) | extended;
                 if (rex || i->rex)
                         emit1(e, 0x40 | rex);
                 emit_bytes(w, in + at, i->modrm_at - at);
         }
-        emit_memory(e, i->modrm >> 3 & 7, page, offset, 0, 0);
+        emit_memory(e, i->modrm >> 3 & 7, base, index, 0, disp);
         unsigned tail = i->modrm_at + 1u + ((i->modrm & 7) == 4) + i->disp_size;
         emit_bytes(w, in + tail, i->length - tail);
 }
@@ -202,17 +211,6 @@ static void resume_here(struct work *w, const struct stub *s)
 
 /* ---- steps ---- */
 
-static bool high_byte_operand(const struct insn *i)
-{
-        for (unsigned n = 0; n < 4; n++) {
-                struct operand o = i->row->operands[n];
-                if (o.kind == OPK_G && insn_operand_size(i, o) == 1 && !i->rex && i->reg >= 4 &&
-                    i->reg < 8)
-                        return true;
-        }
-        return false;
-}
-
 static void emit_helper(struct work *w, unsigned n)
 {
         bool ends = w->forms[n] == FORM_END;
@@ -228,7 +226,7 @@ static void emit_helper(struct work *w, unsigned n)
 static void emit_memory_step(struct work *w, unsigned n)
 {
         const struct step *st = &w->block->steps[n];
-        if (high_byte_operand(&st->i) && (w->t[0] | w->t[1]) & 8) {
+        if (translate_high_byte(&st->i) && (w->t[0] | w->t[1]) & 8) {
                 emit_helper(w, n);
                 return;
         }
@@ -237,16 +235,16 @@ static void emit_memory_step(struct work *w, unsigned n)
                 emit_gs(&w->e, EMIT_STORE, w->t[0], FIELD(fdp));
         const struct stub *s = emit_check(w, n, st->i.mem_size, st->i.mem_write);
         note_state(w, st);
-        if (can_fault(&st->i))
+        if (translate_can_fault(&st->i))
                 note_fault(w, s);
-        emit_rewritten(w, st);
+        emit_rewritten(w, st, w->t[1], w->t[0], 0);
         resume_here(w, s);
 }
 
 static void emit_copy(struct work *w, unsigned n)
 {
         const struct step *st = &w->block->steps[n];
-        if (!can_fault(&st->i)) {
+        if (!translate_can_fault(&st->i)) {
                 note_state(w, st);
                 emit_bytes(w, st->bytes, st->i.length);
                 return;
@@ -406,8 +404,9 @@ static struct stub *emit_poll(struct work *w, uint32_t exit, bool flags)
         return s;
 }
 
-/* Jumps to wherever the linear address in t[0] is translated. */
-static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+/* Jumps to wherever the linear address in t[0] is translated. A way that only leads forward
+ * need not look whether the dispatcher is wanted: no loop is made of such ways alone. */
+static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, bool polls)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1], c = w->t[2];
@@ -423,10 +422,12 @@ static void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool p
         w->cpu->translator.exits[index].pushed = pushed;
         struct stub *miss = new_stub(w, emit_jump(e), index);
         miss->has_target = miss->rcx_moved = true;
-        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
-        emit_jrcxz(e, 5);
-        struct stub *polled = new_stub(w, emit_jump(e), index);
-        polled->has_target = polled->rcx_moved = true;
+        if (polls) {
+                emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+                emit_jrcxz(e, 5);
+                struct stub *polled = new_stub(w, emit_jump(e), index);
+                polled->has_target = polled->rcx_moved = true;
+        }
         emit_mov_reg(e, CPU_RCX, c);
         emit_gs_index(e, EMIT_LOAD, c, b, table + (uint32_t)offsetof(struct jump_table, page));
         emit_gs(e, EMIT_STORE, c, FIELD(page_linear));
@@ -455,7 +456,7 @@ static void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
         if (!translate_same_page(w, offset)) {
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
-                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
+                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL, offset <= w->at[n]);
                 return;
         }
         if (offset <= w->at[n]) /* backwards: look up now and then */
@@ -513,7 +514,7 @@ static void emit_call(struct work *w, unsigned n)
                 return;
         }
         emit_gs(e, EMIT_LOAD, a, FIELD(target));
-        emit_indirect(w, n, 0, true);
+        emit_indirect(w, n, 0, true, true);
 }
 
 static void emit_ret(struct work *w, unsigned n)
@@ -522,7 +523,7 @@ static void emit_ret(struct work *w, unsigned n)
         emit_pop_check(w, n, CPU_RSP);
         emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
-        emit_indirect(w, n, bytes, false);
+        emit_indirect(w, n, bytes, false, true);
 }
 
 static void emit_jmp_ind(struct work *w, unsigned n)
@@ -535,7 +536,7 @@ static void emit_jmp_ind(struct work *w, unsigned n)
         } else {
                 emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
         }
-        emit_indirect(w, n, 0, false);
+        emit_indirect(w, n, 0, false, true);
 }
 
 static void emit_nothing(struct work *w, unsigned n)
@@ -576,6 +577,130 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_STI] = emit_sti,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
+
+/* ---- merged accesses: t[0] is the host's address of the run's first byte ---- */
+
+static void emit_merged_memory(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        note_state(w, st);
+        if (translate_can_fault(&st->i)) {
+                const struct stub *s = slow_stub(w, n, NULL);
+                w->fault_exits[n] = s->exit;
+                note_fault(w, s);
+        }
+        emit_rewritten(w, st, w->t[0], EMIT_NO_REG, w->place[n]);
+}
+
+static void emit_merged_push(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        struct emitter *e = &w->e;
+        emit1(e, 0x48 | emit_rex(w->forms[n] == FORM_PUSH ? i->rm : 0u, w->t[0], EMIT_NO_REG));
+        if (w->forms[n] == FORM_PUSH) {
+                emit1(e, EMIT_STORE);
+                emit_memory(e, i->rm, w->t[0], EMIT_NO_REG, 0, w->place[n]);
+        } else {
+                emit1(e, 0xc7); /* mov qword, imm32 */
+                emit_memory(e, 0, w->t[0], EMIT_NO_REG, 0, w->place[n]);
+                emit4(e, (uint32_t)i->imm);
+        }
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+}
+
+static void emit_merged_load(struct work *w, unsigned n, unsigned to, int32_t pop_bytes)
+{
+        emit_mov_place(&w->e, EMIT_LOAD, to, w->t[0], w->place[n]);
+        emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, pop_bytes);
+}
+
+static void emit_merged_call(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        emit_gs(e, EMIT_LOAD, w->t[1], FIELD(page_linear));
+        emit_lea(e, w->t[1], w->t[1], EMIT_NO_REG, 0, w->at[n + 1]);
+        emit_mov_place(e, EMIT_STORE, w->t[1], w->t[0], w->place[n]);
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        emit_goto(w, n, translate_target(w), FLAGS_ALL);
+}
+
+static void emit_merged_step(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        uint16_t bytes = (uint16_t)(8 + (uint16_t)i->imm);
+        switch (w->forms[n]) {
+        case FORM_MEMORY:
+                emit_merged_memory(w, n);
+                return;
+        case FORM_PUSH:
+        case FORM_PUSH_IMM:
+                emit_merged_push(w, n);
+                return;
+        case FORM_POP:
+                emit_merged_load(w, n, i->rm, 8);
+                return;
+        case FORM_CALL:
+                emit_merged_call(w, n);
+                return;
+        case FORM_RET:
+                emit_merged_load(w, n, w->t[0], bytes);
+                emit_indirect(w, n, bytes, false, true);
+                return;
+        default:
+                emitters[w->forms[n]](w, n);
+                return;
+        }
+}
+
+static void emit_merged(struct work *w, struct merged *m)
+{
+        const struct insn *i = &w->block->steps[m->first].i;
+        bool stack = w->forms[m->first] != FORM_MEMORY;
+        m->x87_last = w->x87_last;
+        m->rcx_moved = w->live[m->first];
+        if (stack)
+                emit_lea(&w->e, w->t[0], CPU_RSP, EMIT_NO_REG, 0, m->low);
+        else
+                emit_address_of(w, i, m->low);
+        m->miss = emit_look_up(w, m->first, m->size, m->write);
+        emit_lea(&w->e, w->t[0], w->t[0], w->t[1], 0, 0);
+        for (unsigned n = m->first; n <= m->last; n++)
+                emit_merged_step(w, n);
+        m->end = w->e.at;
+}
+
+/* The run again, where each step looks for itself. */
+static void emit_unmerged(struct work *w, const struct merged *m)
+{
+        struct translated_exit *exits = w->cpu->translator.exits;
+        emit_patch(m->miss, w->e.at);
+        if (m->rcx_moved)
+                emit_mov_reg(&w->e, CPU_RCX, w->t[2]);
+        w->x87_last = m->x87_last;
+        w->uppers_noted = false;
+        for (unsigned n = m->first; n <= m->last; n++) {
+                emitters[w->forms[n]](w, n);
+                if (w->fault_exits[n])
+                        exits[w->fault_exits[n]].resume = offset_here(w);
+        }
+        if (!form_leaves(w->forms[m->last]))
+                emit_patch(emit_jump(&w->e), m->end);
+}
+
+static void emit_steps(struct work *w)
+{
+        struct merged *m = w->merged, *end = m + w->merged_length;
+        for (unsigned n = 0; n < w->length; n++) {
+                if (m < end && m->first == n) {
+                        emit_merged(w, m);
+                        n = m++->last;
+                        continue;
+                }
+                if (form_leaves(w->forms[n]) && w->forms[n] != FORM_END)
+                        emit_x87_pointers(w);
+                emitters[w->forms[n]](w, n);
+        }
+}
 
 static void emit_stub(struct work *w, struct stub *s)
 {
@@ -683,16 +808,35 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         w.e.at = t->writable + t->used;
         translate_plan(&w);
         emit_entries(&w);
-        for (unsigned n = 0; n < w.length; n++) {
-                if (form_leaves(w.forms[n]) && w.forms[n] != FORM_END)
-                        emit_x87_pointers(&w);
-                emitters[w.forms[n]](&w, n);
-        }
+        emit_steps(&w);
         emit_x87_pointers(&w);
         if (!form_leaves(w.forms[w.length - 1]))
                 emit_goto(&w, w.length - 1, w.at[w.length], translate_flags_at(&w, w.at[w.length]));
+        for (unsigned k = 0; k < w.merged_length; k++)
+                emit_unmerged(&w, &w.merged[k]);
         emit_stubs(&w);
         t->used = offset_here(&w);
         cpu->counters.blocks_translated++;
         return true;
+}
+
+void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
+{
+        struct translator *t = &cpu->translator;
+        struct block *from = x->block;
+        if (!has_room(t))
+                return;
+        struct work w = { .cpu = cpu, .block = from, .spilled = from->temporaries };
+        unsigned found = 0;
+        for (unsigned r = 0; r < 16; r++)
+                if (w.spilled >> r & 1)
+                        w.t[found++] = (uint8_t)r;
+        t->used = (t->used + 15) & ~15u;
+        uint8_t *start = w.e.at = t->writable + t->used;
+        emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
+        emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
+        emit_indirect(&w, (unsigned)(x->step - from->steps), 0, false, true);
+        emit_stubs(&w);
+        t->used = offset_here(&w);
+        emit_patch(t->writable + x->patch, start);
 }

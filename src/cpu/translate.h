@@ -109,6 +109,9 @@ const uint8_t *cpu_jump_find(struct cpu *cpu);
 /* Makes code for a decoded block. False: not now (the cache was flushed, and with
  * it the block). */
 bool cpu_translate_block(struct cpu *cpu, struct block *block);
+/* Leads the direct exit `x` through the jump table from now on: to a block that is not as
+ * surely valid as that of the exit. */
+void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x);
 /* Runs it until something needs the dispatcher; rip and all state are exact then. */
 void cpu_translated_run(struct cpu *cpu, struct block *block);
 /* Around cpu_run(): GS base and the signal stack of this thread. */

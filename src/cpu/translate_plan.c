@@ -58,6 +58,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_POP;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
+        if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
+                return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
         if (i->op == OP_VZERO && vectors_allowed(cpu, i))
                 return FORM_VZERO;
         if (i->op == OP_FWAIT && cpu->translate_key & TRANSLATE_X87)
@@ -297,4 +299,5 @@ void translate_plan(struct work *w)
 {
         plan_steps(w);
         find_live_flags(w);
+        translate_merge(w);
 }

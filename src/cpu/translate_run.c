@@ -314,8 +314,11 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
         const struct block *from = x->block;
         bool same_page = x->kind == EXIT_DIRECT && (unsigned)x->offset < PAGE_SIZE_BYTES;
         if (same_page) {
-                if (x->patch && (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
-                    from->generation == b->generation && !b->page2)
+                bool alike = (from->gpa ^ b->gpa) >> 12 == 0 && from->key == b->key &&
+                             from->generation == b->generation;
+                if (x->patch && alike && b->page2)
+                        cpu_translate_bridge(cpu, x);
+                else if (x->patch && alike)
                         chain(t, x, b);
                 return;
         }

@@ -12,8 +12,8 @@
 #define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)      (FIELD(s.gpr) + 8u * (n))
 
-#define STUBS     (2 * BLOCK_STEPS + 4)
-#define FAULTS    (BLOCK_STEPS + 1)
+#define STUBS     (4 * BLOCK_STEPS + 8)
+#define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
 
 /* How a step is done. */
@@ -54,6 +54,22 @@ struct stub {
         bool has_target;    /* t[0] is an indirect jump's target */
 };
 
+/* A run of steps whose accesses are relative to the same registers and close together: they
+ * share one look at the TLB, for all bytes from the first to the last of any of them. Where
+ * that fails, because they are not all in one page, say, or one of them may not be written,
+ * a copy of the run in which every step looks for itself is executed instead. */
+struct merged {
+        uint8_t first, last; /* steps */
+        bool write;
+        int32_t low; /* displacement of the first byte */
+        uint16_t size;
+
+        uint8_t *miss; /* jump to the copy */
+        uint8_t *end;  /* where the copy goes on */
+        bool rcx_moved;
+        const struct step *x87_last; /* at the start */
+};
+
 struct work {
         /* given, and planned */
         struct cpu *cpu;
@@ -66,6 +82,9 @@ struct work {
         uint16_t spilled;               /* they as a set: guest values are in struct cpu */
         bool vectors, x87;              /* the block works on these registers of the host's */
         bool loops;                     /* the last branch goes to the start */
+        struct merged merged[BLOCK_STEPS / 2];
+        unsigned merged_length;
+        uint16_t place[BLOCK_STEPS]; /* of a merged access, from its run's first byte */
 
         /* emitted */
         struct emitter e;
@@ -74,6 +93,7 @@ struct work {
         bool uppers_noted;           /* that upper halves are in use */
         const struct step *x87_last; /* that moved FIP, of the native ones so far */
         struct stub stubs[STUBS];
+        uint32_t fault_exits[BLOCK_STEPS]; /* that go on in the copy of a run; 0: none */
         unsigned stubs_length;
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
         unsigned faults_length;
@@ -97,6 +117,32 @@ int32_t translate_target(const struct work *w);
 static inline bool form_keeps_flags(enum form f)
 {
         return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
+}
+
+/* ---- translate_merge.c ---- */
+
+/* Finds the runs, after all else is planned. */
+void translate_merge(struct work *w);
+
+/* ---- of instructions ---- */
+
+/* Whether the host may raise what the interpreter then raises in the guest. */
+static inline bool translate_can_fault(const struct insn *i)
+{
+        return i->op == OP_DIV || i->op == OP_IDIV || i->mem_aligned ||
+               (i->op == OP_CMPXCHG8B && i->opsize == 8);
+}
+
+/* Whether a register operand is one of AH, CH, DH and BH. */
+static inline bool translate_high_byte(const struct insn *i)
+{
+        for (unsigned n = 0; n < 4; n++) {
+                struct operand o = i->row->operands[n];
+                if (o.kind == OPK_G && insn_operand_size(i, o) == 1 && !i->rex && i->reg >= 4 &&
+                    i->reg < 8)
+                        return true;
+        }
+        return false;
 }
 
 /* Whether nothing of the block follows such a step. */
