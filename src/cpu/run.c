@@ -6,6 +6,33 @@
 
 /* ---- derived state ---- */
 
+static bool watches(const struct cpu_state *s)
+{
+        for (unsigned i = 0; s->dr7 & 0xff && i < 4; i++)
+                if (s->dr7 >> 2 * i & 3 && s->dr7 >> (16 + 4 * i) & 1)
+                        return true;
+        return false;
+}
+
+static void choose_context(struct cpu *cpu)
+{
+        const struct cpu_state *s = &cpu->s;
+        bool ac = s->rflags & RF_AC;
+        if (watches(s) || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
+                cpu->context = CTX_CHECKED;
+        else if (cpu->cpl == 3)
+                cpu->context = CTX_USER;
+        else
+                cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
+        cpu->tlb = &cpu->tlbs[cpu->context];
+}
+
+void cpu_ac_changed(struct cpu *cpu)
+{
+        choose_context(cpu);
+        cpu->translate_key = (uint8_t)((cpu->translate_key & ~3) | cpu->context);
+}
+
 void cpu_mode_changed(struct cpu *cpu)
 {
         struct cpu_state *s = &cpu->s;
@@ -18,17 +45,7 @@ void cpu_mode_changed(struct cpu *cpu)
                                                           : DECODE_16;
         for (unsigned i = 0; i < CPU_SEGS; i++)
                 cpu->seg_base[i] = cpu->code64 && i < CPU_FS ? 0 : s->seg[i].base;
-        bool watch = false;
-        for (unsigned i = 0; i < 4; i++)
-                watch |= (s->dr7 >> 2 * i & 3) && (s->dr7 >> (16 + 4 * i) & 1);
-        bool ac = s->rflags & RF_AC;
-        if (watch || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
-                cpu->context = CTX_CHECKED;
-        else if (cpu->cpl == 3)
-                cpu->context = CTX_USER;
-        else
-                cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
-        cpu->tlb = &cpu->tlbs[cpu->context];
+        choose_context(cpu);
         cpu->slow = s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff || cpu->breakpoints_length;
         cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
 
