@@ -110,23 +110,58 @@ static bool is_current(struct state *state)
                mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
 }
 
+static int take_lock(struct state *state, int64_t deadline, struct err *err)
+{
+        if (flock(state->fd, LOCK_EX | LOCK_NB) == 0)
+                return 1;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+                return err_set(err, errno, "lock container %s", state->id);
+        if (clock_monotonic_ns() > deadline)
+                return err_plain(err, EBUSY, "container %s is locked by another runtime process",
+                                 state->id);
+        struct timespec pause = { .tv_nsec = LOCK_POLL_NS };
+        nanosleep(&pause, NULL);
+        return 0;
+}
+
 int state_lock(struct state *state, struct err *err)
 {
         int64_t deadline = clock_monotonic_ns() + STATE_LOCK_WAIT_MS * NS_PER_MS;
-        while (flock(state->fd, LOCK_EX | LOCK_NB) < 0) {
-                if (errno != EWOULDBLOCK && errno != EINTR)
-                        return err_set(err, errno, "lock container %s", state->id);
-                if (clock_monotonic_ns() > deadline)
-                        return err_plain(err, EBUSY,
-                                         "container %s is locked by another runtime process",
-                                         state->id);
-                struct timespec pause = { .tv_nsec = LOCK_POLL_NS };
-                nanosleep(&pause, NULL);
-        }
+        int r;
+        while ((r = take_lock(state, deadline, err)) == 0)
+                ;
+        if (r < 0)
+                return r;
         if (!is_current(state))
                 return err_plain(err, ENOENT, "container does not exist");
         state->locked = true;
         return 0;
+}
+
+static bool has_record(struct state *state)
+{
+        return faccessat(state->fd, RECORD_FILE, F_OK, 0) == 0;
+}
+
+/* The directory becomes ours when we have the lock of one without a record: 1. With a
+ * record it is a container. One that is not `fresh` is what a killed create or delete
+ * left, and goes; then, as when somebody else removed it meanwhile: 0, to be made anew. */
+static int claim(struct state *state, bool fresh, struct err *err)
+{
+        int64_t deadline = clock_monotonic_ns() + STATE_LOCK_WAIT_MS * NS_PER_MS;
+        int r = 0;
+        while (r == 0 && !has_record(state))
+                r = take_lock(state, deadline, err);
+        if (r < 0)
+                return r;
+        if (!is_current(state))
+                return 0;
+        if (has_record(state))
+                return err_plain(err, EEXIST, "container with given ID already exists");
+        if (fresh)
+                return 1;
+        r = state_remove(state, err);
+        return r < 0 ? r : 0;
 }
 
 int state_make(const char *root, const char *id, struct state *ret, struct err *err)
@@ -136,21 +171,25 @@ int state_make(const char *root, const char *id, struct state *ret, struct err *
                 return r;
         auto_fd root_fd = -1;
         r = open_root(root, access(root, F_OK) < 0, &root_fd, err);
-        if (r < 0)
-                return r;
-        if (mkdirat(root_fd, id, 0711) < 0) {
-                if (errno == EEXIST)
-                        return err_plain(err, EEXIST, "container with given ID already exists");
-                return err_set(err, errno, "make state directory '%s/%s'", root, id);
+        while (r == 0) {
+                auto_state state = { .fd = -1 };
+                bool fresh = mkdirat(root_fd, id, 0711) == 0;
+                if (!fresh && errno != EEXIST)
+                        return err_set(err, errno, "make state directory '%s/%s'", root, id);
+                int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (fd < 0 && errno == ENOENT) /* removed meanwhile */
+                        continue;
+                if (fd < 0)
+                        return err_set(err, errno, "open state directory '%s/%s'", root, id);
+                fill(root, id, fd, &state);
+                r = claim(&state, fresh, err);
+                if (r <= 0)
+                        continue;
+                state.locked = true;
+                *ret = state;
+                state = (struct state){ .fd = -1 };
         }
-        int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-                return err_set(err, errno, "open state directory '%s/%s'", root, id);
-        fill(root, id, fd, ret);
-        r = state_lock(ret, err);
-        if (r < 0)
-                state_close(ret);
-        return r;
+        return r < 0 ? r : 0;
 }
 
 int state_open(const char *root, const char *id, bool lock, struct state *ret, struct err *err)

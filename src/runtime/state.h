@@ -1,7 +1,9 @@
 /* What is known of a container between two calls of the runtime.
  *
- * ROOT/ID/ is a directory, and its existence is the container's: whoever makes
- * it (mkdir is atomic) has won the id. In it:
+ * ROOT/ID/ is a directory. A container exists from the first record in it to the
+ * removal of that, which a delete does last of all but for the directory; whoever
+ * locks one without a record has won the id. So what a killed create or delete
+ * leaves without a record is no container to any verb, and in nobody's way. In it:
  *
  *   state.json   one record, replaced atomically; holds all that delete needs
  *                (cgroups, hooks, the whole config.json), so that no crash of
@@ -61,7 +63,8 @@ struct state {
 };
 
 int state_check_id(const char *id, struct err *err);
-/* Makes root (0711) and directory, and locks it. -EEXIST where the id is taken. */
+/* Makes root (0711) and directory, and locks it. -EEXIST where the id is taken; a
+ * directory that somebody killed has left without a record is made anew. */
 int state_make(const char *root, const char *id, struct state *ret, struct err *err);
 /* -ENOENT "container does not exist". With `lock` waits for other verbs. */
 int state_open(const char *root, const char *id, bool lock, struct state *ret, struct err *err);
