@@ -238,6 +238,7 @@ void init_main(struct launch *launch)
                 .state = &state,
                 .start_hooks = { "startContainer", hooks ? hooks->start_container : NULL,
                                  hooks ? hooks->start_container_length : 0 },
+                .hidden = !(launch->plan.new_namespaces & CLONE_NEWPID),
                 .keyring = launch->options->no_new_keyring ? NULL : keyring,
                 .proc_fd = launch->proc_fd,
                 .report_fd = launch->child_fd,
