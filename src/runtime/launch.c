@@ -336,7 +336,7 @@ int launch_finish_record(struct launch *launch, struct err *err)
                 return r;
         record->pid = launch->pid;
         record->creating = false;
-        r = state_write(&launch->state, record, launch->config_text, err);
+        r = state_write_process(&launch->state, launch->pid, record->start_time, err);
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 

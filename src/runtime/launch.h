@@ -6,7 +6,7 @@
  *   ------                                --------------
  *   config.json -> spec -> plan
  *   mkdir state directory (wins the id)
- *   record 1: what will exist
+ *   record what will exist
  *   make cgroups
  *   let go of the own binary (exe_guard)
  *   clone3 ------------------------------> in its namespaces
@@ -15,13 +15,13 @@
  *                                          mounts, devices
  *   hooks            <- SYNC_HOOKS ---     (only where there are any)
  *                    -- SYNC_GO ------>    pivot, limits, identity
- *   record 2: pid    <- SYNC_READY ---     (only for create)
+ *   record its pid   <- SYNC_READY ---     (only for create)
  *                    -- SYNC_GO ------>    run: exec. create: wait for start
  *
  * Messages the other side need not wait for are sent ahead, so a plain `run`
  * costs one wait. If either side dies the other sees the end of the stream: the
  * child never gets further without the parent's last word, which comes after the
- * second record; what a dead parent leaves is in the first record.
+ * pid was recorded; what a dead parent leaves is in the record.
  */
 #pragma once
 
@@ -118,7 +118,7 @@ int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pi
 int launch_apply_limits(struct launch *launch, struct err *err);
 /* prestart and createRuntime, with launch->pid. */
 int launch_run_hooks(struct launch *launch, struct err *err);
-/* The second record and the pid file. */
+/* The record of the process and the pid file. */
 int launch_finish_record(struct launch *launch, struct err *err);
 
 int write_pid_file(const char *path, pid_t pid, struct err *err);

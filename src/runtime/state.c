@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -138,6 +139,12 @@ int state_lock(struct state *state, struct err *err)
         return 0;
 }
 
+void state_unlock(struct state *state)
+{
+        (void)flock(state->fd, LOCK_UN);
+        state->locked = false;
+}
+
 static bool has_record(struct state *state)
 {
         return faccessat(state->fd, RECORD_FILE, F_OK, 0) == 0;
@@ -233,7 +240,46 @@ int state_write(struct state *state, const struct record *record, const char *co
         buf_puts(&text, config);
         buf_puts(&text, "}\n");
         int r = file_replace(state->fd, RECORD_FILE, text.data, text.size, 0600, false, err);
+        if (r == 0 && fstatat(state->fd, RECORD_FILE, &state->written, AT_SYMLINK_NOFOLLOW) < 0)
+                r = err_set(err, errno, "stat '%s'", RECORD_FILE);
         return r < 0 ? err_wrap(err, "write state of container %s", state->id) : 0;
+}
+
+bool state_is_as_written(struct state *state)
+{
+        struct stat now;
+        const struct stat *then = &state->written;
+        return fstatat(state->fd, RECORD_FILE, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+               now.st_ino == then->st_ino && now.st_ctim.tv_sec == then->st_ctim.tv_sec &&
+               now.st_ctim.tv_nsec == then->st_ctim.tv_nsec;
+}
+
+int state_write_process(struct state *state, pid_t pid, uint64_t start_time, struct err *err)
+{
+        char text[48];
+        snprintf(text, sizeof(text), "%d %llu", (int)pid, (unsigned long long)start_time);
+        if (symlinkat(text, state->fd, STATE_PROCESS) < 0)
+                return err_set(err, errno, "write process of container %s", state->id);
+        return 0;
+}
+
+/* Without one, the record stays as it is: its creation has not got that far. */
+static int read_process(struct state *state, struct record *record, struct err *err)
+{
+        char text[48];
+        int pid;
+        unsigned long long start_time;
+        ssize_t n = readlinkat(state->fd, STATE_PROCESS, text, sizeof(text) - 1);
+        if (n < 0)
+                return errno == ENOENT ? 0 : err_set(err, errno, "read link '%s'", STATE_PROCESS);
+        text[n] = '\0';
+        if (sscanf(text, "%d %llu", &pid, &start_time) != 2 || pid <= 0)
+                return err_plain(err, EINVAL, "link '%s': '%s' is not a process", STATE_PROCESS,
+                                 text);
+        record->pid = pid;
+        record->start_time = start_time;
+        record->creating = false;
+        return 0;
 }
 
 int state_read(struct state *state, bool with_config, struct record *ret, struct err *err)
@@ -243,11 +289,18 @@ int state_read(struct state *state, bool with_config, struct record *ret, struct
         int r = file_read(state->fd, RECORD_FILE, RECORD_SIZE_MAX, &text, &size, err);
         if (r == -ENOENT)
                 return err_plain(err, ENOENT, "container does not exist");
+        struct record record = { 0 };
         if (r == 0)
-                r = record_parse(text, size, with_config, ret, err);
-        if (r < 0)
+                r = record_parse(text, size, with_config, &record, err);
+        if (r == 0 && record.creating)
+                r = read_process(state, &record, err);
+        if (r < 0) {
+                record_finish(&record);
                 err_wrap(err, "state of container %s", state->id);
-        return r;
+                return r;
+        }
+        *ret = record;
+        return 0;
 }
 
 int state_remove(struct state *state, struct err *err)
@@ -255,6 +308,7 @@ int state_remove(struct state *state, struct err *err)
         auto_free char *path = xasprintf("%s/%s", state->root, state->id);
         /* The usual content by name; anything else by walking. */
         (void)unlinkat(state->fd, RECORD_FILE, 0);
+        (void)unlinkat(state->fd, STATE_PROCESS, 0);
         (void)unlinkat(state->fd, STATE_SOCKET, 0);
         if (rmdir(path) == 0 || errno == ENOENT)
                 return 0;
