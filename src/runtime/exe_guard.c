@@ -261,9 +261,7 @@ static int execute_copy(char *const *argv, struct err *err)
 
 int exe_guard(char *const *argv, struct err *err)
 {
-        if (is_guarded())
-                return 0;
         if (can_let_go() && let_go(argv, NULL) == 0)
                 return 0;
-        return execute_copy(argv, err);
+        return is_guarded() ? 0 : execute_copy(argv, err);
 }

@@ -152,9 +152,10 @@ static int missing_controllers(uint32_t wanted, struct err *err)
 int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, struct err *err)
 {
         struct cgroup_host host;
+        uint32_t wanted = controllers | SUPERVISION;
         if (has_dot_dot(path) || str_empty(path) || streq(path, "/"))
                 return err_plain(err, EINVAL, "cgroup path '%s' is not usable", path);
-        int r = cgroup_host_read(&host, err);
+        int r = cgroup_host_read(&host, wanted, err);
         if (r < 0)
                 return r;
         struct cgroup *cgroup = allocate(host.mode);
@@ -162,9 +163,7 @@ int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, 
         for (size_t i = 0; i < host.length; i++) {
                 const struct cgroup_place *place = &host.places[i];
                 bool v2 = host.mode == CGROUP_MODE_V2 && place->controllers == 0;
-                if (!v2 && !(place->controllers & (controllers | SUPERVISION)))
-                        continue;
-                if (!v2 && host.mode == CGROUP_MODE_V2)
+                if (!v2 && (host.mode == CGROUP_MODE_V2 || !(place->controllers & wanted)))
                         continue;
                 found |= place->controllers;
                 cgroup_add_hierarchy(cgroup, place->controllers, directory_of(place, path),
@@ -186,7 +185,7 @@ int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, 
 int cgroup_open(char *const *paths, struct cgroup **ret, struct err *err)
 {
         struct cgroup_host host;
-        int r = cgroup_host_read(&host, err);
+        int r = cgroup_host_read(&host, CGROUP_ALL, err);
         if (r < 0)
                 return r;
         bool v2 = paths && *paths && **paths == '=';
@@ -238,12 +237,6 @@ char *const *cgroup_paths(const struct cgroup *cgroup)
 
 static int has_members(struct cgroup *cgroup, bool *ret, struct err *err)
 {
-        bool exists = false;
-        *ret = false;
-        for (size_t i = 0; i < cgroup->length; i++)
-                exists |= access(cgroup->hierarchies[i].directory, F_OK) == 0;
-        if (!exists)
-                return 0;
         pid_t *pids;
         size_t length;
         int r = cgroup_members(cgroup, &pids, &length, err);
