@@ -215,7 +215,7 @@ static int let_go_by_copy(char *const *argv, struct err *err)
         return r < 0 ? r : announce(decoy, argv, err);
 }
 
-static int let_go(char *const *argv, struct err *err)
+static int let_go(char *const *argv, int *ret_mount_fd, struct err *err)
 {
         auto_fd mount = -1, file = -1;
         struct mount_change change = { .set = MOUNT_ATTR_NOEXEC };
@@ -225,7 +225,11 @@ static int let_go(char *const *argv, struct err *err)
         if (r == 0)
                 r = announce(file, argv, err);
         /* Last, for nothing is mapped or announced from a mount that is so. */
-        return r < 0 ? r : mount_set_attributes(mount, &change, err);
+        if (r == 0)
+                r = mount_set_attributes(mount, &change, err);
+        if (r == 0 && ret_mount_fd)
+                *ret_mount_fd = take_fd(mount);
+        return r;
 }
 
 static bool is_guarded(void)
@@ -259,9 +263,9 @@ static int execute_copy(char *const *argv, struct err *err)
         return err_set(err, errno, "execute the executable's copy");
 }
 
-int exe_guard(char *const *argv, struct err *err)
+int exe_guard(char *const *argv, int *ret_mount_fd, struct err *err)
 {
-        if (can_let_go() && let_go(argv, NULL) == 0)
+        if (can_let_go() && let_go(argv, ret_mount_fd, NULL) == 0)
                 return 0;
         return is_guarded() ? 0 : execute_copy(argv, err);
 }

@@ -28,5 +28,9 @@
 #include "base/err.h"
 
 /* To be called before the first clone that leads into a container. May not
- * return, but start main() again with the same arguments, guarded. */
-int exe_guard(char *const *argv, struct err *err);
+ * return, but start main() again with the same arguments, guarded.
+ *
+ * Closing the mount waits for an RCU grace period. Unless ret_mount_fd is NULL it is
+ * left there, to be closed when nobody waits: in the child first of all, for whoever
+ * gets hold of it can undo the guard. -1 stays where there is none. */
+int exe_guard(char *const *argv, int *ret_mount_fd, struct err *err);

@@ -217,6 +217,7 @@ void init_main(struct launch *launch)
 {
         struct err err = { 0 };
         const struct oci_hooks *hooks = launch->spec.hooks;
+        close_fd(&launch->guard_fd);
         close_fd(&launch->state.fd); /* holds the lock, which must end with the parent */
         close_fd(&launch->parent_fd);
         process_reset_signals();

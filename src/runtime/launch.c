@@ -205,6 +205,9 @@ static int start_child(struct launch *launch, struct err *err)
                 r = cgroup_door_open(launch->cgroup, &launch->door, err);
         if (r < 0)
                 return r;
+        /* In a pid namespace with others it would be seen before the child can close it. */
+        if (!(plan->new_namespaces & CLONE_NEWPID))
+                close_fd(&launch->guard_fd);
         struct clone_request request = {
                 .flags = plan->new_namespaces & ~CLONE_NEWCGROUP,
                 .joins = plan->joins,
@@ -357,6 +360,7 @@ static int accompany_child(struct launch *launch, struct err *err)
         if (r < 0 || waits)
                 return r;
         r = sync_receive(launch->parent_fd, err);
+        close_fd(&launch->guard_fd);
         if (r > 0)
                 return err_plain(err, EPROTO, "unexpected message %d during the start", r);
         return r == 0 && variant && variant->accompany
@@ -469,6 +473,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
         *ret = (struct launch){
                 .options = options,
                 .state = { .fd = -1 },
+                .guard_fd = -1,
                 .proc_fd = -1,
                 .parent_fd = -1,
                 .child_fd = -1,
@@ -480,7 +485,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
                 .pidfd = -1,
         };
         /* First of all, for it may start the program anew. */
-        int r = exe_guard(options->argv, err);
+        int r = exe_guard(options->argv, &ret->guard_fd, err);
         if (r == 0)
                 r = prepare_everything(ret, err);
         const struct launch_variant *variant = options->variant;
@@ -509,6 +514,7 @@ void launch_finish(struct launch *launch)
         close_list(launch->source_fds, launch->plan.mounts_length);
         close_list(launch->device_fds, launch->plan.devices_length);
         close_list(launch->join_fds, launch->plan.joins_length);
+        close_fd(&launch->guard_fd);
         close_fd(&launch->proc_fd);
         close_fd(&launch->parent_fd);
         close_fd(&launch->child_fd);

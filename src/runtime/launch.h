@@ -77,6 +77,7 @@ struct launch {
         struct cgroup *cgroup;   /* NULL where there are none (rootless) */
         struct cgroup_door door; /* how the child joins it; empty where that is done for it */
         bool joins_cgroup;       /* by itself */
+        int guard_fd;            /* of exe_guard(); the child never keeps it */
         int proc_fd;
         int parent_fd, child_fd; /* of sync.h */
         int listen_fd;           /* of start.h, or -1 */
