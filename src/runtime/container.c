@@ -67,6 +67,7 @@ static int destroy(struct state *state, const struct record *record, struct err 
                 r = remove_cgroup(cgroup, err);
         if (r < 0)
                 return r;
+        scope_stop(record);
         run_poststop(record, record->config ? record->config->hooks : NULL);
         return state_remove(state, err);
 }
@@ -104,6 +105,7 @@ static int delete_own(struct launch *launch, struct err *err)
         int r = remove_cgroup(launch->cgroup, err);
         if (r < 0)
                 return r;
+        scope_stop(&launch->record);
         run_poststop(&launch->record, launch->spec.hooks);
         return state_remove(&launch->state, err);
 }
@@ -369,7 +371,10 @@ int container_update(const char *root, const char *id, const struct oci_resource
         r = limits_create(resources, true, &limits, err);
         if (r < 0)
                 return r;
-        r = extend_cgroup(&state, &record, cgroup, cgroup_limits_controllers(&limits.values), err);
+        r = scope_update(&record, &limits.values, err);
+        if (r == 0)
+                r = extend_cgroup(&state, &record, cgroup,
+                                  cgroup_limits_controllers(&limits.values), err);
         if (r == 0)
                 r = cgroup_apply(cgroup, &limits.values, err);
         limits_finish(&limits);

@@ -73,7 +73,7 @@ static int set_names(struct launch *launch, struct err *err)
 static int enter_cgroup(struct launch *launch, struct err *err)
 {
         bool namespaced = launch->plan.new_namespaces & CLONE_NEWCGROUP;
-        if (!namespaced && launch->door.length == 0)
+        if (!namespaced && launch->door.length == 0 && !launch->scope)
                 return 0;
         int r = sync_expect(launch->child_fd, SYNC_CGROUP, err);
         if (r == 0)

@@ -30,6 +30,7 @@
 #include "runtime/filter.h"
 #include "runtime/hooks.h"
 #include "runtime/plan.h"
+#include "runtime/scope.h"
 #include "runtime/state.h"
 #include "sys/cgroup.h"
 
@@ -60,6 +61,7 @@ struct launch_options {
         const char *console_socket, *pid_file; /* NULL for none */
         unsigned preserve_fds;
         bool no_pivot, no_new_keyring, detach;
+        bool systemd_cgroup;                  /* the systemd driver: scope.h */
         bool wait_for_start;                  /* create, not run */
         char *const *argv;                    /* of the program, for exe_guard */
         const struct launch_variant *variant; /* NULL for a plain container */
@@ -74,6 +76,7 @@ struct launch {
         struct filter filter;
         struct state state;
         struct record record;
+        struct scope *scope;     /* of the systemd driver, or NULL */
         struct cgroup *cgroup;   /* NULL where there are none (rootless) */
         struct cgroup_door door; /* how the child joins it; empty where that is done for it */
         bool joins_cgroup;       /* by itself */
@@ -116,6 +119,8 @@ int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pi
                 struct err *err);
 
 /* Parts, for a variant's make(). */
+/* The systemd driver's scope around launch->pid; nothing with the other. */
+int launch_start_scope(struct launch *launch, struct err *err);
 int launch_apply_limits(struct launch *launch, struct err *err);
 /* prestart and createRuntime, with launch->pid. */
 int launch_run_hooks(struct launch *launch, struct err *err);

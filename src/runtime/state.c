@@ -36,6 +36,8 @@
                 JSON_FIELD(struct record, "startTime", JSON_UINT, start_time, JSON_KEEP_EMPTY),    \
                 JSON_FIELD(struct record, "owner", JSON_UINT, owner, JSON_KEEP_EMPTY),             \
                 JSON_FIELD(struct record, "cgroups", JSON_STRV, cgroups, 0),                       \
+                JSON_FIELD(struct record, "scope", JSON_STRING, scope, 0),                         \
+                JSON_FIELD(struct record, "systemd", JSON_STRING, systemd, 0),                     \
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 

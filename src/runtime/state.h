@@ -51,6 +51,8 @@ struct record {
         uint64_t start_time;
         uint32_t owner;     /* uid of the caller of create */
         char **cgroups;     /* of cgroup_paths(); empty where there are none */
+        char *scope;        /* of the systemd driver: the unit; else NULL */
+        char *systemd;      /* and the address of its manager */
         char **descriptors; /* of checkpoint_descriptors(); NULL with a terminal */
         char **annotations;
         struct oci_spec *config; /* NULL when not asked for */

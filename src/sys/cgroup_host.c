@@ -16,10 +16,11 @@
 #define MOUNTINFO_SIZE_MAX ((size_t)16 << 20)
 
 const char *const cgroup_controller_names[CGROUP_CONTROLLERS] = {
-        [CGROUP_CPU] = "cpu",       [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
-        [CGROUP_MEMORY] = "memory", [CGROUP_DEVICES] = "devices", [CGROUP_FREEZER] = "freezer",
-        [CGROUP_PIDS] = "pids",     [CGROUP_BLKIO] = "blkio",     [CGROUP_HUGETLB] = "hugetlb",
-        [CGROUP_RDMA] = "rdma",     [CGROUP_NET_CLS] = "net_cls", [CGROUP_NET_PRIO] = "net_prio",
+        [CGROUP_CPU] = "cpu",         [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
+        [CGROUP_MEMORY] = "memory",   [CGROUP_DEVICES] = "devices", [CGROUP_FREEZER] = "freezer",
+        [CGROUP_PIDS] = "pids",       [CGROUP_BLKIO] = "blkio",     [CGROUP_HUGETLB] = "hugetlb",
+        [CGROUP_RDMA] = "rdma",       [CGROUP_NET_CLS] = "net_cls", [CGROUP_NET_PRIO] = "net_prio",
+        [CGROUP_SYSTEMD] = "systemd",
 };
 
 static uint32_t controller_bits(const char *list)
@@ -33,7 +34,7 @@ static uint32_t controller_bits(const char *list)
         return bits;
 }
 
-/* Lines are "4:cpu,cpuacct:/path"; version 2 is "0::/path". */
+/* Lines are "4:cpu,cpuacct:/path", "9:name=systemd:/path"; version 2 is "0::/path". */
 static void parse_line(struct cgroup_host *host, char *line, const char *root)
 {
         char *list = strchr(line, ':');
@@ -42,6 +43,8 @@ static void parse_line(struct cgroup_host *host, char *line, const char *root)
                 return;
         *list++ = '\0';
         *path++ = '\0';
+        if (str_starts(list, "name="))
+                list += strlen("name=");
         uint32_t bits = controller_bits(list);
         bool v2 = *list == '\0';
         if (bits == 0 && !v2) /* a named hierarchy, or one we have no use for */
