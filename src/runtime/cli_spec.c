@@ -193,8 +193,8 @@ static struct json_object *linux_features(void)
         json_object_object_add(object, "capabilities", capability_names());
         json_object_object_add(cgroup, "v1", json_object_new_boolean(mode != CGROUP_MODE_V2));
         json_object_object_add(cgroup, "v2", json_object_new_boolean(mode == CGROUP_MODE_V2));
-        json_object_object_add(cgroup, "systemd", json_object_new_boolean(false));
-        json_object_object_add(cgroup, "systemdUser", json_object_new_boolean(false));
+        json_object_object_add(cgroup, "systemd", json_object_new_boolean(true));
+        json_object_object_add(cgroup, "systemdUser", json_object_new_boolean(true));
         json_object_object_add(cgroup, "rdma", json_object_new_boolean(true));
         json_object_object_add(object, "cgroup", cgroup);
         json_object_object_add(object, "seccomp", seccomp_features());

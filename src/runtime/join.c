@@ -372,7 +372,7 @@ int container_exec(const struct exec_options *options, int *ret_code, struct err
                              .master_socket_fd = -1,
                              .seccomp_fd = -1,
                              .pidfd = -1 };
-        int r = exe_guard(options->argv, err);
+        int r = exe_guard(options->argv, NULL, err);
         if (r == 0)
                 r = load(&join, err);
         if (r == 0)

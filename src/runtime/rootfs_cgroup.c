@@ -49,8 +49,10 @@ static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mou
                 return err_set(err, errno, "open '%s'", name);
         int r;
         if (plan->new_namespaces & CLONE_NEWCGROUP) {
-                char *options[] = { name, NULL };
-                r = mount_create("cgroup", name, options, mount->options.set, &fd, err);
+                static char none[] = "none", systemd[] = "name=systemd";
+                char *controllers[] = { name, NULL }, *named[] = { none, systemd, NULL };
+                r = mount_create("cgroup", name, streq(name, "systemd") ? named : controllers,
+                                 mount->options.set, &fd, err);
         } else {
                 r = mount_clone(AT_FDCWD, directory, false, &fd, err);
                 if (r == 0)
@@ -79,7 +81,8 @@ static int mount_v1(struct rootfs *rootfs, const struct plan_mount *mount, int t
         if (r == 0)
                 r = mount_attach(fd, target, err);
         for (char *const *entry = rootfs->cgroups; r == 0 && entry && *entry; entry++)
-                r = mount_hierarchy(rootfs->plan, mount, fd, strchr(*entry, '=') + 1, err);
+                if (**entry != '=') /* not the version 2 tree beside them */
+                        r = mount_hierarchy(rootfs->plan, mount, fd, strchr(*entry, '=') + 1, err);
         if (r == 0 && mount->options.read_only) {
                 struct mount_change change = { .set = MOUNT_ATTR_RDONLY };
                 r = mount_set_attributes(fd, &change, err);
