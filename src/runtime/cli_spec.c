@@ -181,6 +181,15 @@ static struct json_object *seccomp_features(void)
         return object;
 }
 
+/* The directory is there where kernel and processor have it, mounted or not. */
+static struct json_object *rdt_features(void)
+{
+        struct json_object *object = enabled(access("/sys/fs/resctrl", F_OK) == 0);
+        json_object_object_add(object, "schemata", json_object_new_boolean(true));
+        json_object_object_add(object, "monitoring", json_object_new_boolean(true));
+        return object;
+}
+
 static struct json_object *linux_features(void)
 {
         static const char *const namespaces[] = { "cgroup", "ipc",  "mount", "network", "pid",
@@ -202,7 +211,7 @@ static struct json_object *linux_features(void)
                                enabled(access("/sys/kernel/security/apparmor", F_OK) == 0));
         json_object_object_add(object, "selinux",
                                enabled(access("/sys/fs/selinux/enforce", F_OK) == 0));
-        json_object_object_add(object, "intelRdt", enabled(false));
+        json_object_object_add(object, "intelRdt", rdt_features());
         json_object_object_add(extensions, "idmap", enabled(true));
         json_object_object_add(object, "mountExtensions", extensions);
         json_object_object_add(object, "netDevices", enabled(true));

@@ -68,6 +68,10 @@ static int destroy(struct state *state, const struct record *record, struct err 
         if (r < 0)
                 return r;
         scope_stop(record);
+        struct rdt_group rdt = record_rdt(record);
+        r = rdt_remove(&rdt, err);
+        if (r < 0)
+                return r;
         run_poststop(record, record->config ? record->config->hooks : NULL);
         return state_remove(state, err);
 }
@@ -106,6 +110,10 @@ static int delete_own(struct launch *launch, struct err *err)
         if (r < 0)
                 return r;
         scope_stop(&launch->record);
+        struct rdt_group rdt = record_rdt(&launch->record);
+        r = rdt_remove(&rdt, err);
+        if (r < 0)
+                return r;
         run_poststop(&launch->record, launch->spec.hooks);
         return state_remove(&launch->state, err);
 }
@@ -351,7 +359,18 @@ static int extend_cgroup(struct state *state, struct record *record, struct cgro
         return state_write(state, record, config, err);
 }
 
-int container_update(const char *root, const char *id, const struct oci_resources *resources,
+static int update_rdt(const struct record *record, const struct container_change *change,
+                      struct err *err)
+{
+        struct rdt_group rdt = record_rdt(record);
+        if (!change->l3_cache_schema && !change->mem_bw_schema)
+                return 0;
+        if (!rdt.clos)
+                return err_plain(err, EINVAL, "the container was made without intelRdt");
+        return rdt_update(&rdt, change->l3_cache_schema, change->mem_bw_schema, err);
+}
+
+int container_update(const char *root, const char *id, const struct container_change *change,
                      struct err *err)
 {
         auto_state state = { .fd = -1 };
@@ -368,7 +387,7 @@ int container_update(const char *root, const char *id, const struct oci_resource
                 return err_plain(err, EINVAL, "container not running");
         if (!cgroup)
                 return err_plain(err, EOPNOTSUPP, "container %s has no cgroup to update", id);
-        r = limits_create(resources, true, &limits, err);
+        r = limits_create(change->resources, true, &limits, err);
         if (r < 0)
                 return r;
         r = scope_update(&record, &limits.values, err);
@@ -377,6 +396,8 @@ int container_update(const char *root, const char *id, const struct oci_resource
                                   cgroup_limits_controllers(&limits.values), err);
         if (r == 0)
                 r = cgroup_apply(cgroup, &limits.values, err);
+        if (r == 0)
+                r = update_rdt(&record, change, err);
         limits_finish(&limits);
         return r;
 }

@@ -93,6 +93,7 @@ struct launch {
         int *join_fds;   /* per join of the plan */
         pid_t pid;
         int pidfd;
+        bool rdt_made;
         bool made; /* the state directory is ours */
 };
 

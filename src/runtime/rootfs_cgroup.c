@@ -74,7 +74,9 @@ static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mou
 static int mount_v1(struct rootfs *rootfs, const struct plan_mount *mount, int target,
                     struct err *err)
 {
-        static char *const options[] = { "mode=755", NULL };
+        static char *const always[] = { "mode=755", NULL };
+        auto_strv options = strv_copy(always);
+        rootfs_add_context(rootfs->plan, "tmpfs", &options);
         uint64_t attributes = mount->options.set & ~(uint64_t)MOUNT_ATTR_RDONLY;
         auto_fd fd = -1;
         int r = mount_create("tmpfs", "tmpfs", options, attributes, &fd, err);

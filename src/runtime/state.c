@@ -38,6 +38,9 @@
                 JSON_FIELD(struct record, "cgroups", JSON_STRV, cgroups, 0),                       \
                 JSON_FIELD(struct record, "scope", JSON_STRING, scope, 0),                         \
                 JSON_FIELD(struct record, "systemd", JSON_STRING, systemd, 0),                     \
+                JSON_FIELD(struct record, "rdtClos", JSON_STRING, rdt_clos, 0),                    \
+                JSON_FIELD(struct record, "rdtMonitor", JSON_STRING, rdt_monitor, 0),              \
+                JSON_FIELD(struct record, "rdtOwn", JSON_BOOL, rdt_own, 0),                        \
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
@@ -58,6 +61,11 @@ const char *state_status_name(enum state_status status)
                 [STATE_STOPPED] = "stopped",
         };
         return names[status];
+}
+
+struct rdt_group record_rdt(const struct record *record)
+{
+        return (struct rdt_group){ record->rdt_clos, record->rdt_monitor, record->rdt_own };
 }
 
 void record_finish(struct record *record)

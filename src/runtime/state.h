@@ -27,6 +27,7 @@
 #include <sys/types.h>
 
 #include "oci/runtime_spec.h"
+#include "sys/rdt.h"
 
 #define STATE_PROCESS      "process"
 #define STATE_SOCKET       "start.sock"
@@ -49,16 +50,20 @@ struct record {
         bool creating;
         int64_t pid;
         uint64_t start_time;
-        uint32_t owner;     /* uid of the caller of create */
-        char **cgroups;     /* of cgroup_paths(); empty where there are none */
-        char *scope;        /* of the systemd driver: the unit; else NULL */
-        char *systemd;      /* and the address of its manager */
+        uint32_t owner;               /* uid of the caller of create */
+        char **cgroups;               /* of cgroup_paths(); empty where there are none */
+        char *scope;                  /* of the systemd driver: the unit; else NULL */
+        char *systemd;                /* and the address of its manager */
+        char *rdt_clos, *rdt_monitor; /* of struct rdt_group */
+        bool rdt_own;
         char **descriptors; /* of checkpoint_descriptors(); NULL with a terminal */
         char **annotations;
         struct oci_spec *config; /* NULL when not asked for */
 };
 
 void record_finish(struct record *record);
+/* Borrowed; without members where the container has none. */
+struct rdt_group record_rdt(const struct record *record);
 /* Text of a state.json; `with_config` decodes that too. */
 int record_parse(const char *text, size_t size, bool with_config, struct record *ret,
                  struct err *err);
