@@ -70,7 +70,7 @@ static const char usage[] =
         "                    memory of another machine: pages that are the same are shared\n"
         "                    with whoever names it too, once the guest idles\n"
         "  --cpus N          virtual processors (default 1)\n"
-        "  --cpu KIND        auto, kvm or soft (default auto)\n"
+        "  --cpu KIND        auto, kvm, kvm-split or soft (default auto)\n"
         "  --serial WHERE    stdio (default) or none: the first serial port\n"
         "  --console WHERE   none (default) or stdio: the virtio console\n"
         "  --disk PATH[,ro][,format=raw|qcow2][,serial=TEXT][,iops=N][,bps=SIZE]\n"

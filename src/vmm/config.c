@@ -16,7 +16,7 @@
 #define CONFIG_SIZE_MAX ((size_t)1 << 20)
 #define MEMORY_MIB_MIN  16
 
-const char *const vm_cpu_names[] = { "auto", "kvm", "soft", NULL };
+const char *const vm_cpu_names[] = { "auto", "kvm", "soft", "kvm-split", NULL };
 const char *const vm_port_names[] = { "", "none", "stdio", NULL };
 const char *const vm_transport_names[] = { "pci", "mmio", NULL };
 const char *const vm_format_names[] = { "", "raw", "qcow2", NULL };

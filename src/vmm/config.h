@@ -22,7 +22,7 @@
 #include "base/err.h"
 #include "codec/json.h"
 
-enum vm_cpu { VM_CPU_AUTO, VM_CPU_KVM, VM_CPU_SOFT };
+enum vm_cpu { VM_CPU_AUTO, VM_CPU_KVM, VM_CPU_SOFT, VM_CPU_KVM_SPLIT };
 extern const char *const vm_cpu_names[], *const vm_port_names[], *const vm_format_names[];
 enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO };
 extern const char *const vm_transport_names[];

@@ -96,3 +96,4 @@ struct vcpu_ops {
 };
 
 extern const struct vcpu_ops vcpu_soft, vcpu_kvm;
+extern const struct vcpu_ops vcpu_kvm_split; /* IOAPIC and PICs are ours */

@@ -35,6 +35,8 @@
 
 static const struct vcpu_ops *choose_cpu(int wanted)
 {
+        if (wanted == VM_CPU_KVM_SPLIT)
+                return &vcpu_kvm_split;
         bool kvm = wanted == VM_CPU_KVM || (wanted == VM_CPU_AUTO && kvm_runs_well());
         return kvm ? &vcpu_kvm : &vcpu_soft;
 }

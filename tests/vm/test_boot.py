@@ -254,7 +254,7 @@ def test_bad_input_is_one_clear_error(kernel, args, story):
 
 
 @pytest.mark.parametrize("args, story", [
-    (("--cpu", "fast"), "--cpu 'fast': there are auto, kvm, soft"),
+    (("--cpu", "fast"), "--cpu 'fast': there are auto, kvm, soft, kvm-split"),
     (("--memory", "much"), "--memory 'much': a size such as 512m is needed"),
     (("--cpus", "two"), "--cpus 'two': not a number"),
     (("vmlinuz",), "'vmlinuz' is no option; a kernel is named by --kernel"),

@@ -89,3 +89,125 @@ def test_debian_kernel_to_its_banner():
             assert b"Command line: earlyprintk=" in process.stdout.readline()
         finally:
             process.kill()
+
+
+# Ticks by the PIC, ticks by the IOAPIC, then a level line twice: the second time only when the
+# end of the first was heard of.
+INTERRUPTS = """
+        mov $0x200000, %esp
+        mov $gates + 8 * 0x20, %edi
+        mov $on_pic, %eax
+        call set_gate
+        mov $gates + 8 * 0x30, %edi
+        mov $on_ioapic, %eax
+        call set_gate
+        mov $gates + 8 * 0x31, %edi
+        mov $on_level, %eax
+        call set_gate
+        lidt idt
+        mov $0xfee000f0, %eax
+        movl $0x1ff, (%eax)         # the local APIC is on
+        mov $0xfee00350, %eax
+        movl $0x700, (%eax)         # LINT0 is the PIC's
+        mov $0x11, %al
+        out %al, $0x20
+        mov $0x20, %al
+        out %al, $0x21
+        mov $4, %al
+        out %al, $0x21
+        mov $1, %al
+        out %al, $0x21
+        mov $0x34, %al              # a tick each millisecond
+        out %al, $0x43
+        mov $0xa9, %al
+        out %al, $0x40
+        mov $4, %al
+        out %al, $0x40
+        mov $0xfe, %al
+        out %al, $0x21
+        sti
+1:      hlt
+        cmpl $3, pic_ticks
+        jb 1b
+        cli
+        mov $0xff, %al
+        out %al, $0x21
+        mov $0x14, %ecx             # pin 2, where the PIT arrives
+        mov $0x30, %edx
+        call set_pin
+        sti
+2:      hlt
+        cmpl $3, ioapic_ticks
+        jb 2b
+        cli
+        mov $0x14, %ecx
+        mov $0x10030, %edx
+        call set_pin
+        mov $0x1a, %ecx             # pin 5: level
+        mov $0x8031, %edx
+        call set_pin
+        sti
+        movl $0x2005, %edx
+3:      mov levels, %ebx
+        mov $1, %al
+        out %al, %dx
+4:      cmp levels, %ebx
+        je 4b
+        cmp $1, %ebx
+        jb 3b
+        cmpl $2, levels
+        jb 9f
+        mov $21, %eax
+        mov $0xf4, %edx
+        out %al, %dx
+9:      hlt
+set_gate:
+        mov %ax, (%edi)
+        mov %cs, 2(%edi)
+        movw $0x8e00, 4(%edi)
+        shr $16, %eax
+        mov %ax, 6(%edi)
+        ret
+set_pin:
+        mov $0xfec00000, %eax
+        mov %ecx, (%eax)
+        mov %edx, 0x10(%eax)
+        inc %ecx
+        mov %ecx, (%eax)
+        movl $0, 0x10(%eax)
+        ret
+on_pic: push %eax
+        incl pic_ticks
+        mov $0x20, %al
+        out %al, $0x20
+        pop %eax
+        iret
+on_ioapic:
+        incl ioapic_ticks
+        movl $0, 0xfee000b0
+        iret
+on_level:
+        push %eax
+        xor %al, %al
+        out %al, %dx
+        incl levels
+        movl $0, 0xfee000b0
+        pop %eax
+        iret
+.balign 8
+idt:    .word 8 * 0x32 - 1
+        .long gates
+pic_ticks: .long 0
+ioapic_ticks: .long 0
+levels: .long 0
+.balign 8
+gates:  .fill 8 * 0x32, 1, 0
+"""
+
+
+@pytest.mark.parametrize("cpu", ["soft", "kvm", "kvm-split"])
+def test_interrupts_by_every_chip(tmp_path, cpu):
+    kernel = vm.assemble(tmp_path / "kernel", INTERRUPTS)
+    status, _, err = vm.run("--cpu", cpu, "--kernel", kernel, "--test-devices", timeout=60)
+    assert (status, err.replace("info: vCPU 0: KVM cannot emulate an instruction; "
+                                "the software CPU does\n", "")) == (43, "")

@@ -44,7 +44,8 @@ struct kind {
 /* What is attached to a running machine is looked at. */
 static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF,
                                         TUNGETVNETHDRSZ, BLKGETSIZE64, 0 };
-static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, KVM_RUN, 0 };
+static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS,       KVM_IOCTLS, KVM_INTERRUPT,
+                                       KVM_SET_GSI_ROUTING, KVM_RUN,    0 };
 static const unsigned gdb_ioctls[] = { KVM_IOCTLS, KVM_SET_GUEST_DEBUG, 0 };
 static const unsigned soft_ioctls[] = { DEVICE_IOCTLS, 0 };
 static const unsigned disk_ioctls[] = { INTERRUPT_IOCTLS, BLKZEROOUT, BLKDISCARD, 0 };

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/soft/chips.h"
 
 #define DEVICE "/dev/kvm"
 
@@ -20,6 +21,10 @@
 static void irq_line_kvm(void *provider, unsigned gsi, bool raised)
 {
         const struct kvm_machine *k = provider;
+        if (k->chips) {
+                chips_line(k->chips, gsi, raised);
+                return;
+        }
         struct kvm_irq_level level = { .irq = gsi, .level = raised };
         (void)ioctl(k->vm_fd, KVM_IRQ_LINE, &level);
 }
@@ -81,7 +86,47 @@ static int give_memory(struct kvm_machine *k, struct err *err)
         return cpu_memory_init(&k->memory, err);
 }
 
-static int make_vm(struct kvm_machine *k, struct err *err)
+/* Where lines go: below 16 to the PICs too; the PIT to pin 2 of the IOAPIC, as the MADT says,
+ * and not where KVM's own routes have it. */
+static int route_lines(const struct kvm_machine *k, struct err *err)
+{
+        enum { LENGTH = LAYOUT_GSIS + 16 };
+        union {
+                struct kvm_irq_routing list;
+                uint8_t bytes[sizeof(struct kvm_irq_routing) +
+                              LENGTH * sizeof(struct kvm_irq_routing_entry)];
+        } routes = { 0 };
+        for (unsigned gsi = 0; gsi < LAYOUT_GSIS; gsi++) {
+                struct kvm_irq_routing_entry *e = &routes.list.entries[routes.list.nr];
+                if (gsi == 2) /* the second PIC's */
+                        continue;
+                *e = (struct kvm_irq_routing_entry){ .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP };
+                e->u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+                e->u.irqchip.pin = gsi == LAYOUT_IRQ_PIT ? 2 : gsi;
+                routes.list.nr++;
+                if (gsi >= 16)
+                        continue;
+                e[1] = e[0];
+                e[1].u.irqchip.irqchip = gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
+                e[1].u.irqchip.pin = gsi % 8;
+                routes.list.nr++;
+        }
+        return ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &routes) < 0
+                       ? err_set(err, errno, "routes of KVM's interrupts")
+                       : 0;
+}
+
+/* In the kernel, as a whole or for their most part. */
+static int make_chips(struct kvm_machine *k, bool split, struct err *err)
+{
+        if (split)
+                return kvm_split_create(k, err);
+        if (ioctl(k->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
+                return err_set(err, errno, "KVM's interrupt chips");
+        return route_lines(k, err);
+}
+
+static int make_vm(struct kvm_machine *k, bool split, struct err *err)
 {
         uint64_t identity = LAYOUT_KVM_IDENTITY;
         k->fd = open(DEVICE, O_RDWR | O_CLOEXEC);
@@ -96,8 +141,9 @@ static int make_vm(struct kvm_machine *k, struct err *err)
         if (ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
             ioctl(k->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
                 return err_set(err, errno, "pages that KVM wants for itself");
-        if (ioctl(k->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
-                return err_set(err, errno, "KVM's interrupt chips");
+        r = make_chips(k, split, err);
+        if (r < 0)
+                return r;
         int flags = ioctl(k->fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
         k->debug_flags = flags > 0 ? (uint32_t)flags : 0;
         int size = ioctl(k->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -112,6 +158,7 @@ static void kvm_detach(struct machine *m)
 {
         struct kvm_machine *k = m->provider;
         cpu_memory_finish(&k->memory);
+        kvm_split_destroy(k);
         close_fd(&k->vm_fd);
         close_fd(&k->fd);
         free(k->cpuid);
@@ -120,19 +167,29 @@ static void kvm_detach(struct machine *m)
         m->provider = NULL;
 }
 
-static int kvm_attach(struct machine *m, struct err *err)
+static int attach(struct machine *m, bool split, struct err *err)
 {
         struct kvm_machine *k = new0(struct kvm_machine);
         k->machine = m;
         k->fd = k->vm_fd = -1;
         m->provider = k;
-        int r = make_vm(k, err);
+        int r = make_vm(k, split, err);
         if (r < 0) {
                 kvm_detach(m);
                 return r;
         }
         m->irq = (struct irq){ &kvm_irq_ops, k };
         return 0;
+}
+
+static int kvm_attach(struct machine *m, struct err *err)
+{
+        return attach(m, false, err);
+}
+
+static int kvm_attach_split(struct machine *m, struct err *err)
+{
+        return attach(m, true, err);
 }
 
 static int kvm_notify_fd(struct machine *m, uint64_t address, int fd, bool set)
@@ -281,6 +338,8 @@ static enum vcpu_exit kvm_run_vcpu(struct vcpu *vcpu, struct err *err)
         if (!atomic_load(&v->has_thread))
                 prepare_thread(v);
         for (;;) {
+                if (v->kvm->chips)
+                        kvm_split_inject(v);
                 if (ioctl(v->fd, KVM_RUN, 0) < 0) {
                         if (errno == EINTR || errno == EAGAIN) {
                                 if (__atomic_exchange_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST))
@@ -302,6 +361,9 @@ static enum vcpu_exit kvm_run_vcpu(struct vcpu *vcpu, struct err *err)
                         break;
                 case KVM_EXIT_INTR:
                 case KVM_EXIT_IRQ_WINDOW_OPEN:
+                        break;
+                case KVM_EXIT_IOAPIC_EOI:
+                        kvm_split_ended(v);
                         break;
                 case KVM_EXIT_SHUTDOWN:
                         return VCPU_SHUTDOWN;
@@ -352,21 +414,14 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
         take(arg, "emulated_by_software", atomic_load(&v->emulated));
 }
 
-const struct vcpu_ops vcpu_kvm = {
-        .name = "kvm",
-        .jail = JAIL_VCPU_KVM,
-        .attach = kvm_attach,
-        .detach = kvm_detach,
-        .create = kvm_create,
-        .destroy = kvm_destroy,
-        .run = kvm_run_vcpu,
-        .kick = kvm_kick,
-        .get_state = get_state,
-        .set_state = set_state,
-        .get_apic = get_apic,
-        .set_apic = set_apic,
-        .set_debug = kvm_set_debug,
-        .pass_int3 = kvm_pass_int3,
-        .counters = counters,
-        .notify_fd = kvm_notify_fd,
-};
+#define OPERATIONS(attach_)                                                                        \
+        {                                                                                          \
+                .name = "kvm", .jail = JAIL_VCPU_KVM, .attach = (attach_), .detach = kvm_detach,   \
+                .create = kvm_create, .destroy = kvm_destroy, .run = kvm_run_vcpu,                 \
+                .kick = kvm_kick, .get_state = get_state, .set_state = set_state,                  \
+                .get_apic = get_apic, .set_apic = set_apic, .set_debug = kvm_set_debug,            \
+                .pass_int3 = kvm_pass_int3, .counters = counters, .notify_fd = kvm_notify_fd,      \
+        }
+
+const struct vcpu_ops vcpu_kvm = OPERATIONS(kvm_attach);
+const struct vcpu_ops vcpu_kvm_split = OPERATIONS(kvm_attach_split);

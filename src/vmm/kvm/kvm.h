@@ -20,6 +20,7 @@
 struct kvm_machine {
         struct machine *machine;
         int fd, vm_fd;
+        struct chips *chips;      /* ours, where they are split; else NULL: all are the kernel's */
         size_t run_size;          /* bytes of a struct kvm_run */
         struct kvm_cpuid2 *cpuid; /* what the host can give; vCPUs get it amended */
         struct cpu_memory memory; /* for the software CPU */
@@ -52,6 +53,14 @@ int kvm_pass_int3(struct vcpu *vcpu, struct err *err);
 /* Notes KVM_EXIT_DEBUG; or what the software CPU met instead. */
 void kvm_note_stop(struct kvm_vcpu *v);
 void kvm_note_soft_stop(struct kvm_vcpu *v, enum cpu_exit reason);
+
+/* ---- split.c ---- */
+int kvm_split_create(struct kvm_machine *k, struct err *err);
+void kvm_split_destroy(struct kvm_machine *k);
+/* KVM_EXIT_IOAPIC_EOI. */
+void kvm_split_ended(struct kvm_vcpu *v);
+/* Before each entry into the guest: what the PICs have. */
+void kvm_split_inject(struct kvm_vcpu *v);
 
 /* ---- cpuid.c ---- */
 int kvm_read_cpuid(int fd, struct kvm_cpuid2 **ret, struct err *err);

@@ -10,9 +10,8 @@
 #include <pthread.h>
 
 #include "vmm/machine.h"
-#include "vmm/soft/ioapic.h"
+#include "vmm/soft/chips.h"
 #include "vmm/soft/lapic.h"
-#include "vmm/soft/pic.h"
 
 struct fabric_port {
         struct cpu *cpu;
@@ -22,9 +21,7 @@ struct fabric_port {
 };
 
 struct fabric {
-        pthread_mutex_t lock;
-        struct pics pics;
-        struct ioapic ioapic;
+        struct chips chips; /* whose lock is that of all */
         struct fabric_port ports[MACHINE_VCPUS];
         unsigned length;
 };

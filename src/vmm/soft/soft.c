@@ -347,7 +347,7 @@ static int soft_get_apic(struct vcpu *v, struct vcpu_apic *ret, struct err *err)
         struct fabric *f = &s->soft->fabric;
         (void)err;
         memset(ret, 0, sizeof(*ret));
-        pthread_mutex_lock(&f->lock);
+        pthread_mutex_lock(&f->chips.lock);
         const struct lapic *l = &f->ports[v->index].lapic;
         for (unsigned i = 0; i < 64; i++)
                 ret->registers[i] = lapic_read(l, i, clock_monotonic_ns());
@@ -355,7 +355,7 @@ static int soft_get_apic(struct vcpu *v, struct vcpu_apic *ret, struct err *err)
                 ret->registers[LAPIC_ID] = l->id;
         ret->base = l->base;
         ret->tsc_deadline = l->tsc_deadline;
-        pthread_mutex_unlock(&f->lock);
+        pthread_mutex_unlock(&f->chips.lock);
         return 0;
 }
 
@@ -365,7 +365,7 @@ static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct er
         struct fabric *f = &s->soft->fabric;
         int64_t now = clock_monotonic_ns();
         (void)err;
-        pthread_mutex_lock(&f->lock);
+        pthread_mutex_lock(&f->chips.lock);
         struct lapic *l = &f->ports[v->index].lapic;
         memcpy(l->regs, apic->registers, sizeof(l->regs));
         l->base = apic->base;
@@ -377,7 +377,7 @@ static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct er
                 lapic_write(l, LAPIC_TIMER_INITIAL, left, now);
                 l->regs[LAPIC_TIMER_INITIAL] = initial;
         }
-        pthread_mutex_unlock(&f->lock);
+        pthread_mutex_unlock(&f->chips.lock);
         uint64_t ignored = apic->tsc_deadline;
         if (ignored)
                 soft_msr_write(s, 0x6e0, ignored);
