@@ -18,6 +18,8 @@
 
 /* Mounts, modules, cgroup controllers: setup.c. */
 int agent_setup(struct err *err);
+/* That was all: the machine boots for a template of memory, and goes off. */
+bool agent_only_boots(void);
 
 /* --- a process and its streams: process.c --- */
 
@@ -39,6 +41,9 @@ int process_launch(struct process *process, const struct agent_request *request,
 void process_ended(struct process *process, int status);
 void process_resize(struct process *process, unsigned rows, unsigned columns);
 void process_free(struct process *process);
+
+/* Gives the cards of a request of this kind to the network namespace of `pid`: network.c. */
+int agent_give_cards(const struct agent_request *request, pid_t pid, struct err *err);
 
 /* --- running the runtime: runtime.c --- */
 

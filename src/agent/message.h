@@ -13,6 +13,8 @@
  *            Answered with `pid`, and, when the process has ended, with `exit`. In
  *            between the host may send, on this connection, resize and signal, which
  *            are not answered.
+ *   network  gives the network cards of `cards`, which are in the agent's own network
+ *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
  *
@@ -27,12 +29,15 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "codec/json.h"
+#include "sys/netdev.h"
 
 #define AGENT_PORT       1024
 #define AGENT_READY_PORT 1025
 #define AGENT_SHARE_TAG  "isle"            /* of the virtio-fs device */
 #define AGENT_SHARE      "/run/isle/share" /* where the agent mounts it in the guest */
 #define AGENT_BUNDLE     "/run/isle/bundle"
+#define AGENT_ONLY_BOOT  "isle.only_boot" /* on the kernel's command line: nobody will ask */
 
 #define MESSAGE_SIZE_MAX ((size_t)5 << 20)
 
@@ -43,17 +48,25 @@ enum agent_op {
         AGENT_OP_CALL,
         AGENT_OP_RESIZE,
         AGENT_OP_SIGNAL,
+        AGENT_OP_NETWORK,
+};
+
+struct agent_card {
+        char *mac;            /* by which the machine has it */
+        struct netdev device; /* what it shall be for the container */
 };
 
 struct agent_request {
         int op;      /* enum agent_op */
-        char *key;   /* stream, launch: names the process, 1 to 64 of [a-z0-9] */
+        char *key;   /* stream, launch, network: names the process, 1 to 64 of [a-z0-9] */
         uint32_t fd; /* stream: 0, 1, 2 */
         char **argv; /* launch, call: of the runtime, without its own name */
         char *config, *process;
         bool terminal; /* launch */
         uint32_t rows, columns;
         uint32_t signal;
+        struct agent_card *cards; /* network */
+        size_t cards_length;
 };
 
 struct agent_reply {
@@ -65,6 +78,8 @@ struct agent_reply {
         int32_t code;
         char *output, *errors; /* of a call */
 };
+
+extern const struct json_shape agent_netdev_shape; /* of a struct netdev */
 
 void agent_request_finish(struct agent_request *request);
 void agent_reply_finish(struct agent_reply *reply);

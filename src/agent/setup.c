@@ -16,6 +16,10 @@
 #define MODULES  "/modules"
 #define CGROUPS  "/sys/fs/cgroup"
 #define TEXT_MAX 4096
+#define REPORTED "/sys/module/page_reporting/parameters/page_reporting_order"
+/* Free pages go back to the host by blocks of 32 KiB; of itself the kernel reports 2 MiB and
+ * more, and what its own start leaves behind is in smaller pieces. */
+#define REPORTED_ORDER "3"
 
 static const struct {
         const char *type, *target, *data;
@@ -107,6 +111,16 @@ static int mount_share(struct err *err)
         return r;
 }
 
+bool agent_only_boots(void)
+{
+        auto_free char *text = NULL;
+        if (file_read(AT_FDCWD, "/proc/cmdline", TEXT_MAX, &text, NULL, NULL) < 0)
+                return false;
+        text[strcspn(text, "\n")] = '\0';
+        auto_strv words = str_split(text, ' ');
+        return strv_contains(words, AGENT_ONLY_BOOT);
+}
+
 int agent_setup(struct err *err)
 {
         int r = mount_all(err);
@@ -114,5 +128,6 @@ int agent_setup(struct err *err)
                 r = load_modules(err);
         if (r == 0)
                 r = enable_controllers(err);
+        (void)file_put(AT_FDCWD, REPORTED, REPORTED_ORDER, NULL); /* not all kernels can */
         return r == 0 ? mount_share(err) : r;
 }

@@ -50,6 +50,15 @@ int str_to_u32(const char *s, uint32_t *ret);
 /* As above with an optional leading '-'. */
 int str_to_i64(const char *s, int64_t *ret);
 
+/* The value of a hexadecimal digit, -1 for another character. */
+static inline int str_hex_digit(char c)
+{
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        c |= 0x20;
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* A size as docker takes it: digits, optional fraction, optional unit
  * b|k|kb|kib|m|…|p (powers of 1024, any case). */
 int str_to_size(const char *s, uint64_t *ret_bytes);

@@ -11,13 +11,16 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "http/listen.h"
+#include "vmm/control/call.h"
 #include "vmm/control/control.h"
+#include "vmm/gdb/server.h"
 #include "vmm/jail/jail.h"
 #include "vmm/vm.h"
 
 #define EXIT_USAGE 2
 
 static const char *api_socket;
+static const char *attached, *detached; /* a device of the machine at api_socket */
 static bool sandbox = true;
 
 static const struct option options[] = {
@@ -27,6 +30,8 @@ static const struct option options[] = {
         { "initrd", required_argument, NULL, 'i' },
         { "cmdline", required_argument, NULL, 'a' },
         { "memory", required_argument, NULL, 'm' },
+        { "memory-file", required_argument, NULL, 'M' },
+        { "memory-template", required_argument, NULL, 'W' },
         { "cpus", required_argument, NULL, 'n' },
         { "cpu", required_argument, NULL, 'c' },
         { "serial", required_argument, NULL, 's' },
@@ -35,6 +40,12 @@ static const struct option options[] = {
         { "net", required_argument, NULL, 'e' },
         { "fs", required_argument, NULL, 'F' },
         { "vsock", required_argument, NULL, 'v' },
+        { "transport", required_argument, NULL, 'R' },
+        { "hotplug", required_argument, NULL, 'P' },
+        { "attach", required_argument, NULL, 'A' },
+        { "detach", required_argument, NULL, 'D' },
+        { "gdb", required_argument, NULL, 'g' },
+        { "gdb-wait", no_argument, NULL, 'G' },
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
@@ -53,6 +64,11 @@ static const char usage[] =
         "  --initrd FILE     initial ramdisk\n"
         "  --cmdline TEXT    kernel command line\n"
         "  --memory SIZE     memory, as in 512m or 2g (default 256m)\n"
+        "  --memory-file FILE\n"
+        "                    an empty file that becomes the guest's memory, and keeps it\n"
+        "  --memory-template FILE\n"
+        "                    memory of another machine: pages that are the same are shared\n"
+        "                    with whoever names it too, once the guest idles\n"
         "  --cpus N          virtual processors (default 1)\n"
         "  --cpu KIND        auto, kvm or soft (default auto)\n"
         "  --serial WHERE    stdio (default) or none: the first serial port\n"
@@ -60,17 +76,27 @@ static const char usage[] =
         "  --disk PATH[,ro][,format=raw|qcow2][,serial=TEXT][,iops=N][,bps=SIZE]\n"
         "         [,size=SIZE][,backing=FILE,backing_format=raw|qcow2]\n"
         "                    adds a disk; size and backing make one that is not there\n"
-        "  --net tap=NAME[,mac=ADDRESS][,queues=N][,mtu=N][,bps=SIZE]\n"
-        "                    adds a network card at a tap interface\n"
+        "  --net tap=NAME|fd=N[,mac=ADDRESS][,queues=N][,mtu=N][,bps=SIZE]\n"
+        "                    adds a network card at a tap interface, or at one that\n"
+        "                    descriptor N is open at; it needs mac\n"
         "  --fs TAG=PATH[,ro][,submounts]\n"
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
+        "  --transport KIND  pci (default) or mmio: where virtio devices are found\n"
+        "  --hotplug N       places for devices that are attached while it runs, 0 (default) to 8\n"
+        "  --gdb tcp:[HOST]:PORT|unix:PATH\n"
+        "                    lets gdb come, with 'target remote'; without a host only from this "
+        "one\n"
+        "  --gdb-wait        the guest stands until gdb lets it go\n"
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
+        "At the control socket of a machine that runs:\n"
+        "  --attach NAME     attaches what one --disk or --net says\n"
+        "  --detach NAME     takes it away again\n\n"
         "Exit status: 0 powered off or reset, 1 failed, 2 usage, 3 guest panicked,\n"
         "4 guest crashed (triple fault); 128 + N, its process was killed by signal N;\n"
         "159 a thread did what its jail forbids; with --test-devices, (code << 1) | 1.\n";
@@ -132,6 +158,12 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'm':
                 return take_memory(optarg, &c->memory_mib, err);
+        case 'M':
+                replace(&c->memory_file, optarg);
+                return 0;
+        case 'W':
+                replace(&c->memory_template, optarg);
+                return 0;
         case 'n':
                 if (str_to_u32(optarg, &c->cpus) < 0)
                         return err_plain(err, EINVAL, "--cpus '%s': not a number", optarg);
@@ -150,6 +182,24 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return vm_config_add_filesystem(c, optarg, err);
         case 'v':
                 return vm_config_set_vsock(c, optarg, err);
+        case 'R':
+                return named("transport", optarg, vm_transport_names, &c->transport, err);
+        case 'P':
+                if (str_to_u32(optarg, &c->hotplug) < 0)
+                        return err_plain(err, EINVAL, "--hotplug '%s': not a number", optarg);
+                return 0;
+        case 'A':
+                attached = optarg;
+                return 0;
+        case 'D':
+                detached = optarg;
+                return 0;
+        case 'g':
+                replace(&c->gdb, optarg);
+                return 0;
+        case 'G':
+                c->gdb_wait = true;
+                return 0;
         case 'S':
                 return take_sandbox(optarg, err);
         case 'r':
@@ -252,6 +302,8 @@ static int run_machine(struct vm *vm, const struct jail_needs *needs, struct con
                 r = loop_signal(m->loop, SIGINT, ended_from_outside, m, &interrupt, err);
         if (r == 0)
                 r = machine_start(m, err);
+        if (r == 0)
+                r = gdb_server_start(vm->gdb, err);
         if (r == 0 && jail_is_on())
                 r = jail_seal(needs, err);
         if (r == 0) {
@@ -389,10 +441,23 @@ static int run_lives(struct program *p, struct err *err)
         if (!sandbox)
                 fprintf(stderr, "isle-vmm: --sandbox off: a guest that breaks out has all rights "
                                 "of who started this\n");
-        while (r == 0 && status == JAIL_AGAIN)
+        while (r == 0 && status == JAIL_AGAIN) {
                 r = jail_run(sandbox, inside, p, &status, err);
+                p->ports.gdb_wait = false;
+        }
         vm_ports_close(&p->ports);
         return r < 0 ? r : status;
+}
+
+/* For a machine that runs already. */
+static int change_devices(struct vm_config *c, struct err *err)
+{
+        if (!api_socket || (attached && detached))
+                return err_plain(err, EINVAL,
+                                 "--attach or --detach: --api-socket PATH names the "
+                                 "machine");
+        return attached ? control_attach(api_socket, attached, c, err)
+                        : control_detach(api_socket, detached, err);
 }
 
 static int run(struct vm_config *c, struct err *err)
@@ -441,7 +506,9 @@ int main(int argc, char **argv)
                               argv[optind]) < 0
                             ? EXIT_USAGE
                             : 0;
-        if (r == 0) {
+        if (r == 0 && (attached || detached)) {
+                r = change_devices(&config, &err);
+        } else if (r == 0) {
                 raw_terminal();
                 r = run(&config, &err);
         }

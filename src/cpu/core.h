@@ -111,7 +111,8 @@ enum vector {
         VEC_PF = 14,
         VEC_MF = 16,
         VEC_AC = 17,
-        VEC_XM = 19
+        VEC_XM = 19,
+        FAULT_DEBUGGER = 0x100 /* nothing for the guest: cpu_run() returns */
 };
 
 /* Bits of the pending word. */
@@ -271,8 +272,8 @@ struct thunk_pool {
 };
 
 #define JUMP_PLACES 8192u
-#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
-#define JUMP_PAGES  1024u /* sets of guest physical pages */
+#define JUMP_SHIFT  3u     /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PAGES  16384u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
@@ -284,6 +285,7 @@ struct jump_table {
         uint64_t gpa[JUMP_PLACES];       /* of the code */
         uint64_t page2[JUMP_PLACES];     /* of the block */
         uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+        uint64_t pages[JUMP_PAGES / 64]; /* sets that may have places */
 };
 
 #define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
@@ -347,6 +349,7 @@ struct cpu {
         bool code64;          /* LMA and CS.L */
         bool legacy;          /* not code64: segments and masks matter */
         bool slow;            /* TF, breakpoints: one instruction at a time */
+        bool breaks;          /* a debugger's breakpoints: looked for on their pages */
         uint8_t cpl;
         uint8_t context;             /* enum mem_context */
         uint8_t mode;                /* code_mode() */
@@ -378,9 +381,9 @@ struct cpu {
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
         uint64_t epoch;    /* of jump cache entries and paths; never 0 */
-        uint64_t breakpoints[16];
-        unsigned breakpoints_length;
-        uint64_t breakpoint_passed; /* linear address resumed from */
+        struct cpu_debug debug;
+        unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
+        uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
         struct cpu_counters counters;
         uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
 
@@ -394,13 +397,13 @@ struct cpu {
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
+        size_t code_bytes; /* the most that code took since memory was given back */
         struct thunk_pool thunks;
         struct translator translator;
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
-        char signal_stack[65536];             /* frames hold all of the host's registers */
+        char signal_stack[65536]; /* frames hold all of the host's registers */
 };
 
 /* Privileged instructions after which the next is fetched and done as without them. */
@@ -432,10 +435,22 @@ __attribute__((noreturn)) void cpu_raise(struct cpu *cpu, int vector);
 void cpu_deliver_fault(struct cpu *cpu);
 __attribute__((noreturn)) void cpu_raise_error(struct cpu *cpu, int vector, uint32_t error);
 __attribute__((noreturn)) void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits);
+/* Ends cpu_run() before the instruction that is executed. */
+__attribute__((noreturn)) void cpu_raise_to_debugger(struct cpu *cpu);
 enum interrupt_kind { INTERRUPT_EXCEPTION, INTERRUPT_EXTERNAL, INTERRUPT_SOFTWARE };
 /* Enters the handler of `vector`. May raise. */
 void cpu_interrupt(struct cpu *cpu, int vector, enum interrupt_kind kind, const uint32_t *error);
 #define cpu_gp(cpu) cpu_raise_error((cpu), VEC_GP, 0)
+
+/* ---- debug.c ---- */
+/* Which of four debug registers are breakpoints at `linear`, a bit each. */
+unsigned cpu_code_hits(const uint64_t dr[4], uint64_t dr7, uint64_t linear);
+/* Whether four debug registers watch data. */
+bool cpu_watches(uint64_t dr7);
+/* Whether a debugger's breakpoint is on the page of `linear`. */
+bool cpu_break_near(const struct cpu *cpu, uint64_t linear);
+/* Before an INT3: may not return. */
+void cpu_int3_stop(struct cpu *cpu);
 
 /* ---- task.c ---- */
 
@@ -522,6 +537,12 @@ void cpu_thunks_destroy(struct cpu *cpu);
 /* NULL when the pool is full: flush all code and start again. */
 void (*cpu_thunk_get(struct cpu *cpu, const struct insn *insn))(struct cpu *, void *);
 void cpu_thunks_flush(struct cpu *cpu);
+
+/* ---- pools.c ---- */
+int cpu_pools_create(struct cpu *cpu, struct err *err);
+void cpu_pools_destroy(struct cpu *cpu);
+/* Blocks and steps are taken from the start again; for cpu_code_flush(). */
+void cpu_pools_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

@@ -7,7 +7,7 @@
  * the machine goes through `struct cpu_bus`.
  *
  * Threads. A vCPU is run by one thread at a time: cpu_run(), cpu_state(),
- * cpu_flush() belong to that thread. The inputs cpu_set_irq(), cpu_raise_nmi(),
+ * cpu_flush(), cpu_trim() belong to that thread. The inputs cpu_set_irq(), cpu_raise_nmi(),
  * cpu_raise_init(), cpu_raise_sipi() and cpu_kick() may be called by any thread
  * at any time; they change one atomic word that the vCPU looks at between
  * blocks. While cpu_run() runs, the thread's MXCSR and x87 registers hold the
@@ -172,7 +172,7 @@ enum cpu_exit {
         CPU_EXIT_HALT,   /* HLT, nothing to deliver: wait for an input, run again */
         CPU_EXIT_WAIT_SIPI,
         CPU_EXIT_SHUTDOWN, /* triple fault */
-        CPU_EXIT_DEBUG,    /* a breakpoint set by cpu_set_breakpoint(), or a debug step */
+        CPU_EXIT_DEBUG,    /* what cpu_set_debug() asked for; see cpu_debug_hits() */
 };
 
 struct cpu_counters {
@@ -224,6 +224,12 @@ bool cpu_has_work(const struct cpu *cpu); /* an input waits; a halted vCPU shoul
 /* Drops all cached translations and decoded code. */
 void cpu_flush(struct cpu *cpu);
 
+/* Host memory that decoded and translated code takes, or took before it was dropped.
+ * Only cpu_trim() gives it back to the host; the code is dropped, and decoded again where it
+ * runs again. */
+size_t cpu_code_bytes(const struct cpu *cpu);
+void cpu_trim(struct cpu *cpu);
+
 const struct cpu_counters *cpu_counters(const struct cpu *cpu);
 
 /* CPUID as the guest sees it, before the bus amends it. */
@@ -233,8 +239,19 @@ void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
  * bits. Returns bytes copied (short at the first unmapped page). */
 size_t cpu_peek(struct cpu *cpu, uint64_t linear, void *bytes, size_t size);
 
-/* Debugger: stops with CPU_EXIT_DEBUG before executing at `linear`. At most 16. */
-int cpu_set_breakpoint(struct cpu *cpu, uint64_t linear, bool set);
+/* What a debugger outside of the guest wants. Its registers have the form of DR0 to DR3 and
+ * DR7 and count beside the guest's own; the guest sees nothing of them. cpu_run() returns
+ * CPU_EXIT_DEBUG before an instruction at a breakpoint, after one that touched watched
+ * data, and before an INT3 where `int3` is set. */
+struct cpu_debug {
+        uint64_t dr[4], dr7;
+        bool int3;
+};
+void cpu_set_debug(struct cpu *cpu, const struct cpu_debug *debug);
+/* Which of DR0 to DR3 the last CPU_EXIT_DEBUG was for, a bit each; none: an INT3. */
+unsigned cpu_debug_hits(const struct cpu *cpu);
+/* The INT3 that was stopped at is the guest's own: it executes next. */
+void cpu_pass_int3(struct cpu *cpu);
 
 /* The versioned format: magic, version, size, then the fields as in struct
  * cpu_state, little endian. Loading validates and touches the cpu only on success. */

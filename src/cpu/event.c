@@ -34,6 +34,11 @@ void cpu_raise_debug(struct cpu *cpu, uint64_t dr6_bits)
         cpu_raise(cpu, VEC_DB);
 }
 
+void cpu_raise_to_debugger(struct cpu *cpu)
+{
+        cpu_raise(cpu, FAULT_DEBUGGER);
+}
+
 /* ---- entering a handler ---- */
 
 static void interrupt_real(struct cpu *cpu, int vector)

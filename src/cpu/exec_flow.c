@@ -231,6 +231,8 @@ void exec_int(struct cpu *cpu, const struct step *st)
 {
         switch (st->i.op) {
         case OP_INT3:
+                if (cpu->debug.int3)
+                        cpu_int3_stop(cpu);
                 cpu_interrupt(cpu, VEC_BP, INTERRUPT_SOFTWARE, NULL);
                 break;
         case OP_INT1:

@@ -608,19 +608,22 @@ void cpu_code_catch_up(struct cpu *cpu)
 
 /* ---- linear memory, the slow way ---- */
 
-static void check_watchpoints(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
+static unsigned watch_hits(const uint64_t dr[4], uint64_t dr7, uint64_t linear, unsigned size,
+                           bool write)
 {
+        unsigned hits = 0;
         for (unsigned i = 0; i < 4; i++) {
-                unsigned control = (unsigned)(cpu->s.dr7 >> (16 + 4 * i)) & 15;
+                unsigned control = (unsigned)(dr7 >> (16 + 4 * i)) & 15;
                 unsigned type = control & 3;
                 static const uint8_t lengths[4] = { 1, 2, 8, 4 };
                 unsigned length = lengths[control >> 2];
-                if (!(cpu->s.dr7 >> (2 * i) & 3) || !(type == 3 || (type == 1 && write)))
+                if (!(dr7 >> (2 * i) & 3) || !(type == 3 || (type == 1 && write)))
                         continue;
-                uint64_t first = cpu->s.dr[i] & ~(uint64_t)(length - 1);
+                uint64_t first = dr[i] & ~(uint64_t)(length - 1);
                 if (linear < first + length && first < linear + size)
-                        cpu->debug_hits |= 1u << i;
+                        hits |= 1u << i;
         }
+        return hits;
 }
 
 /* Whether this access of the instruction goes through SS: #SS instead of #GP. */
@@ -646,7 +649,8 @@ static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, bool w
         if (cpu->cpl == 3 && cpu->s.cr0 & CR0_AM && cpu->s.rflags & RF_AC && size <= 8 &&
             linear & (size - 1))
                 cpu_raise_error(cpu, VEC_AC, 0);
-        check_watchpoints(cpu, linear, size, write);
+        cpu->debug_hits |= watch_hits(cpu->s.dr, cpu->s.dr7, linear, size, write);
+        cpu->stop_hits |= watch_hits(cpu->debug.dr, cpu->debug.dr7, linear, size, write);
 }
 
 /* Bytes of [linear, +size) in its first page. */

@@ -6,19 +6,12 @@
 
 /* ---- derived state ---- */
 
-static bool watches(const struct cpu_state *s)
-{
-        for (unsigned i = 0; s->dr7 & 0xff && i < 4; i++)
-                if (s->dr7 >> 2 * i & 3 && s->dr7 >> (16 + 4 * i) & 1)
-                        return true;
-        return false;
-}
-
 static void choose_context(struct cpu *cpu)
 {
         const struct cpu_state *s = &cpu->s;
         bool ac = s->rflags & RF_AC;
-        if (watches(s) || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
+        if (cpu_watches(s->dr7) || cpu_watches(cpu->debug.dr7) ||
+            (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
                 cpu->context = CTX_CHECKED;
         else if (cpu->cpl == 3)
                 cpu->context = CTX_USER;
@@ -46,7 +39,9 @@ void cpu_mode_changed(struct cpu *cpu)
         for (unsigned i = 0; i < CPU_SEGS; i++)
                 cpu->seg_base[i] = cpu->code64 && i < CPU_FS ? 0 : s->seg[i].base;
         choose_context(cpu);
-        cpu->slow = s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff || cpu->breakpoints_length;
+        bool watch = cpu_watches(s->dr7) || cpu_watches(cpu->debug.dr7);
+        cpu->slow = watch || s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff;
+        cpu->breaks = cpu->debug.dr7 & 0xff;
         cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
 
         uint8_t old_key = cpu->translate_key;
@@ -112,16 +107,16 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
         cpu->memory = bus->memory;
         cpu->index = index;
         cpu->delivering = -1;
-        cpu->breakpoint_passed = UINT64_MAX;
+        cpu->int3_passed = UINT64_MAX;
         cpu->vec_parked = cpu->x87_parked = true;
-        cpu->blocks = malloc(BLOCK_POOL * sizeof(struct block));
-        cpu->steps = malloc(STEP_POOL * sizeof(struct step));
-        int r = cpu_thunks_create(cpu, err);
+        int r = cpu_pools_create(cpu, err);
+        if (r == 0)
+                r = cpu_thunks_create(cpu, err);
         if (r == 0)
                 r = cpu_translator_create(cpu, err);
-        if (r < 0 || !cpu->blocks || !cpu->steps) {
+        if (r < 0) {
                 cpu_destroy(cpu);
-                return r < 0 ? r : err_set(err, ENOMEM, "memory for vCPU %u", index);
+                return r;
         }
         cpu_cpuid_read_host(cpu);
         cpu_tlb_init(cpu);
@@ -152,8 +147,7 @@ void cpu_destroy(struct cpu *cpu)
         }
         cpu_thunks_destroy(cpu);
         cpu_translator_destroy(cpu);
-        free(cpu->blocks);
-        free(cpu->steps);
+        cpu_pools_destroy(cpu);
         munmap(cpu, sizeof(*cpu));
 }
 
@@ -332,7 +326,7 @@ static void take_inputs(struct cpu *cpu)
 void cpu_code_flush(struct cpu *cpu)
 {
         memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
-        cpu->blocks_used = cpu->steps_used = 0;
+        cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
         cpu_mode_changed(cpu);
@@ -589,11 +583,7 @@ static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
 
 static void check_code_breakpoints(struct cpu *cpu, uint64_t linear)
 {
-        uint64_t hits = 0;
-        for (unsigned i = 0; i < 4; i++)
-                if (cpu->s.dr7 >> 2 * i & 3 && !(cpu->s.dr7 >> (16 + 4 * i) & 3) &&
-                    cpu->s.dr[i] == linear)
-                        hits |= 1u << i;
+        unsigned hits = cpu_code_hits(cpu->s.dr, cpu->s.dr7, linear);
         if (hits && !(cpu->s.rflags & RF_RF))
                 cpu_raise_debug(cpu, hits);
 }
@@ -605,18 +595,14 @@ static bool traps_by_result(unsigned op)
         return op == OP_INT || op == OP_INT1 || op == OP_INT3 || op == OP_INTO || op == OP_SYSCALL;
 }
 
-/* One instruction with all that may be asked about it. False: a debugger's
- * breakpoint stops before it. */
+/* One instruction with all that may be asked about it. False: a debugger stops
+ * here. */
 static bool run_slowly(struct cpu *cpu)
 {
         uint64_t linear = code_linear(cpu);
-        for (unsigned i = 0; i < cpu->breakpoints_length; i++) {
-                if (cpu->breakpoints[i] == linear && cpu->breakpoint_passed != linear) {
-                        cpu->breakpoint_passed = linear;
-                        return false;
-                }
-        }
-        cpu->breakpoint_passed = UINT64_MAX;
+        cpu->stop_hits |= cpu_code_hits(cpu->debug.dr, cpu->debug.dr7, linear);
+        if (cpu->stop_hits)
+                return false;
         if (cpu->s.dr7 & 0xff)
                 check_code_breakpoints(cpu, linear);
         bool trap = cpu->s.rflags & FLAG_TF;
@@ -643,7 +629,7 @@ static bool run_slowly(struct cpu *cpu)
                 cpu->debug_hits |= DR6_BS;
         if (cpu->debug_hits)
                 cpu_raise_debug(cpu, cpu->debug_hits);
-        return true;
+        return !cpu->stop_hits;
 }
 
 /* What cpu_run() returns while the processor does not execute. */
@@ -702,7 +688,8 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                         return idle_exit(cpu);
                 if (unlikely(cpu->counters.instructions >= deadline))
                         return CPU_EXIT_BUDGET;
-                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)))) {
+                if (unlikely(cpu->slow || (cpu->s.interrupt_shadow && holds_back(cpu, pending)) ||
+                             (cpu->breaks && cpu_break_near(cpu, code_linear(cpu))))) {
                         cpu->came_from = NULL;
                         if (!run_slowly(cpu))
                                 return CPU_EXIT_DEBUG;
@@ -710,7 +697,7 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                 }
                 cpu->s.interrupt_shadow = false;
                 struct block *b = block_find(cpu);
-                if (translate && has_code(cpu, b)) {
+                if (translate && !cpu->breaks && has_code(cpu, b)) {
                         cpu_translated_run(cpu, b);
                         continue;
                 }
@@ -720,41 +707,29 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
         }
 }
 
+static enum cpu_exit run_until(struct cpu *cpu, uint64_t deadline)
+{
+        if (sigsetjmp(cpu->escape, 0)) {
+                cpu->step = NULL;
+                cpu->came_from = NULL;
+                if (cpu->fault.vector == FAULT_DEBUGGER)
+                        return CPU_EXIT_DEBUG;
+                cpu->counters.instructions++;
+                cpu_deliver_fault(cpu);
+        }
+        return run_loop(cpu, deadline);
+}
+
 enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget)
 {
         uint64_t deadline = cpu->counters.instructions + budget;
         if (deadline < budget)
                 deadline = UINT64_MAX;
+        cpu->stop_hits = 0;
         cpu_fpu_enter(cpu);
         cpu_translator_enter(cpu);
-        if (sigsetjmp(cpu->escape, 0)) {
-                cpu->step = NULL;
-                cpu->came_from = NULL;
-                cpu->counters.instructions++;
-                cpu_deliver_fault(cpu);
-        }
-        enum cpu_exit reason = run_loop(cpu, deadline);
+        enum cpu_exit reason = run_until(cpu, deadline);
         cpu_translator_leave(cpu);
         cpu_fpu_leave(cpu);
         return reason;
-}
-
-int cpu_set_breakpoint(struct cpu *cpu, uint64_t linear, bool set)
-{
-        unsigned n = cpu->breakpoints_length;
-        for (unsigned i = 0; i < n; i++) {
-                if (cpu->breakpoints[i] == linear) {
-                        if (!set)
-                                cpu->breakpoints[i] = cpu->breakpoints[--cpu->breakpoints_length];
-                        cpu_mode_changed(cpu);
-                        return 0;
-                }
-        }
-        if (!set)
-                return -ENOENT;
-        if (n == sizeof(cpu->breakpoints) / sizeof(cpu->breakpoints[0]))
-                return -ENOSPC;
-        cpu->breakpoints[cpu->breakpoints_length++] = linear;
-        cpu_mode_changed(cpu);
-        return 0;
 }

@@ -113,12 +113,6 @@ bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
 
-/* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
-static inline bool form_keeps_flags(enum form f)
-{
-        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
-}
-
 /* ---- translate_merge.c ---- */
 
 /* Finds the runs, after all else is planned. */
@@ -143,6 +137,12 @@ static inline bool translate_high_byte(const struct insn *i)
                         return true;
         }
         return false;
+}
+
+/* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
+static inline bool form_keeps_flags(enum form f)
+{
+        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
 }
 
 /* Whether nothing of the block follows such a step. */

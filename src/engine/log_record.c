@@ -19,21 +19,13 @@ static bool take_char(struct cursor *c, char wanted)
         return true;
 }
 
-static int hex_digit(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        c |= 0x20;
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool take_hex4(struct cursor *c, uint32_t *ret)
 {
         uint32_t value = 0;
         if (c->end - c->at < 4)
                 return false;
         for (int i = 0; i < 4; i++) {
-                int digit = hex_digit(*c->at++);
+                int digit = str_hex_digit(*c->at++);
                 if (digit < 0)
                         return false;
                 value = value << 4 | (uint32_t)digit;

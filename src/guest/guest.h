@@ -7,8 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * start, kill, delete, pause, resume, state and list need no code of their own, and
- * when the shim dies, however it dies, the pid namespace takes the machine with it.
+ * kill, pause, resume, state and list need no code of their own, start and delete only for
+ * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
+ * the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -23,13 +24,33 @@
 
 #define GUEST_ID        "container" /* of the only container in the guest */
 #define GUEST_DIRECTORY "/isle/vm"  /* in the jail: ROOT/ID/vm */
+#define GUEST_TEMPLATE  "/isle/template"
 #define GUEST_SHARE     "/share"
 #define GUEST_SOCKET    "vsock" /* in that directory */
+
+#define GUEST_CACHE "/var/cache/isle"
+
+/* Behind the first line: against what would wake a guest that has nothing to do, some times in a
+ * second (the watch over the TSC, compaction ahead of need) or in a minute; and free pages
+ * shall not wait in lists of their processor, where 50 MiB of them are out of the host's reach. */
+#define GUEST_KERNEL_ARGUMENTS                                                                     \
+        "console=ttyS0 quiet cryptomgr.notests panic=-1"                                           \
+        " tsc=reliable nowatchdog"                                                                 \
+        " sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=60"                         \
+        " sysctl.net.ipv4.neigh.default.interval_probe_time_ms=3600000"                            \
+        " sysctl.net.ipv6.neigh.default.interval_probe_time_ms=3600000"                            \
+        " sysctl.vm.percpu_pagelist_high_fraction=10000000"
+
+/* Annotation of config.json: kvm, soft or auto. Of the container's state: which of the first two
+ * it is. Without it the environment's ISLE_VM_CPU decides. */
+#define GUEST_CPU_ANNOTATION "isle.vm.cpu"
+#define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
 
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
         char *kernel, *initramfs;
         char *vmm, *runtime; /* programs */
+        char *template;      /* NULL: none */
 };
 int guest_parts_find(struct guest_parts *ret, struct err *err);
 void guest_parts_finish(struct guest_parts *parts);
@@ -38,6 +59,10 @@ void guest_parts_finish(struct guest_parts *parts);
  * one kernel; made once and kept: initramfs.c. */
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
+
+/* Memory that machines of this kernel and ramdisk have in common; made once and kept:
+ * template.c. *ret_path is untouched where this kernel has none. */
+int template_ensure(const struct guest_parts *parts, char **ret_path, struct err *err);
 
 /* What neither spec can be made without. */
 int guest_check_parts(const struct oci_spec *spec, struct err *err);
@@ -53,11 +78,18 @@ bool guest_mount_is_bind(const struct oci_mount *mount);
 /* Sizes of the machine. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
+/* "kvm" or "soft", static. */
+int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
 /* --- verbs that differ --- */
 int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
+int guest_start(const char *root, const char *id, struct err *err);
+int guest_delete(const char *root, const char *id, bool force, struct err *err);
+
+/* The network namespace of a process. */
+int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 
 /* What the shim is told, in GUEST_DIRECTORY/shim.json. */
 struct shim_config {

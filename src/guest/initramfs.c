@@ -15,8 +15,7 @@
 #include "base/str.h"
 #include "guest/guest.h"
 
-#define CACHE          "/var/cache/isle"
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define FILE_SIZE_MAX  ((size_t)64 << 20)
 #define DEPTH_MAX      12
 #define DEPENDS        "depends="
@@ -26,8 +25,8 @@
 #define MODE_FILE      0100644
 #define CPIO_ALIGN     4
 
-static const char *const wanted[] = { "virtio_pci", "virtiofs", "vmw_vsock_virtio_transport",
-                                      "virtio_balloon", "virtio_rng" };
+static const char *const wanted[] = { "virtio_pci",     "virtiofs",   "vmw_vsock_virtio_transport",
+                                      "virtio_balloon", "virtio_rng", "virtio_net" };
 
 struct modules {
         char **paths;  /* of all files *.ko */
@@ -200,7 +199,7 @@ static int name_of(const char *kernel, const char *agent, const char *runtime, c
                 for (const char *c = text; *c; c++)
                         hash = (hash ^ (unsigned char)*c) * 1099511628211u;
         }
-        *ret = xasprintf(CACHE "/initramfs-%016jx.cpio", (uintmax_t)hash);
+        *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx.cpio", (uintmax_t)hash);
         return 0;
 }
 
@@ -213,7 +212,7 @@ int initramfs_ensure(const char *kernel, const char *agent, const char *runtime,
         if (r == 0 && access(path, R_OK) < 0) {
                 r = build(kernel, agent, runtime, &archive, err);
                 if (r == 0)
-                        r = file_make_dirs(AT_FDCWD, CACHE, 0755, err);
+                        r = file_make_dirs(AT_FDCWD, GUEST_CACHE, 0755, err);
                 if (r == 0)
                         r = file_replace(AT_FDCWD, path, archive.data, archive.size, 0644, false,
                                          err);

@@ -81,6 +81,8 @@ int guest_parts_find(struct guest_parts *ret, struct err *err)
                 r = find_kernel(&ret->kernel, err);
         if (r == 0)
                 r = initramfs_ensure(ret->kernel, agent, ret->runtime, &ret->initramfs, err);
+        if (r == 0)
+                r = template_ensure(ret, &ret->template, err);
         if (r < 0)
                 guest_parts_finish(ret);
         return r;
@@ -90,6 +92,7 @@ void guest_parts_finish(struct guest_parts *parts)
 {
         free(parts->kernel);
         free(parts->initramfs);
+        free(parts->template);
         free(parts->vmm);
         free(parts->runtime);
         *parts = (struct guest_parts){ 0 };

@@ -19,6 +19,7 @@ struct http_client {
         char *path;        /* Unix: of the socket */
         char *host, *port; /* TCP */
         int idle_fd;       /* connection to use again, or -1 */
+        int passed_fd;     /* goes with the next request; or -1 */
 };
 
 struct http_exchange {
@@ -43,6 +44,11 @@ char *const http_upgrade_headers[] = { (char *)"Connection: Upgrade", (char *)"U
                                        NULL };
 
 /* --- client and connection --- */
+
+void http_client_pass_fd(struct http_client *client, int fd)
+{
+        client->passed_fd = fd;
+}
 
 /* "host:port", "[v6]:port" */
 static int split_host_port(const char *text, char **ret_host, char **ret_port)
@@ -88,7 +94,7 @@ int http_client_create(const char *url, struct http_client **ret, struct err *er
         client->path = take_ptr(path);
         client->host = take_ptr(host);
         client->port = take_ptr(port);
-        client->idle_fd = -1;
+        client->idle_fd = client->passed_fd = -1;
         *ret = client;
         return 0;
 }
@@ -198,6 +204,31 @@ static int send_all(int fd, const char *data, size_t size)
         return 0;
 }
 
+/* The first byte carries the descriptor that is to be passed. */
+static int send_request(struct http_client *client, int fd, const struct buf *request)
+{
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = { .header = { .cmsg_len = CMSG_LEN(sizeof(int)),
+                                  .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS } };
+        struct iovec first = { request->data, 1 };
+        const struct msghdr message = { .msg_iov = &first,
+                                        .msg_iovlen = 1,
+                                        .msg_control = &control,
+                                        .msg_controllen = sizeof(control) };
+        if (client->passed_fd < 0)
+                return send_all(fd, request->data, request->size);
+        memcpy(CMSG_DATA(&control.header), &client->passed_fd, sizeof(int));
+        client->passed_fd = -1;
+        ssize_t sent;
+        do
+                sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        while (sent < 0 && errno == EINTR);
+        return sent < 0 ? -errno : send_all(fd, request->data + 1, request->size - 1);
+}
+
 /* Builds head and body; a target or header that would break the framing is refused. */
 static int build_request(struct buf *out, const struct http_client *client, const char *method,
                          const char *target, char *const *headers, const void *body, size_t size,
@@ -241,7 +272,7 @@ int http_exchange_begin(struct http_client *client, const char *method, const ch
         r = client_connect(client, &fd, &reused, err);
         if (r < 0)
                 return r;
-        r = send_all(fd, request.data, request.size);
+        r = send_request(client, fd, &request);
         /* A server may refuse a body before it has read it: its answer says why. */
         if (r < 0 && r != -EPIPE)
                 return err_set(err, -r, "send request to %s", client->url);

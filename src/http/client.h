@@ -30,6 +30,9 @@ struct http_exchange;
 int http_client_create(const char *url, struct http_client **ret, struct err *err);
 void http_client_destroy(struct http_client *client);
 
+/* The next request to a Unix socket carries a copy of `fd`, which stays the caller's. */
+void http_client_pass_fd(struct http_client *client, int fd);
+
 /* --- a whole call --- */
 
 struct http_response {

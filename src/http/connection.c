@@ -36,12 +36,49 @@ static bool wants_input(const struct connection *connection)
         return true;
 }
 
+/* Keeps the descriptors of a message; the kernel drops those that there is no room for. */
+static void keep_fds(struct connection *connection, struct msghdr *message)
+{
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t at = 0; at + sizeof(int) <= c->cmsg_len - CMSG_LEN(0);
+                     at += sizeof(int)) {
+                        int fd;
+                        memcpy(&fd, CMSG_DATA(c) + at, sizeof(fd));
+                        if (connection->fds_length < HTTP_FDS_LIMIT)
+                                connection->fds[connection->fds_length++] = fd;
+                        else
+                                close(fd);
+                }
+        }
+}
+
+static ssize_t receive_bytes(struct connection *connection, void *room, size_t size)
+{
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(HTTP_FDS_LIMIT * sizeof(int))];
+        } control;
+        struct iovec where = { room, size };
+        struct msghdr message = { .msg_iov = &where,
+                                  .msg_iovlen = 1,
+                                  .msg_control = &control,
+                                  .msg_controllen = sizeof(control) };
+        if (!connection->server->takes_fds)
+                return recv(connection->fd, room, size, 0);
+        ssize_t got = recvmsg(connection->fd, &message, MSG_CMSG_CLOEXEC);
+        if (got >= 0)
+                keep_fds(connection, &message);
+        return got;
+}
+
 static void receive(struct connection *connection)
 {
         /* Heads are small; the memory of large buffers is mapped and unmapped each time. */
         size_t size = connection->request ? READ_SIZE_BYTES : HEAD_READ_SIZE_BYTES;
         void *room = buf_reserve(&connection->in, size);
-        ssize_t got = recv(connection->fd, room, size, 0);
+        ssize_t got = receive_bytes(connection, room, size);
         if (got > 0)
                 buf_commit(&connection->in, (size_t)got);
         else if (got == 0)
@@ -150,6 +187,8 @@ static void connection_free(struct connection *connection)
         list_remove(&connection->node);
         loop_source_destroy(connection->source);
         close_fd(&connection->fd);
+        while (connection->fds_length)
+                close(connection->fds[--connection->fds_length]);
         buf_finish(&connection->in);
         buf_finish(&connection->out);
         free(connection);

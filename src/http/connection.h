@@ -55,6 +55,7 @@ struct http_server {
         const struct http_route *routes;
         size_t routes_length;
         void *arg; /* of the routes */
+        bool takes_fds;
 
         struct list listeners;
         struct list connections;
@@ -74,6 +75,9 @@ struct connection {
         int fd;
         struct loop_source *source;
         uint32_t events; /* that `source` waits for */
+
+        int fds[HTTP_FDS_LIMIT]; /* received, not taken */
+        unsigned fds_length;
 
         struct buf in;  /* received, not consumed */
         size_t scanned; /* of `in`, by wire_head_size() */

@@ -197,6 +197,17 @@ int http_request_peer(const struct http_request *request, struct http_peer *ret)
         return 0;
 }
 
+int http_request_take_fd(struct http_request *request)
+{
+        struct connection *connection = request->connection;
+        if (!connection || !connection->fds_length)
+                return -1;
+        int fd = connection->fds[0];
+        connection->fds_length--;
+        memmove(connection->fds, connection->fds + 1, connection->fds_length * sizeof(int));
+        return fd;
+}
+
 void *http_request_data(const struct http_request *request)
 {
         return request->data;

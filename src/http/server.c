@@ -90,6 +90,11 @@ int http_server_listen(struct http_server *server, int fd, struct err *err)
         return 0;
 }
 
+void http_server_take_fds(struct http_server *server)
+{
+        server->takes_fds = true;
+}
+
 int http_server_adopt(struct http_server *server, int fd, struct err *err)
 {
         int flags = fcntl(fd, F_GETFL);

@@ -73,6 +73,10 @@ int http_server_create(struct loop *loop, const struct http_route *routes, size_
 int http_server_listen(struct http_server *server, int fd, struct err *err);
 /* Serves a socket that is connected already, which is taken over (also on failure). */
 int http_server_adopt(struct http_server *server, int fd, struct err *err);
+/* Descriptors that come with requests over Unix sockets are kept, up to HTTP_FDS_LIMIT a
+ * connection, until a request takes them or the connection ends; else they are dropped. */
+#define HTTP_FDS_LIMIT 4
+void http_server_take_fds(struct http_server *server);
 /* Not from inside a callback. Closes all listeners and connections; on-close callbacks are called.
  */
 void http_server_destroy(struct http_server *server);
@@ -116,6 +120,9 @@ struct http_peer {
 };
 /* Who connected, for Unix sockets; -ENODATA otherwise. */
 int http_request_peer(const struct http_request *request, struct http_peer *ret);
+
+/* The first descriptor that came with it, the caller's from here on; -1 where there is none. */
+int http_request_take_fd(struct http_request *request);
 
 void *http_request_data(const struct http_request *request);
 void http_request_set_data(struct http_request *request, void *data);

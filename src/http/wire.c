@@ -262,21 +262,10 @@ enum chunk_state {
         CHUNK_END_LF,
 };
 
-static int hex_digit(char c)
-{
-        if (c >= '0' && c <= '9')
-                return c - '0';
-        if (c >= 'a' && c <= 'f')
-                return c - 'a' + 10;
-        if (c >= 'A' && c <= 'F')
-                return c - 'A' + 10;
-        return -1;
-}
-
 /* In the size line: another digit, or what follows the digits. */
 static int chunk_size_char(struct wire_chunks *chunks, char c)
 {
-        int digit = hex_digit(c);
+        int digit = str_hex_digit(c);
         if (digit >= 0) {
                 if (++chunks->digits > CHUNK_DIGITS_LIMIT)
                         return -EBADMSG;
@@ -378,8 +367,8 @@ int wire_percent_decode(char *text, bool plus)
         char *out = text;
         for (const char *in = text; *in; in++) {
                 if (*in == '%') {
-                        int high = hex_digit(in[1]);
-                        int low = high >= 0 ? hex_digit(in[2]) : -1;
+                        int high = str_hex_digit(in[1]);
+                        int low = high >= 0 ? str_hex_digit(in[2]) : -1;
                         if (low < 0 || (high == 0 && low == 0))
                                 return -EINVAL;
                         *out++ = (char)(high << 4 | low);

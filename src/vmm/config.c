@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "vmm/fs/device.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/machine.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/net.h"
@@ -17,6 +18,7 @@
 
 const char *const vm_cpu_names[] = { "auto", "kvm", "soft", NULL };
 const char *const vm_port_names[] = { "", "none", "stdio", NULL };
+const char *const vm_transport_names[] = { "pci", "mmio", NULL };
 const char *const vm_format_names[] = { "", "raw", "qcow2", NULL };
 
 static const struct json_field disk_fields[] = {
@@ -33,7 +35,8 @@ static const struct json_field disk_fields[] = {
 static const struct json_shape disk_shape = JSON_SHAPE("disk", struct vm_disk, disk_fields);
 
 static const struct json_field network_fields[] = {
-        JSON_FIELD(struct vm_network, "tap", JSON_STRING, tap, JSON_REQUIRED),
+        JSON_FIELD(struct vm_network, "tap", JSON_STRING, tap, 0),
+        JSON_FIELD(struct vm_network, "fd", JSON_UINT, fd, 0),
         JSON_FIELD(struct vm_network, "mac", JSON_STRING, mac, 0),
         JSON_FIELD(struct vm_network, "queues", JSON_UINT, queues, 0),
         JSON_FIELD(struct vm_network, "mtu", JSON_UINT, mtu, 0),
@@ -66,12 +69,18 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "cmdline", JSON_STRING, cmdline, 0),
         JSON_FIELD_ENUM(struct vm_config, "serial", serial, vm_port_names, 0),
         JSON_FIELD_ENUM(struct vm_config, "console", console, vm_port_names, 0),
+        JSON_FIELD_ENUM(struct vm_config, "transport", transport, vm_transport_names, 0),
         JSON_FIELD_ARRAY(struct vm_config, "disks", disks, disks_length, &disk_shape, 0),
         JSON_FIELD_ARRAY(struct vm_config, "networks", networks, networks_length, &network_shape,
                          0),
         JSON_FIELD_ARRAY(struct vm_config, "filesystems", filesystems, filesystems_length,
                          &filesystem_shape, 0),
         JSON_FIELD_POINTER(struct vm_config, "vsock", vsock, &vsock_shape, 0),
+        JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
+        JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
+        JSON_FIELD(struct vm_config, "hotplug", JSON_UINT, hotplug, 0),
+        JSON_FIELD(struct vm_config, "gdb", JSON_STRING, gdb, 0),
+        JSON_FIELD(struct vm_config, "gdb_wait", JSON_BOOL, gdb_wait, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),
@@ -108,6 +117,58 @@ int vm_config_read(const char *path, struct vm_config *c, struct err *err)
         if (r == 0)
                 r = vm_config_decode(text, size, c, err);
         return r < 0 ? err_wrap(err, "configuration '%s'", path) : 0;
+}
+
+/* ---- a device alone ---- */
+
+static int check_disk(const struct vm_disk *d, struct err *err);
+static int check_network(const struct vm_network *n, struct err *err);
+
+static const struct json_field attachment_fields[] = {
+        JSON_FIELD_POINTER(struct vm_attachment, "disk", disk, &disk_shape, 0),
+        JSON_FIELD_POINTER(struct vm_attachment, "network", network, &network_shape, 0),
+};
+static const struct json_shape attachment_shape = JSON_SHAPE("device", struct vm_attachment,
+                                                             attachment_fields);
+
+void vm_attachment_finish(struct vm_attachment *a)
+{
+        json_free(&attachment_shape, a);
+}
+
+static int check_attachment(const struct vm_attachment *a, struct err *err)
+{
+        if (!a->disk == !a->network)
+                return err_plain(err, EINVAL, "a device is one of 'disk' and 'network'");
+        if (a->network && !a->network->mac)
+                return err_plain(err, EINVAL, "network '%s': 'mac' is missing", a->network->tap);
+        if (a->network && a->network->queues > 1)
+                return err_plain(err, EINVAL, "network '%s': %u queues: what is attached has one",
+                                 a->network->tap, a->network->queues);
+        if (a->disk && (a->disk->size_bytes || a->disk->backing))
+                return err_plain(err, EINVAL, "disk '%s': what is attached is there already",
+                                 a->disk->path);
+        return a->disk ? check_disk(a->disk, err) : check_network(a->network, err);
+}
+
+int vm_attachment_decode(const char *text, size_t size, struct vm_attachment *ret, struct err *err)
+{
+        int r = json_decode_text(&attachment_shape, text, size, ret, err);
+        return r < 0 ? r : check_attachment(ret, err);
+}
+
+int vm_attachment_encode(const struct vm_config *c, struct buf *ret, struct err *err)
+{
+        struct vm_attachment a = { 0 };
+        if (c->disks_length + c->networks_length != 1)
+                return err_plain(err, EINVAL, "--attach: one --disk or --net says what");
+        if (c->disks_length)
+                a.disk = &c->disks[0];
+        else
+                a.network = &c->networks[0];
+        int r = check_attachment(&a, err);
+        auto_free char *text = r < 0 ? NULL : json_encode_text(&attachment_shape, &a, false);
+        return r < 0 ? r : buf_puts(ret, text);
 }
 
 /* ---- as flags say it ---- */
@@ -209,9 +270,10 @@ int vm_config_add_disk(struct vm_config *c, const char *text, struct err *err)
 int vm_config_add_network(struct vm_config *c, const char *text, struct err *err)
 {
         struct vm_network network = { 0 };
-        uint64_t queues = 0, mtu = 0;
+        uint64_t fd = 0, queues = 0, mtu = 0;
         const struct word words[] = {
                 { "tap", WORD_TEXT, &network.tap },
+                { "fd", WORD_NUMBER, &fd },
                 { "mac", WORD_TEXT, &network.mac },
                 { "queues", WORD_NUMBER, &queues },
                 { "mtu", WORD_NUMBER, &mtu },
@@ -220,13 +282,14 @@ int vm_config_add_network(struct vm_config *c, const char *text, struct err *err
         };
         auto_strv parts = str_split(text, ',');
         int r = take_words("--net", words, parts, err);
-        if (r == 0 && !network.tap)
-                r = err_plain(err, EINVAL, "--net '%s': tap=NAME is missing", text);
+        if (r == 0 && !network.tap && !fd)
+                r = err_plain(err, EINVAL, "--net '%s': tap=NAME is missing, or fd=N", text);
         if (r < 0) {
                 free(network.tap);
                 free(network.mac);
                 return r;
         }
+        network.fd = fd > UINT32_MAX ? UINT32_MAX : (uint32_t)fd;
         network.queues = queues > UINT32_MAX ? UINT32_MAX : (uint32_t)queues;
         network.mtu = mtu > UINT32_MAX ? UINT32_MAX : (uint32_t)mtu;
         c->networks = xrealloc(c->networks, c->networks_length + 1, sizeof(*c->networks));
@@ -303,23 +366,39 @@ static int check_disk(const struct vm_disk *d, struct err *err)
         return 0;
 }
 
+static int check_tap_fd(const struct vm_network *n, struct err *err)
+{
+        if (n->tap || n->queues > 1)
+                return err_plain(err, EINVAL,
+                                 "network with fd %u: it has one queue, and no tap is named",
+                                 n->fd);
+        if (!n->mac)
+                return err_plain(err, EINVAL, "network with fd %u: it needs a mac", n->fd);
+        return n->fd <= INT32_MAX
+                       ? 0
+                       : err_plain(err, EINVAL, "network with fd %u: no descriptor", n->fd);
+}
+
 static int check_network(const struct vm_network *n, struct err *err)
 {
         uint8_t mac[6];
-        if (str_empty(n->tap) || strlen(n->tap) >= IFNAMSIZ)
+        int r = n->fd ? check_tap_fd(n, err) : 0;
+        if (r < 0)
+                return r;
+        if (!n->fd && (str_empty(n->tap) || strlen(n->tap) >= IFNAMSIZ))
                 return err_plain(err, EINVAL, "network '%s': a name of 1 to %d bytes is needed",
                                  n->tap ? n->tap : "", IFNAMSIZ - 1);
         if (n->mac && net_parse_mac(n->mac, mac) < 0)
                 return err_plain(err, EINVAL,
                                  "network '%s': mac '%s' is no unicast address such as "
                                  "02:00:00:00:00:01",
-                                 n->tap, n->mac);
+                                 n->fd ? "fd" : n->tap, n->mac);
         if (n->queues > NET_PAIRS)
                 return err_plain(err, EINVAL, "network '%s': %u queues: 1 to %u are possible",
-                                 n->tap, n->queues, NET_PAIRS);
+                                 n->fd ? "fd" : n->tap, n->queues, NET_PAIRS);
         if (n->mtu && (n->mtu < NET_MTU_MIN || n->mtu > NET_MTU_MAX))
-                return err_plain(err, EINVAL, "network '%s': mtu %u: %u to %u are possible", n->tap,
-                                 n->mtu, NET_MTU_MIN, NET_MTU_MAX);
+                return err_plain(err, EINVAL, "network '%s': mtu %u: %u to %u are possible",
+                                 n->fd ? "fd" : n->tap, n->mtu, NET_MTU_MIN, NET_MTU_MAX);
         return 0;
 }
 
@@ -377,6 +456,13 @@ int vm_config_check(const struct vm_config *c, struct err *err)
         if (c->memory_mib < MEMORY_MIB_MIN || c->memory_mib > 1ull << 20)
                 return err_plain(err, EINVAL, "memory of %llu MiB: %u to %llu are possible",
                                  (unsigned long long)c->memory_mib, MEMORY_MIB_MIN, 1ull << 20);
+        if (c->hotplug > HOTPLUG_SLOTS_MAX)
+                return err_plain(err, EINVAL, "%u places for devices: 0 to %d are possible",
+                                 c->hotplug, HOTPLUG_SLOTS_MAX);
+        if (c->gdb_wait && !c->gdb)
+                return err_plain(err, EINVAL,
+                                 "nobody can start what waits for gdb; --gdb WHERE "
+                                 "lets one come");
         if (c->serial != VM_PORT_NONE && c->console == VM_PORT_STDIO)
                 return err_plain(err, EINVAL, "both serial and console are at stdio; choose one");
         return check_devices(c, err);

@@ -18,11 +18,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "codec/json.h"
 
 enum vm_cpu { VM_CPU_AUTO, VM_CPU_KVM, VM_CPU_SOFT };
 extern const char *const vm_cpu_names[], *const vm_port_names[], *const vm_format_names[];
+enum vm_transport { VM_TRANSPORT_PCI, VM_TRANSPORT_MMIO };
+extern const char *const vm_transport_names[];
 enum vm_port { VM_PORT_UNSET, VM_PORT_NONE, VM_PORT_STDIO };
 
 struct vm_disk {
@@ -38,6 +41,7 @@ struct vm_disk {
 
 struct vm_network {
         char *tap;                 /* an interface that exists, or is made and goes with the VM */
+        uint32_t fd;               /* or this descriptor of one, which we were started with */
         char *mac;                 /* NULL: one that follows from the name of the tap */
         uint32_t queues;           /* pairs; 0: one */
         uint32_t mtu;              /* 0: the guest chooses */
@@ -60,8 +64,9 @@ struct vm_config {
         uint32_t cpus;
         uint64_t memory_mib;
         char *kernel, *initrd, *cmdline;
-        int serial;  /* enum vm_port: what ttyS0 is connected to */
-        int console; /* the same for hvc0 */
+        int serial;    /* enum vm_port: what ttyS0 is connected to */
+        int console;   /* the same for hvc0 */
+        int transport; /* enum vm_transport: of virtio devices */
         struct vm_disk *disks;
         size_t disks_length;
         struct vm_network *networks;
@@ -69,9 +74,21 @@ struct vm_config {
         struct vm_filesystem *filesystems;
         size_t filesystems_length;
         struct vm_vsock *vsock; /* NULL: none */
+        char *memory_file;      /* NULL: memory goes with the machine */
+        char *memory_template;  /* see share.h; NULL: none */
+        uint32_t hotplug;       /* places for devices that are attached while it runs */
+        char *gdb;              /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
+        bool gdb_wait;          /* and the guest stands until it lets it go */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */
+};
+
+/* A device that is attached to a running machine: one of the two. What is to be opened comes as
+ * a descriptor; `path` and `tap` are for stories. */
+struct vm_attachment {
+        struct vm_disk *disk;
+        struct vm_network *network;
 };
 
 #define VM_CPUS_DEFAULT    1
@@ -90,11 +107,16 @@ int vm_config_read(const char *path, struct vm_config *config, struct err *err);
 /* The same of a JSON text. */
 int vm_config_decode(const char *text, size_t size, struct vm_config *config, struct err *err);
 /* Adds a disk as --disk says it: PATH[,ro][,format=…][,serial=…][,iops=N][,bps=SIZE]; a
- * network as --net: tap=NAME[,mac=…][,queues=N][,mtu=N][,bps=SIZE]. */
+ * network as --net: tap=NAME|fd=N[,mac=…][,queues=N][,mtu=N][,bps=SIZE]. */
 int vm_config_add_disk(struct vm_config *config, const char *text, struct err *err);
 int vm_config_add_network(struct vm_config *config, const char *text, struct err *err);
 /* A directory as --fs says it: TAG=PATH[,ro]. */
 int vm_config_add_filesystem(struct vm_config *config, const char *text, struct err *err);
 int vm_config_set_vsock(struct vm_config *config, const char *text, struct err *err);
+/* From JSON, checked. Finished by vm_attachment_finish(), also on failure. */
+int vm_attachment_decode(const char *text, size_t size, struct vm_attachment *ret, struct err *err);
+void vm_attachment_finish(struct vm_attachment *attachment);
+/* As JSON, of a configuration's only device. */
+int vm_attachment_encode(const struct vm_config *config, struct buf *ret, struct err *err);
 /* What can be said without the machine; names the member and the way out. */
 int vm_config_check(const struct vm_config *config, struct err *err);

@@ -34,13 +34,18 @@ void machine_end(struct machine *m, enum machine_end_kind kind, unsigned code,
                 loop_post(m->loop, leave_loop, m);
 }
 
+static bool must_stand(const struct vcpu *v)
+{
+        return atomic_load(&v->machine->pauses) || atomic_load(&v->held);
+}
+
 static void stand_while_paused(struct vcpu *v)
 {
         struct machine *m = v->machine;
         pthread_mutex_lock(&m->lock);
         atomic_store(&v->paused, true);
         pthread_cond_broadcast(&m->resumed);
-        while (atomic_load(&m->pausing) && !atomic_load(&m->stopping))
+        while (must_stand(v) && !atomic_load(&m->stopping))
                 pthread_cond_wait(&m->resumed, &m->lock);
         atomic_store(&v->paused, false);
         pthread_mutex_unlock(&m->lock);
@@ -53,12 +58,16 @@ static void *vcpu_thread(void *arg)
         jail_thread(m->cpu->jail);
         while (!atomic_load(&m->stopping)) {
                 struct err err = { 0 };
-                if (atomic_load(&m->pausing))
+                if (must_stand(v)) {
                         stand_while_paused(v);
+                        continue;
+                }
                 enum vcpu_exit reason = m->cpu->run(v, &err);
                 atomic_fetch_add(&v->runs, 1);
                 if (reason == VCPU_SHUTDOWN)
                         machine_end(m, MACHINE_CRASHED, v->index, NULL);
+                else if (reason == VCPU_DEBUG && m->stopped)
+                        m->stopped(m->stopped_arg, v);
                 else if (reason == VCPU_FAILED)
                         machine_end(m, MACHINE_FAILED, v->index, &err);
         }
@@ -66,7 +75,7 @@ static void *vcpu_thread(void *arg)
 }
 
 int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   unsigned vcpus, struct machine **ret, struct err *err)
+                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err)
 {
         if (vcpus < 1 || vcpus > MACHINE_VCPUS)
                 return err_plain(err, EINVAL, "%u vCPUs: 1 to %u are possible", vcpus,
@@ -82,7 +91,7 @@ int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memor
         bus_init(&m->mmio, "MMIO");
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
         m->vcpus_wanted = vcpus;
-        int r = memory_init(&m->memory, memory_bytes, err);
+        int r = memory_init(&m->memory, memory_bytes, memory_file, err);
         if (r == 0)
                 r = cpu->attach(m, err);
         for (unsigned i = 0; r == 0 && i < vcpus; i++) {
@@ -120,11 +129,8 @@ void machine_destroy(struct machine *m)
         if (!m)
                 return;
         join_vcpus(m);
-        while (!list_empty(&m->devices)) {
-                struct device *d = container_of(m->devices.prev, struct device, node);
-                list_remove(&d->node);
-                d->destroy(d);
-        }
+        for (struct device *d; (d = machine_last_device(m));)
+                machine_remove_device(m, d);
         for (unsigned i = 0; i < m->vcpus_length; i++)
                 m->cpu->destroy(&m->vcpus[i]);
         if (m->provider)
@@ -146,10 +152,22 @@ void machine_add_device(struct machine *m, struct device *device, const char *na
         list_append(&m->devices, &device->node);
 }
 
+struct device *machine_last_device(struct machine *m)
+{
+        return list_empty(&m->devices) ? NULL : container_of(m->devices.prev, struct device, node);
+}
+
+void machine_remove_device(struct machine *m, struct device *device)
+{
+        (void)m;
+        list_remove(&device->node);
+        device->destroy(device);
+}
+
 int machine_start(struct machine *m, struct err *err)
 {
         sigset_t all, old;
-        atomic_store(&m->pausing, true);
+        atomic_fetch_add(&m->pauses, 1);
         sigfillset(&all);
         pthread_sigmask(SIG_BLOCK, &all, &old);
         int r = 0;
@@ -166,7 +184,9 @@ int machine_start(struct machine *m, struct err *err)
 
 void machine_pause(struct machine *m)
 {
-        atomic_store(&m->pausing, true);
+        pthread_mutex_lock(&m->lock);
+        atomic_fetch_add(&m->pauses, 1);
+        pthread_mutex_unlock(&m->lock);
         for (unsigned i = 0; i < m->vcpus_length; i++)
                 m->cpu->kick(&m->vcpus[i]);
         pthread_mutex_lock(&m->lock);
@@ -180,7 +200,7 @@ void machine_pause(struct machine *m)
 void machine_resume(struct machine *m)
 {
         pthread_mutex_lock(&m->lock);
-        atomic_store(&m->pausing, false);
+        atomic_fetch_sub(&m->pauses, 1);
         pthread_cond_broadcast(&m->resumed);
         pthread_mutex_unlock(&m->lock);
 }

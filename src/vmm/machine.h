@@ -29,6 +29,7 @@
 #define MACHINE_VCPUS 64
 
 struct pci;
+struct virtio_mmio_places;
 struct state_reader;
 
 /* The part of a device that the machine knows; embedded in each device. */
@@ -64,7 +65,8 @@ struct machine {
         struct memory memory;
         struct bus pio, mmio;
         struct irq irq;
-        struct pci *pci; /* NULL without */
+        struct pci *pci;                        /* NULL without */
+        struct virtio_mmio_places *mmio_places; /* NULL: virtio devices are on PCI */
         struct list devices;
         struct vcpu *vcpus;
         unsigned vcpus_length;
@@ -74,16 +76,27 @@ struct machine {
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t resumed;
         struct machine_outcome outcome;
-        atomic_bool stopping, pausing;
+        atomic_bool stopping;
+        atomic_uint pauses; /* machine_pause() without its machine_resume() */
+        /* Told of VCPU_DEBUG on the vCPU's thread, which stands afterwards until somebody
+         * clears vcpu->held. NULL without a debugger. */
+        void (*stopped)(void *arg, struct vcpu *vcpu);
+        void *stopped_arg;
 };
 
+/* `memory_file`: see memory_init(). */
 int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   unsigned vcpus, struct machine **ret, struct err *err);
+                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err);
 void machine_destroy(struct machine *machine);
 
 /* The machine owns the device from here on. */
 void machine_add_device(struct machine *machine, struct device *device, const char *name,
                         void (*destroy)(struct device *device));
+
+/* Destroys what was added last, or any other; no vCPU is inside of it. */
+void machine_remove_device(struct machine *machine, struct device *device);
+/* The one that was added last; NULL where there is none. */
+struct device *machine_last_device(struct machine *machine);
 
 /* Makes the vCPUs' threads. They stand until machine_resume(). */
 int machine_start(struct machine *machine, struct err *err);
@@ -92,7 +105,8 @@ int machine_start(struct machine *machine, struct err *err);
 void machine_end(struct machine *machine, enum machine_end_kind kind, unsigned code,
                  const struct err *err);
 
-/* Stops all vCPUs between instructions and returns when they stand; undone by
- * machine_resume(). Loop's thread. */
+/* Stops all vCPUs between instructions and returns when they stand (or the machine ends).
+ * They go on when everybody who paused it has called machine_resume(). Not on a vCPU's
+ * thread. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);

@@ -1,7 +1,10 @@
 #include "vmm/memory.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/auto.h"
@@ -24,7 +27,20 @@ static void add_slot(struct memory *m, uint64_t base, uint64_t size_bytes, uint6
                                                       .file_offset = offset };
 }
 
-int memory_init(struct memory *m, uint64_t size_bytes, struct err *err)
+static int open_file(const char *path, struct err *err)
+{
+        int fd = path ? open(path, O_RDWR | O_CLOEXEC)
+                      : memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return err_set(err, errno, "guest memory: %s", path ? path : "memfd_create");
+        struct stat st;
+        if (!path || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))
+                return fd;
+        close(fd);
+        return err_plain(err, EINVAL, "guest memory: '%s' is no empty file", path);
+}
+
+int memory_init(struct memory *m, uint64_t size_bytes, const char *path, struct err *err)
 {
         *m = (struct memory){ .fd = -1 };
         size_bytes &= ~(MEMORY_PAGE_SIZE - 1);
@@ -34,9 +50,9 @@ int memory_init(struct memory *m, uint64_t size_bytes, struct err *err)
         int r = host_has(size_bytes, err);
         if (r < 0)
                 return r;
-        auto_fd fd = memfd_create("guest-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        auto_fd fd = open_file(path, err);
         if (fd < 0)
-                return err_set(err, errno, "guest memory: memfd_create");
+                return fd;
         if (ftruncate(fd, (off_t)size_bytes) < 0)
                 return err_set(err, errno, "guest memory of %llu bytes",
                                (unsigned long long)size_bytes);
@@ -93,4 +109,12 @@ int memory_write(const struct memory *m, struct gpa base, const void *bytes, uin
         memcpy(at, bytes, size_bytes);
         memory_touched(m, base, size_bytes);
         return 0;
+}
+
+void memory_forget(const struct memory *m, uint64_t offset, uint64_t size_bytes)
+{
+        /* What fails keeps memory that is not needed, which is no harm. */
+        (void)fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                        (off_t)size_bytes);
+        (void)madvise(m->map + offset, size_bytes, MADV_DONTNEED); /* copies of what is shared */
 }

@@ -1,4 +1,4 @@
-/* Guest memory: one memfd, mapped once, cut into slots around the PCI hole.
+/* Guest memory: one memfd or file, mapped once, cut into slots around the PCI hole.
  *
  * The memory is shared with the guest: nothing read from it is stable. Code
  * that interprets guest structures copies them out with memory_read() and looks
@@ -25,13 +25,13 @@ struct memory_slot {
         struct gpa base;
         uint64_t size_bytes;
         struct hva host;
-        uint64_t file_offset; /* in the memfd */
+        uint64_t file_offset; /* in the file */
 };
 
 struct memory {
         int fd;
         uint64_t size_bytes;
-        uint8_t *map; /* the whole memfd */
+        uint8_t *map; /* the whole file, but for what memory_share() put in the place of parts */
         struct memory_slot slots[MEMORY_SLOTS];
         unsigned length;
         /* Told of every write by the machine; NULL when nobody cares. */
@@ -39,8 +39,9 @@ struct memory {
         void *touched_arg;
 };
 
-/* Zeroed memory of a whole number of pages; refuses what the host does not have. */
-int memory_init(struct memory *memory, uint64_t size_bytes, struct err *err);
+/* Zeroed memory of a whole number of pages; refuses what the host does not have. With `path`,
+ * that file of no size becomes the memory and keeps it; NULL: it goes with the machine. */
+int memory_init(struct memory *memory, uint64_t size_bytes, const char *path, struct err *err);
 void memory_finish(struct memory *memory);
 
 /* The `size` bytes at `base`, or NULL where they are not all memory of one slot. */
@@ -50,6 +51,10 @@ uint8_t *memory_at(const struct memory *memory, struct gpa base, uint64_t size_b
 int memory_read(const struct memory *memory, struct gpa base, void *bytes, uint64_t size_bytes);
 int memory_write(const struct memory *memory, struct gpa base, const void *bytes,
                  uint64_t size_bytes);
+
+/* Gives whole pages of the map back to the host. The guest must not expect anything of what
+ * they hold then. */
+void memory_forget(const struct memory *memory, uint64_t offset, uint64_t size_bytes);
 
 static inline void memory_touched(const struct memory *memory, struct gpa base, uint64_t size_bytes)
 {

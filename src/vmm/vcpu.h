@@ -29,6 +29,7 @@ struct machine;
 enum vcpu_exit {
         VCPU_KICKED,
         VCPU_SHUTDOWN, /* triple fault */
+        VCPU_DEBUG,    /* what set_debug() asked for; vcpu->stop tells */
         VCPU_FAILED,   /* the provider cannot go on; err tells why */
 };
 
@@ -39,6 +40,21 @@ struct vcpu_apic {
         uint64_t tsc_deadline;
 };
 
+/* What a debugger wants of a vCPU. `dr` and `dr7` are breakpoints and watchpoints as the
+ * debug registers have them; they take the place of the guest's (kvm) or count beside
+ * them (soft). */
+struct vcpu_debug {
+        bool on;   /* stops at INT3 */
+        bool step; /* stops after an instruction; interrupts are held back meanwhile */
+        uint64_t dr[4], dr7;
+};
+
+struct vcpu_stop {
+        enum { VCPU_STOP_STEP, VCPU_STOP_INT3, VCPU_STOP_HARDWARE } kind;
+        unsigned hits; /* VCPU_STOP_HARDWARE: a bit per debug register */
+        uint64_t rip;  /* linear; of the INT3 itself */
+};
+
 struct vcpu {
         struct machine *machine;
         unsigned index; /* also the APIC id */
@@ -46,6 +62,8 @@ struct vcpu {
         pthread_t thread;
         bool started;              /* the thread exists */
         atomic_bool paused;        /* it waits in vcpu_thread */
+        atomic_bool held;          /* by a debugger: stands, whoever else may run */
+        struct vcpu_stop stop;     /* of the last VCPU_DEBUG */
         atomic_uint_fast64_t runs; /* times run() returned */
 };
 
@@ -66,6 +84,9 @@ struct vcpu_ops {
         int (*set_state)(struct vcpu *vcpu, const struct cpu_state *state, struct err *err);
         int (*get_apic)(struct vcpu *vcpu, struct vcpu_apic *ret, struct err *err);
         int (*set_apic)(struct vcpu *vcpu, const struct vcpu_apic *apic, struct err *err);
+        int (*set_debug)(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
+        /* The INT3 that it stopped at is the guest's own, which shall have its exception. */
+        int (*pass_int3)(struct vcpu *vcpu, struct err *err);
         /* What the vCPU did so far, as of about now; NULL where nothing is counted. Any
          * thread's. */
         void (*counters)(struct vcpu *vcpu, counter_fn *take, void *arg);

@@ -6,6 +6,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "sys/kvm.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/boot.h"
 #include "vmm/device/keyboard.h"
@@ -15,13 +16,17 @@
 #include "vmm/device/serial.h"
 #include "vmm/device/testdev.h"
 #include "vmm/fs/device.h"
+#include "vmm/gdb/server.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/jail/jail.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/layout.h"
 #include "vmm/pci/pci.h"
+#include "vmm/share.h"
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
+#include "vmm/virtio/device.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/tap.h"
@@ -48,6 +53,8 @@ static int build_platform(struct vm *vm, const struct vm_config *c, struct err *
                 r = power_create(m, c->test_devices, &vm->power, err);
         if (r == 0 && c->test_devices)
                 r = testdev_create(m, err);
+        if (r == 0)
+                r = hotplug_create(m, vm->power, c->hotplug, &vm->hotplug, err);
         bool stdio = c->serial != VM_PORT_NONE;
         if (r == 0)
                 r = serial_create(m, LAYOUT_PORT_SERIAL, LAYOUT_IRQ_SERIAL,
@@ -132,7 +139,9 @@ static int build_virtio(struct vm *vm, const struct vm_config *c, const struct v
                         struct err *err)
 {
         struct machine *m = vm->machine;
-        int r = virtio_rng_create(m, err);
+        int r = c->transport == VM_TRANSPORT_MMIO ? virtio_mmio_create(m, err) : 0;
+        if (r == 0)
+                r = virtio_rng_create(m, err);
         if (r == 0)
                 r = virtio_balloon_create(m, &vm->balloon, err);
         if (r == 0 && c->console == VM_PORT_STDIO)
@@ -152,7 +161,11 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
 {
         struct machine *m = vm->machine;
         const struct boot_config boot = { c->kernel, c->initrd, c->cmdline, c->no_unpack };
-        const struct acpi_config acpi = { .vcpus = c->cpus, .pci = true, .serial = { true } };
+        const struct acpi_config acpi = { .vcpus = c->cpus,
+                                          .pci = true,
+                                          .hot_slots = c->hotplug,
+                                          .virtio_mmio = virtio_mmio_length(m),
+                                          .serial = { true } };
         struct boot_entry entry;
         struct cpu_state state;
         int r = boot_load(&m->memory, &boot, &entry, err);
@@ -170,16 +183,21 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
 
 int vm_ports_open(const struct vm_config *c, struct vm_ports *ret, struct err *err)
 {
-        struct vm_ports p = { .vsock_fd = -1 };
+        struct vm_ports p = { .vsock_fd = -1, .gdb_fd = -1, .gdb_wait = c->gdb_wait };
         int r = 0;
         memset(p.taps, 0xff, sizeof(p.taps));
         for (size_t i = 0; r == 0 && i < c->networks_length; i++) {
                 const struct vm_network *n = &c->networks[i];
-                r = tap_open(n->tap, pairs(n), n->mtu, p.taps[i], err);
+                r = n->fd ? tap_adopt((int)n->fd, &p.taps[i][0], err)
+                          : tap_open(n->tap, pairs(n), n->mtu, p.taps[i], err);
         }
         if (r == 0 && c->vsock) {
                 r = vsock_listen(c->vsock->path, &p.vsock_fd, err);
                 p.vsock_path = c->vsock->path;
+        }
+        if (r == 0 && c->gdb) {
+                r = gdb_listen(c->gdb, &p.gdb_fd, err);
+                p.gdb_path = gdb_socket_path(c->gdb);
         }
         if (r < 0) {
                 vm_ports_close(&p);
@@ -199,6 +217,11 @@ void vm_ports_close(struct vm_ports *p)
                 unlink(p->vsock_path);
                 close_fd(&p->vsock_fd);
         }
+        if (p->gdb_fd >= 0) {
+                if (p->gdb_path)
+                        unlink(p->gdb_path);
+                close_fd(&p->gdb_fd);
+        }
 }
 
 /* ---- the machine ---- */
@@ -207,14 +230,18 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
               struct vm *ret, struct err *err)
 {
         struct vm vm = { 0 };
-        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->cpus, &vm.machine,
-                               err);
+        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->memory_file,
+                               c->cpus, &vm.machine, err);
         if (r == 0)
                 r = build_platform(&vm, c, err);
         if (r == 0)
                 r = build_virtio(&vm, c, ports, err);
         if (r == 0)
                 r = load(&vm, c, err);
+        if (r == 0 && c->memory_template)
+                r = share_create(vm.machine, c->memory_template, err);
+        if (r == 0 && ports->gdb_fd >= 0)
+                r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
         if (r < 0) {
                 vm_destroy(&vm);
                 return r;

@@ -6,6 +6,8 @@
 #include "vmm/virtio/net.h"
 
 struct balloon;
+struct gdb_server;
+struct hotplug;
 struct keyboard;
 struct power;
 
@@ -15,14 +17,19 @@ struct vm {
         struct keyboard *keyboard;
         struct power *power;
         struct balloon *balloon;
+        struct gdb_server *gdb; /* NULL: none */
+        struct hotplug *hotplug;
 };
 
-/* Where the machine meets the host's networks. Opened before the machine's process is
- * made, which has a network of its own, and kept open over resets. */
+/* Where the machine meets the host's networks, and who debugs it. Opened before the machine's
+ * process is made, which has a network of its own, and kept open over resets. */
 struct vm_ports {
         int taps[VM_NETWORKS_MAX][NET_PAIRS]; /* -1: none */
         int vsock_fd;                         /* -1: none; listens at vsock_path */
         const char *vsock_path;               /* the configuration's */
+        int gdb_fd;                           /* -1: none; listens */
+        const char *gdb_path;                 /* NULL: not a Unix socket */
+        bool gdb_wait;                        /* the guest stands until a debugger lets it go */
 };
 
 /* `config` has been checked, and must outlive the ports. */
@@ -33,3 +40,8 @@ void vm_ports_close(struct vm_ports *ports);
 int vm_create(struct loop *loop, const struct vm_config *config, const struct vm_ports *ports,
               struct vm *ret, struct err *err);
 void vm_destroy(struct vm *vm);
+
+/* Attaches a device to a machine that runs; `fd` is its file or tap, taken over also on
+ * failure. Loop's thread. */
+int vm_attach(struct vm *vm, const char *name, const struct vm_attachment *what, int fd,
+              struct err *err);

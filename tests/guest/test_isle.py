@@ -129,3 +129,25 @@ def test_default_runtime_that_is_not_known(tmp_path):
 def test_docker_asks_by_runtime(daemon):
     out = daemon.docker("run", "--rm", "--runtime", "isle-vm", "busybox", "uname", "-r").stdout
     assert out.strip() == vm.debian_kernel().name.removeprefix("vmlinuz-")
+
+
+def test_cpu_is_chosen_and_shown(isle, kind):
+    if kind == "container":
+        error = isle("create", "--cpu", "soft", "busybox", check=False).stderr
+        assert "(--cpu) is for virtual machines" in error and "--vm" in error
+        isle("run", "-d", "--name", "plain", "busybox", "sleep", "1000")
+        assert isle("ps", "--format", "[{{.Cpu}}]").stdout == "[]\n"
+        return
+    assert "'abacus': there are auto, kvm and soft" in isle("create", "--cpu", "abacus", "busybox",
+                                                            check=False).stderr
+    isle("run", "-d", "--name", "asked", "--cpu", "soft", "busybox", "sleep", "1000")
+    assert isle("inspect", "-f", "{{.State.Cpu}}", "asked").stdout == "soft\n"
+    isle("run", "-d", "--name", "chosen", "busybox", "sleep", "1000")
+    shown = isle("ps", "--format", "{{.Names}} {{.Cpu}}").stdout.splitlines()
+    well = os.access("/dev/kvm", os.R_OK | os.W_OK) and (os.path.exists("/sys/module/kvm_intel") or
+                                                         os.path.exists("/sys/module/kvm_amd"))
+    assert shown == ["chosen " + ("kvm" if well else "soft"), "asked soft"]
+    isle("kill", "asked")
+    until(lambda: isle("inspect", "-f", "{{.State.Running}}", "asked").stdout == "false\n", 20,
+          lambda: "its end")
+    assert "Cpu" not in json.loads(isle("inspect", "asked").stdout)[0]["State"]

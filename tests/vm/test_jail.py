@@ -223,10 +223,12 @@ def test_intruder_in_a_device_thread_is_stopped(kernel, tmp_path, name):
     ("virtio-vsock", "vsock", 257, (2**64 - 100, 0, 0)),
     ("virtio-balloon", "balloon", 10, (0, 4096, 7)),   # mprotect(PROT_EXEC)
     ("virtio-balloon", "balloon", 9, (0, 4096, 5, 0x22)),  # mmap(PROT_EXEC)
+    ("gdb", "gdb", 257, (2**64 - 100, 0, 0)),
+    ("gdb", "gdb", 41, (1, 1, 0)),
 ])
 def test_intruder_in_another_thread_is_stopped(kernel, tmp_path, comm, kind, number, arguments):
-    with machine(kernel, "--fs", f"s={tmp_path}", "--vsock", f"path={tmp_path}/vsock") as (
-            process, proc):
+    with machine(kernel, "--fs", f"s={tmp_path}", "--vsock", f"path={tmp_path}/vsock", "--gdb",
+                 f"unix:{tmp_path}/gdb") as (process, proc):
         task = next(task for task, name in threads(proc).items()
                     if name == comm and (comm != "isle-vmm" or task.name == proc.name))
         make_call(proc, task, number, *arguments)

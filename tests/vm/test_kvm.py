@@ -1,6 +1,8 @@
 """The provider on the host's KVM: small kernels; the host's speed at ring 0 may be anything."""
 
 import os
+import select
+import subprocess
 
 import pytest
 
@@ -73,3 +75,17 @@ def test_software_executes_what_kvm_cannot(tmp_path):
             assert control.get("/vm/cpus")[0]["emulated_by_software"] >= 2
         control.post("/vm/send-key", {"keys": "b"})
         assert process.wait(60) == 0x30 << 1 | 1
+
+
+def test_debian_kernel_to_its_banner():
+    """Half a minute where ring 0 is emulated by the host's KVM, no time elsewhere."""
+    with subprocess.Popen([vm.VMM, "--cpu", "kvm", "--kernel", vm.debian_kernel(), "--cmdline",
+                           "earlyprintk=ttyS0,115200 console=ttyS0 panic=-1"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            readable, _, _ = select.select([process.stdout], [], [], 170)
+            assert readable, "no banner"
+            assert b"Linux version 6.1.0-" in process.stdout.readline()
+            assert b"Command line: earlyprintk=" in process.stdout.readline()
+        finally:
+            process.kill()

@@ -660,6 +660,33 @@ static void an_instruction_may_cross_pages(void **state)
         guest_destroy(&g);
 }
 
+CODE(count_down, 64, "mov ecx, 1000; xor eax, eax; 1: add eax, ecx; dec ecx; jnz 1b; ud2");
+
+static void code_that_was_given_back_is_decoded_again(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, count_down, count_down_end);
+        size_t before = cpu_code_bytes(g.cpu);
+        for (unsigned turn = 0; turn < 2; turn++) {
+                guest_long_mode(&g, true);
+                guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U);
+                s->rip = USER_CODE;
+                s->gpr[CPU_RAX] = 0;
+                struct guest_end end = guest_run(&g, CPU_NO_BUDGET);
+                assert_int_equal(end.vector, 6);
+                assert_int_equal(s->gpr[CPU_RAX], 500500);
+                assert_true(cpu_code_bytes(g.cpu) > before);
+                /* What was dropped is still held. */
+                cpu_flush(g.cpu);
+                assert_true(cpu_code_bytes(g.cpu) > before);
+                cpu_trim(g.cpu);
+                assert_int_equal(cpu_code_bytes(g.cpu), before);
+        }
+        assert_true(cpu_counters(g.cpu)->blocks_decoded >= 4);
+        guest_destroy(&g);
+}
+
 /* ---- debugging ---- */
 
 CODE(steps, 64, "inc rax; mov [rbx], rax; inc rax; ud2");
@@ -759,13 +786,60 @@ static void a_debugger_sets_breakpoints(void **state)
         (void)state;
         struct guest g;
         struct cpu_state *s = setup_code(&g, true, steps, steps_end);
-        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, true), 0);
+        struct cpu_debug debug = { .dr[2] = USER_CODE + 3, .dr7 = 1 << 4 };
+        cpu_set_debug(g.cpu, &debug);
         assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
+        assert_int_equal(cpu_debug_hits(g.cpu), 1 << 2);
         assert_int_equal(s->rip, USER_CODE + 3);
+        assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_DEBUG); /* still there */
+        debug.dr[2] = USER_CODE + 0x1003;                                /* another page */
+        cpu_set_debug(g.cpu, &debug);
         struct guest_end end = guest_run(&g, 100);
         assert_int_equal(end.vector, 6);
-        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, false), 0);
-        assert_int_equal(cpu_set_breakpoint(g.cpu, USER_CODE + 3, false), -ENOENT);
+        assert_int_equal(s->gpr[CPU_RAX], 2);
+        assert_int_equal(s->dr7, 0x400); /* the guest sees nothing */
+        guest_destroy(&g);
+}
+
+static void a_debugger_watches_data(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
+        const struct cpu_debug debug = { .dr[1] = USER_DATA, .dr7 = 4 | 9ull << 20 };
+        s->gpr[CPU_RBX] = USER_DATA;
+        s->dr[3] = USER_DATA; /* and so does the guest: it has its exception */
+        s->dr7 = 0x440 | 9ull << 28;
+        cpu_state_changed(g.cpu);
+        cpu_set_debug(g.cpu, &debug);
+        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
+        assert_int_equal(cpu_debug_hits(g.cpu), 1 << 1);
+        assert_int_equal(s->dr6 & 0xf, 1 << 3);
+        s->dr7 = 0x400;
+        s->rip = USER_CODE;
+        cpu_state_changed(g.cpu);
+        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
+        assert_int_equal(s->rip, USER_CODE + 6); /* after the instruction */
+        guest_destroy(&g);
+}
+
+CODE(int3_steps, 64, "inc rax; int3; inc rax; ud2");
+
+static void a_debugger_has_int3_and_gives_it_back(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, int3_steps, int3_steps_end);
+        cpu_set_debug(g.cpu, &(struct cpu_debug){ .int3 = true });
+        for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_DEBUG);
+                assert_int_equal(cpu_debug_hits(g.cpu), 0);
+                assert_int_equal(s->rip, USER_CODE + 3);
+        }
+        cpu_pass_int3(g.cpu);
+        struct guest_end end = guest_run(&g, 100);
+        assert_int_equal(end.vector, 3);
+        assert_int_equal(end.rip, USER_CODE + 4);
         guest_destroy(&g);
 }
 
@@ -920,12 +994,15 @@ int main(void)
                 cmocka_unit_test(stores_into_code_take_effect_at_once),
                 cmocka_unit_test(device_writes_into_code_are_seen),
                 cmocka_unit_test(an_instruction_may_cross_pages),
+                cmocka_unit_test(code_that_was_given_back_is_decoded_again),
                 cmocka_unit_test(the_trap_flag_stops_after_each_instruction),
                 cmocka_unit_test(mov_ss_holds_back_a_watchpoint),
                 cmocka_unit_test(of_many_nmis_two_are_taken),
                 cmocka_unit_test(the_trap_flag_and_instructions_with_a_say_in_it),
                 cmocka_unit_test(debug_registers_break_on_execution_and_on_writes),
                 cmocka_unit_test(a_debugger_sets_breakpoints),
+                cmocka_unit_test(a_debugger_watches_data),
+                cmocka_unit_test(a_debugger_has_int3_and_gives_it_back),
                 cmocka_unit_test(a_budget_of_one_runs_one_instruction),
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),

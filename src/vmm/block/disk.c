@@ -65,19 +65,11 @@ static int choose_format(int fd, const struct disk_options *o, const struct disk
         return DISK_QCOW2;
 }
 
-int disk_open_beneath(const struct disk_options *o, const struct disk_above *above,
-                      struct disk **ret, struct err *err)
+/* Of an open file, which is the caller's where it fails. */
+static int adopt(int fd, const struct disk_options *o, const struct disk_above *above,
+                 struct disk **ret, struct err *err)
 {
         struct stat st;
-        /* Nothing that a chain names may keep us waiting: a pipe, say. */
-        int wait = above ? O_NONBLOCK : 0;
-        auto_fd fd = open(o->path,
-                          (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | wait);
-        if (fd < 0)
-                return err_set(err, errno, "disk '%s'%s", o->path,
-                               !o->read_only && (errno == EACCES || errno == EROFS)
-                                       ? " cannot be written; 'ro' opens it for reading"
-                                       : "");
         if (fstat(fd, &st) < 0)
                 return err_set(err, errno, "disk '%s'", o->path);
         const struct disk_above self = { .above = above,
@@ -92,10 +84,37 @@ int disk_open_beneath(const struct disk_options *o, const struct disk_above *abo
                 r = choose_format(fd, o, above, err);
         if (r < 0)
                 return r;
-        r = r == DISK_QCOW2 ? qcow2_open(fd, o, &self, ret, err) : raw_open(fd, o, above, ret, err);
+        return r == DISK_QCOW2 ? qcow2_open(fd, o, &self, ret, err)
+                               : raw_open(fd, o, above, ret, err);
+}
+
+int disk_open_beneath(const struct disk_options *o, const struct disk_above *above,
+                      struct disk **ret, struct err *err)
+{
+        /* Nothing that a chain names may keep us waiting: a pipe, say. */
+        int wait = above ? O_NONBLOCK : 0;
+        auto_fd fd = open(o->path,
+                          (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | wait);
+        if (fd < 0)
+                return err_set(err, errno, "disk '%s'%s", o->path,
+                               !o->read_only && (errno == EACCES || errno == EROFS)
+                                       ? " cannot be written; 'ro' opens it for reading"
+                                       : "");
+        int r = adopt(fd, o, above, ret, err);
         if (r == 0)
                 (void)take_fd(fd);
         return r;
+}
+
+int disk_adopt(int fd, const struct disk_options *o, struct disk **ret, struct err *err)
+{
+        int flags = fcntl(fd, F_GETFL);
+        int access = flags & O_ACCMODE;
+        if (flags < 0 || flags & O_PATH || access == O_WRONLY ||
+            (access == O_RDONLY && !o->read_only))
+                return err_plain(err, EBADF, "disk '%s': its descriptor is not open for reading%s",
+                                 o->path, o->read_only ? "" : " and writing");
+        return adopt(fd, o, NULL, ret, err);
 }
 
 int disk_open(const struct disk_options *o, struct disk **ret, struct err *err)

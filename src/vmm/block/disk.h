@@ -39,9 +39,13 @@ struct disk_options {
         const char *path;
         int format; /* enum disk_format; auto: by its magic, else raw */
         bool read_only;
+        bool alone; /* a backing file is refused: nothing can be opened */
 };
 
 int disk_open(const struct disk_options *options, struct disk **ret, struct err *err);
+
+/* Of a file that is open already, and taken over where it succeeds. `path` is for stories. */
+int disk_adopt(int fd, const struct disk_options *options, struct disk **ret, struct err *err);
 
 struct disk_create_options {
         const char *path;

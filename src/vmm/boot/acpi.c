@@ -6,6 +6,7 @@
 #include "base/auto.h"
 #include "vmm/boot/aml.h"
 #include "vmm/device/power.h"
+#include "vmm/hotplug/ports.h"
 #include "vmm/layout.h"
 
 #define HEADER_SIZE   36
@@ -110,7 +111,46 @@ static void serial_ports(struct aml *a, const struct acpi_config *c)
         }
 }
 
-static void pci_host(struct aml *a)
+static const char *slot_name(char name[8], unsigned slot)
+{
+        snprintf(name, 8, "S%03u", slot);
+        return name;
+}
+
+/* Tells the slots of the mask in the register `word`. */
+static void notify_slots(struct aml *a, const char *word, unsigned slots, uint8_t value)
+{
+        char name[8];
+        aml_load(a, word);
+        for (unsigned slot = 32 - slots; slot < 32; slot++) {
+                aml_if_any(a, 1u << slot);
+                aml_notify(a, slot_name(name, slot), value);
+                aml_close(a);
+        }
+}
+
+/* The slots that devices come to and go from; see hotplug/ports.h. */
+static void hot_slots(struct aml *a, unsigned slots)
+{
+        static const char *const words[] = { "HPUP", "HPDN", "HPEJ" };
+        char name[8];
+        aml_ports(a, "HPRG", LAYOUT_PORT_HOTPLUG, words, HOTPLUG_PORTS / 4);
+        for (unsigned slot = 32 - slots; slot < 32; slot++) {
+                aml_device(a, slot_name(name, slot));
+                aml_name_integer(a, "_ADR", slot << 16);
+                aml_name_integer(a, "_SUN", slot);
+                aml_method(a, "_EJ0", 1);
+                aml_store(a, 1u << slot, "HPEJ");
+                aml_close(a);
+                aml_close(a);
+        }
+        aml_method(a, "HPEV", 0);
+        notify_slots(a, "HPUP", slots, 1); /* device check */
+        notify_slots(a, "HPDN", slots, 3); /* eject request */
+        aml_close(a);
+}
+
+static void pci_host(struct aml *a, unsigned slots)
 {
         aml_device(a, "PCI0");
         aml_name_eisa(a, "_HID", "PNP0A08");
@@ -135,6 +175,8 @@ static void pci_host(struct aml *a)
                 aml_close(a);
         }
         aml_close(a);
+        if (slots)
+                hot_slots(a, slots);
         aml_close(a);
         /* ECAM is not memory that anybody may use. */
         aml_device(a, "MBRD");
@@ -143,6 +185,23 @@ static void pci_host(struct aml *a)
         aml_resource_memory(a, (uint32_t)LAYOUT_ECAM, LAYOUT_ECAM_SIZE);
         aml_resources_end(a);
         aml_close(a);
+}
+
+static void virtio_devices(struct aml *a, unsigned length)
+{
+        for (unsigned i = 0; i < length; i++) {
+                char name[8];
+                snprintf(name, sizeof(name), "VR%02u", i % 100);
+                aml_device(a, name);
+                aml_name_string(a, "_HID", "LNRO0005");
+                aml_name_integer(a, "_UID", i);
+                aml_resources(a);
+                aml_resource_memory(a, (uint32_t)(LAYOUT_VIRTIO_MMIO + i * LAYOUT_VIRTIO_MMIO_STEP),
+                                    LAYOUT_VIRTIO_MMIO_STEP);
+                aml_resource_irq(a, LAYOUT_IRQ_MMIO_FIRST + i % 4, true);
+                aml_resources_end(a);
+                aml_close(a);
+        }
 }
 
 static void dsdt_body(struct aml *a, const struct acpi_config *c)
@@ -155,7 +214,8 @@ static void dsdt_body(struct aml *a, const struct acpi_config *c)
         aml_close(a);
         aml_scope(a, "\\_SB_");
         if (c->pci)
-                pci_host(a);
+                pci_host(a, c->hot_slots);
+        virtio_devices(a, c->virtio_mmio);
         serial_ports(a, c);
         simple_device(a, "RTC_", "PNP0B00", 0x70, 2, LAYOUT_IRQ_RTC);
         aml_device(a, "KBD_");
@@ -176,11 +236,22 @@ static void dsdt_body(struct aml *a, const struct acpi_config *c)
         aml_close(a);
 }
 
+static void general_events(struct aml *a)
+{
+        aml_scope(a, "\\_GPE");
+        aml_method(a, "_L01", 0);
+        aml_call(a, "\\_SB_PCI0HPEV");
+        aml_close(a);
+        aml_close(a);
+}
+
 static uint32_t dsdt(struct tables *t, const struct acpi_config *c)
 {
         struct aml a = { 0 };
         uint32_t address = begin(t, "DSDT", 2);
         dsdt_body(&a, c);
+        if (c->pci && c->hot_slots)
+                general_events(&a);
         buf_append(&t->bytes, a.bytes.data, a.bytes.size);
         buf_finish(&a.bytes);
         end(t, address);

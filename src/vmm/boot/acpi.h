@@ -12,7 +12,9 @@
 struct acpi_config {
         unsigned vcpus;
         bool pci;
-        bool serial[4]; /* COM1 to COM4 */
+        unsigned hot_slots;   /* PCI slots at the end that devices come to and go from */
+        unsigned virtio_mmio; /* devices at LAYOUT_VIRTIO_MMIO */
+        bool serial[4];       /* COM1 to COM4 */
 };
 
 int acpi_build(const struct acpi_config *config, const struct memory *memory, struct err *err);

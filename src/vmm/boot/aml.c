@@ -12,6 +12,16 @@
 #define OP_EXT     0x5b
 #define OP_DEVICE  0x82
 #define OP_STRING  0x0d
+#define OP_REGION  0x80
+#define OP_FIELD   0x81
+#define OP_STORE   0x70
+#define OP_AND     0x7b
+#define OP_IF      0xa0
+#define OP_NOTIFY  0x86
+#define OP_LOCAL0  0x60
+#define SYSTEM_IO  1
+#define DWORDS     0x03 /* of a field: access by double words */
+#define THREE      0x032f
 
 static void put(struct aml *a, uint64_t value, unsigned size)
 {
@@ -120,6 +130,64 @@ void aml_return_zero(struct aml *a)
         put(a, OP_RETURN, 2);
 }
 
+void aml_ports(struct aml *a, const char *region, uint16_t port, const char *const *words,
+               unsigned length)
+{
+        put(a, OP_EXT | OP_REGION << 8, 2);
+        buf_puts(&a->bytes, region);
+        put(a, SYSTEM_IO, 1);
+        aml_integer(a, port);
+        aml_integer(a, 4ull * length);
+        put(a, OP_EXT | OP_FIELD << 8, 2);
+        open_package(a);
+        buf_puts(&a->bytes, region);
+        put(a, DWORDS, 1);
+        for (unsigned i = 0; i < length; i++) {
+                buf_puts(&a->bytes, words[i]);
+                put(a, 32, 1);
+        }
+        aml_close(a);
+}
+
+void aml_store(struct aml *a, uint64_t value, const char *text)
+{
+        put(a, OP_STORE, 1);
+        aml_integer(a, value);
+        buf_puts(&a->bytes, text);
+}
+
+void aml_load(struct aml *a, const char *text)
+{
+        put(a, OP_STORE, 1);
+        buf_puts(&a->bytes, text);
+        put(a, OP_LOCAL0, 1);
+}
+
+void aml_if_any(struct aml *a, uint32_t bits)
+{
+        put(a, OP_IF, 1);
+        open_package(a);
+        put(a, OP_AND | OP_LOCAL0 << 8, 2);
+        aml_integer(a, bits);
+        put(a, 0, 1); /* kept nowhere */
+}
+
+void aml_notify(struct aml *a, const char *device, uint8_t value)
+{
+        put(a, OP_NOTIFY, 1);
+        buf_puts(&a->bytes, device);
+        aml_integer(a, value);
+}
+
+void aml_call(struct aml *a, const char *text)
+{
+        if (*text == '\\') {
+                put(a, *text++, 1);
+                put(a, THREE, 2);
+        }
+        buf_puts(&a->bytes, text);
+}
+
 void aml_resources(struct aml *a)
 {
         name(a, "_CRS");
@@ -140,7 +208,7 @@ void aml_resource_io(struct aml *a, uint16_t base, uint8_t length)
 void aml_resource_irq(struct aml *a, uint32_t gsi, bool level)
 {
         put(a, 0x89 | 6 << 8, 3);
-        put(a, level ? 0x01 : 0x03, 1);
+        put(a, level ? 0x09 : 0x03, 1); /* level is shared */
         put(a, 1, 1);
         put(a, gsi, 4);
 }

@@ -35,6 +35,18 @@ void aml_package(struct aml *a, unsigned length);
 void aml_integer(struct aml *a, uint64_t value);
 void aml_return_zero(struct aml *a);
 
+/* OperationRegion(region, SystemIO, port, size) with a Field of double words, one per name. */
+void aml_ports(struct aml *a, const char *region, uint16_t port, const char *const *words,
+               unsigned length);
+/* Store(value, text) and Store(text, Local0). */
+void aml_store(struct aml *a, uint64_t value, const char *text);
+void aml_load(struct aml *a, const char *text);
+/* Opens If(And(Local0, bits)); aml_close(). */
+void aml_if_any(struct aml *a, uint32_t bits);
+void aml_notify(struct aml *a, const char *device, uint8_t value);
+/* Calls a method without arguments: a name, or a path of three such as "\\_SB_PCI0NAME". */
+void aml_call(struct aml *a, const char *text);
+
 /* Opens Name(_CRS, ResourceTemplate); resources follow, then aml_resources_end(). */
 void aml_resources(struct aml *a);
 void aml_resource_io(struct aml *a, uint16_t base, uint8_t length);

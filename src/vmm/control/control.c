@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/str.h"
 #include "http/server.h"
+#include "vmm/control/devices.h"
 #include "vmm/control/keys.h"
 #include "vmm/control/metrics.h"
 #include "vmm/control/registers.h"
@@ -125,7 +126,7 @@ static void pause_vm(struct http_request *request, void *arg)
         if (!needs_vm(c, request))
                 return;
         hold(c);
-        c->paused = true;
+        c->paused = true; /* held until /vm/resume */
         done(request);
 }
 
@@ -134,8 +135,9 @@ static void resume_vm(struct http_request *request, void *arg)
         struct control *c = arg;
         if (!needs_vm(c, request))
                 return;
+        if (c->paused)
+                machine_resume(c->vm->machine);
         c->paused = false;
-        machine_resume(c->vm->machine);
         done(request);
 }
 
@@ -328,6 +330,29 @@ static void set_balloon(struct http_request *request, void *arg)
                 done(request);
 }
 
+/* ---- devices that come and go ---- */
+
+static void list_devices(struct http_request *request, void *arg)
+{
+        const struct control *c = arg;
+        if (needs_vm(c, request))
+                devices_list(request, c->vm);
+}
+
+static void attach_device(struct http_request *request, void *arg)
+{
+        const struct control *c = arg;
+        if (needs_vm(c, request))
+                devices_attach(request, c->vm);
+}
+
+static void detach_device(struct http_request *request, void *arg)
+{
+        const struct control *c = arg;
+        if (needs_vm(c, request))
+                devices_detach(request, c->vm);
+}
+
 static void show_metrics(struct http_request *request, void *arg)
 {
         const struct control *c = arg;
@@ -351,6 +376,9 @@ static const struct http_route routes[] = {
         { "GET", "/vm/memory", show_memory, HTTP_BODY_NONE, NULL },
         { "GET", "/vm/balloon", show_balloon, HTTP_BODY_NONE, NULL },
         { "PUT", "/vm/balloon", set_balloon, HTTP_BODY_BUFFERED, NULL },
+        { "GET", "/vm/devices", list_devices, HTTP_BODY_NONE, NULL },
+        { "PUT", "/vm/devices/{name}", attach_device, HTTP_BODY_BUFFERED, NULL },
+        { "DELETE", "/vm/devices/{name}", detach_device, HTTP_BODY_NONE, NULL },
         { "GET", "/metrics", show_metrics, HTTP_BODY_NONE, NULL },
 };
 
@@ -365,6 +393,8 @@ int control_create(struct loop *loop, int listen_fd, struct vm_config *config,
         c->start = start_machine;
         c->arg = arg;
         int r = http_server_create(loop, routes, ELEMENTS(routes), c, &c->server, err);
+        if (r == 0)
+                http_server_take_fds(c->server);
         if (r == 0)
                 r = http_server_listen(c->server, listen_fd, err);
         else

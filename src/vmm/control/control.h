@@ -12,10 +12,15 @@
  *   GET  /vm/memory?address=&size=  guest-physical memory, raw
  *   GET  /vm/balloon                sizes, and the guest's own statistics
  *   PUT  /vm/balloon                {"target_mib": 64}: what the guest shall give back
+ *   GET  /vm/devices                what was attached
+ *   PUT  /vm/devices/{name}         attaches {"disk": …} or {"network": …}, whose file or tap
+ *                                   comes as a descriptor (SCM_RIGHTS) with the request
+ *   DELETE /vm/devices/{name}       answers when the guest has let go of it
  *   GET  /metrics                   counters in Prometheus' text format
  *
  * Actions answer 204. Errors are {"message": text}: 400 for a request that is not
- * one, 404 for what is not there, 409 for what the VM's state forbids.
+ * one, 404 for what is not there, 409 for what the VM's state forbids, 504 for a guest that does
+ * not do its part.
  *
  * Whoever may connect may do everything: the socket is made with mode 0600.
  *

@@ -1,5 +1,7 @@
 #include "vmm/device/power.h"
 
+#include <string.h>
+
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
@@ -25,7 +27,10 @@ struct power {
 
 static void update(struct power *p)
 {
-        bool raised = p->status & p->enable;
+        uint16_t events, enabled;
+        memcpy(&events, p->gpe, sizeof(events));
+        memcpy(&enabled, p->gpe + GPE_SIZE / 2, sizeof(enabled));
+        bool raised = (p->status & p->enable) || (events & enabled);
         if (raised == p->raised)
                 return;
         p->raised = raised;
@@ -78,10 +83,12 @@ static uint64_t gpe_read(void *device, uint64_t offset, unsigned size)
 static void gpe_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
         struct power *p = device;
-        /* Status in the lower half: nothing ever sets it. Enable bits are kept. */
-        for (unsigned i = 0; i < size && offset + i < GPE_SIZE; i++)
-                if (offset + i >= GPE_SIZE / 2)
-                        p->gpe[offset + i] = (uint8_t)(value >> 8 * i);
+        /* Status in the lower half, where written ones clear; what is enabled in the upper. */
+        for (unsigned i = 0; i < size && offset + i < GPE_SIZE; i++) {
+                uint8_t byte = (uint8_t)(value >> 8 * i), *at = &p->gpe[offset + i];
+                *at = offset + i < GPE_SIZE / 2 ? (uint8_t)(*at & ~byte) : byte;
+        }
+        update(p);
 }
 
 static uint64_t panic_read(void *device, uint64_t offset, unsigned size)
@@ -145,6 +152,14 @@ void power_button(struct power *p)
 {
         pthread_mutex_lock(&p->lock);
         p->status |= STATUS_BUTTON;
+        update(p);
+        pthread_mutex_unlock(&p->lock);
+}
+
+void power_event(struct power *p, unsigned event)
+{
+        pthread_mutex_lock(&p->lock);
+        p->gpe[event / 8] |= (uint8_t)(1u << event % 8);
         update(p);
         pthread_mutex_unlock(&p->lock);
 }

@@ -1,5 +1,5 @@
 /* What switches the machine: the ACPI fixed hardware (PM1a event and control
- * block, PM timer, an empty GPE block), the paravirtual panic port, and for
+ * block, PM timer, GPE block), the paravirtual panic port, and for
  * tests the debug-exit port.
  *
  * Ports from LAYOUT_PORT_PM: event +0 (status, enable), control +4, timer +8.
@@ -21,3 +21,6 @@ struct power;
 int power_create(struct machine *machine, bool debug_exit, struct power **ret, struct err *err);
 /* Presses the power button: a guest that listens shuts down. THREAD-SAFE. */
 void power_button(struct power *power);
+/* Raises general purpose event `event`, 0 to 15: the guest runs what the DSDT has for it.
+ * THREAD-SAFE. */
+void power_event(struct power *power, unsigned event);

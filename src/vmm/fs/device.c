@@ -23,7 +23,6 @@ struct fs_queue {
 struct fs_device {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct fs_server *server;
         struct fs_queue queues[QUEUES];
         _Atomic uint64_t requests;
@@ -92,7 +91,7 @@ static void counters(struct device *device, counter_fn *take, void *arg)
 static void destroy(struct device *device)
 {
         struct fs_device *fs = container_of(device, struct fs_device, device);
-        virtio_pci_remove(fs->pci);
+        virtio_remove(&fs->virtio);
         for (unsigned i = 0; i < QUEUES; i++)
                 worker_destroy(fs->queues[i].worker);
         fs_server_destroy(fs->server);
@@ -120,5 +119,5 @@ int virtio_fs_create(struct machine *machine, const char *tag, struct fs_server 
                 r = worker_create("virtio-fs", JAIL_FILES, work, &fs->queues[i], -1,
                                   &fs->queues[i].worker, err);
         }
-        return r < 0 ? r : virtio_pci_add(&fs->virtio, 0, &fs->pci, err);
+        return r < 0 ? r : virtio_add(&fs->virtio, 0, err);
 }

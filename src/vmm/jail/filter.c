@@ -40,8 +40,11 @@ struct kind {
                 KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS,              \
                 KVM_GET_LAPIC, KVM_SET_LAPIC
 
-static const unsigned main_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, 0 };
+/* What is attached to a running machine is looked at. */
+static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF,
+                                        TUNGETVNETHDRSZ, BLKGETSIZE64, 0 };
 static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS, KVM_IOCTLS, KVM_RUN, 0 };
+static const unsigned gdb_ioctls[] = { KVM_IOCTLS, KVM_SET_GUEST_DEBUG, 0 };
 static const unsigned soft_ioctls[] = { DEVICE_IOCTLS, 0 };
 static const unsigned disk_ioctls[] = { BLKZEROOUT, BLKDISCARD, 0 };
 /* The translator's faults; under KVM also those of the software CPU that helps out, and
@@ -78,6 +81,9 @@ static const struct kind kinds[JAIL_THREADS] = {
                          " readlinkat removexattr renameat renameat2 setxattr statfs statx"
                          " symlinkat syncfs truncate unlinkat utimensat" },
         [JAIL_BALLOON] = { .name = "balloon", .calls = COMMON " fallocate" },
+        [JAIL_GDB] = { .name = "gdb",
+                       .calls = COMMON " accept4 recvfrom sendto setsockopt",
+                       .ioctls = gdb_ioctls },
 };
 
 const char *jail_thread_name(enum jail_thread kind)

@@ -17,7 +17,8 @@
  *
  * What is handed in later comes as descriptors; nothing is opened by path any more.
  *
- * Source: namespaces(7), user_namespaces(7), pid_namespaces(7), pivot_root(2), seccomp(2).
+ * Source: namespaces(7), user_namespaces(7), pid_namespaces(7), pivot_root(2), seccomp(2),
+ * landlock(7).
  */
 #pragma once
 
@@ -53,6 +54,7 @@ enum jail_thread {
         JAIL_VSOCK_PEERS,
         JAIL_FILES, /* a shared directory */
         JAIL_BALLOON,
+        JAIL_GDB,
         JAIL_THREADS,
 };
 
@@ -60,7 +62,8 @@ int jail_enter(const struct jail_needs *needs, struct err *err);
 int jail_seal(const struct jail_needs *needs, struct err *err);
 
 /* The calling thread's part, first thing it does: no capabilities but what its work
- * needs, and a list of allowed system calls. One that is not on it ends the process with
+ * needs, by Landlock no paths (but for shared directories) and no networks, where the kernel has
+ * it, and a list of allowed system calls. One that is not on it ends the process with
  * status JAIL_BROKEN and a line that names the thread and the call. Nothing where
  * there is no jail; what fails here ends the process. */
 void jail_thread(enum jail_thread kind);

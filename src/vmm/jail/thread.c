@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sys/caps.h"
+#include "sys/landlock.h"
 
 #define CAP(c) (1ull << (c))
 #define ARENAS 8 /* of malloc; else it looks for the number of processors */
@@ -79,7 +80,9 @@ void jail_thread(enum jail_thread kind)
         sigemptyset(&trap);
         sigaddset(&trap, SIGSYS);
         pthread_sigmask(SIG_UNBLOCK, &trap, NULL);
-        if (drop_capabilities(kind, &err) < 0 ||
+        /* Shared directories are opened beneath; nobody else needs a path or a network. */
+        const struct landlock_denial denial = { .files = kind != JAIL_FILES, .networks = true };
+        if (drop_capabilities(kind, &err) < 0 || landlock_deny(&denial, &err) < 0 ||
             seccomp_install(&filters[kind], 0, NULL, &err) < 0) {
                 fprintf(stderr, "isle-vmm: jail of a thread: %s\n", err_text(&err));
                 _exit(1);

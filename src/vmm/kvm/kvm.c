@@ -98,6 +98,8 @@ static int make_vm(struct kvm_machine *k, struct err *err)
                 return err_set(err, errno, "pages that KVM wants for itself");
         if (ioctl(k->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
                 return err_set(err, errno, "KVM's interrupt chips");
+        int flags = ioctl(k->fd, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
+        k->debug_flags = flags > 0 ? (uint32_t)flags : 0;
         int size = ioctl(k->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
         if (size < (int)sizeof(struct kvm_run))
                 return err_plain(err, EIO, "KVM's shared page of a vCPU has %d bytes", size);
@@ -258,7 +260,7 @@ static int internal_error(struct kvm_vcpu *v, struct err *err)
                 return err_plain(err, EIO, "vCPU %u: KVM's internal error %u", v->vcpu->index,
                                  v->run->internal.suberror);
         int r = kvm_rescue(v, err);
-        if (r == 0 && atomic_load(&v->emulated) == 1)
+        if (r >= 0 && atomic_load(&v->emulated) == 1)
                 log_info("vCPU %u: KVM cannot emulate an instruction; the software CPU does",
                          v->vcpu->index);
         return r;
@@ -275,6 +277,7 @@ static enum vcpu_exit kvm_run_vcpu(struct vcpu *vcpu, struct err *err)
 {
         struct kvm_vcpu *v = vcpu->provider;
         struct kvm_run *run = v->run;
+        int r;
         if (!atomic_load(&v->has_thread))
                 prepare_thread(v);
         for (;;) {
@@ -303,9 +306,13 @@ static enum vcpu_exit kvm_run_vcpu(struct vcpu *vcpu, struct err *err)
                 case KVM_EXIT_SHUTDOWN:
                         return VCPU_SHUTDOWN;
                 case KVM_EXIT_INTERNAL_ERROR:
-                        if (internal_error(v, err) < 0)
-                                return VCPU_FAILED;
+                        r = internal_error(v, err);
+                        if (r != 0)
+                                return r < 0 ? VCPU_FAILED : VCPU_DEBUG;
                         break;
+                case KVM_EXIT_DEBUG:
+                        kvm_note_stop(v);
+                        return VCPU_DEBUG;
                 case KVM_EXIT_FAIL_ENTRY:
                         return failed(v, err, "could not enter the guest",
                                       run->fail_entry.hardware_entry_failure_reason);
@@ -345,14 +352,6 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
         take(arg, "emulated_by_software", atomic_load(&v->emulated));
 }
 
-bool kvm_runs_well(void)
-{
-        if (access(DEVICE, R_OK | W_OK) < 0)
-                return false;
-        return access("/sys/module/kvm_intel", F_OK) == 0 ||
-               access("/sys/module/kvm_amd", F_OK) == 0;
-}
-
 const struct vcpu_ops vcpu_kvm = {
         .name = "kvm",
         .jail = JAIL_VCPU_KVM,
@@ -366,6 +365,8 @@ const struct vcpu_ops vcpu_kvm = {
         .set_state = set_state,
         .get_apic = get_apic,
         .set_apic = set_apic,
+        .set_debug = kvm_set_debug,
+        .pass_int3 = kvm_pass_int3,
         .counters = counters,
         .notify_fd = kvm_notify_fd,
 };

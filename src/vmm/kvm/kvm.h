@@ -23,6 +23,7 @@ struct kvm_machine {
         size_t run_size;          /* bytes of a struct kvm_run */
         struct kvm_cpuid2 *cpuid; /* what the host can give; vCPUs get it amended */
         struct cpu_memory memory; /* for the software CPU */
+        uint32_t debug_flags;     /* what it knows of KVM_GUESTDBG_…, where it tells */
 };
 
 struct kvm_vcpu {
@@ -34,12 +35,10 @@ struct kvm_vcpu {
         pthread_t thread;
         struct cpu *soft; /* made ahead: a jailed thread makes no executable memory */
         struct cpu_bus soft_bus;
+        bool step;         /* a debugger wants an instruction at a time */
+        bool soft_stopped; /* the last INT3 was met by the software CPU */
         atomic_uint_fast64_t exits, pio_exits, mmio_exits, emulated;
 };
-
-/* Whether this host's KVM is there, and backed by hardware: on a host whose KVM is
- * PVM's (module kvm_pvm), guest kernels are emulated, slower than by ourselves. */
-bool kvm_runs_well(void);
 
 /* ---- state.c: between KVM's structures and ours ---- */
 int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
@@ -47,11 +46,19 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err
 int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err);
 int kvm_set_apic(struct kvm_vcpu *v, const struct vcpu_apic *apic, struct err *err);
 
+/* ---- debug.c: for a debugger ---- */
+int kvm_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
+int kvm_pass_int3(struct vcpu *vcpu, struct err *err);
+/* Notes KVM_EXIT_DEBUG; or what the software CPU met instead. */
+void kvm_note_stop(struct kvm_vcpu *v);
+void kvm_note_soft_stop(struct kvm_vcpu *v, enum cpu_exit reason);
+
 /* ---- cpuid.c ---- */
 int kvm_read_cpuid(int fd, struct kvm_cpuid2 **ret, struct err *err);
 int kvm_give_cpuid(struct kvm_vcpu *v, struct err *err);
 
 /* ---- rescue.c: the software CPU for one instruction ---- */
 int kvm_rescue_init(struct kvm_vcpu *v, struct err *err);
+/* 1: it stopped for a debugger. */
 int kvm_rescue(struct kvm_vcpu *v, struct err *err);
 void kvm_rescue_finish(struct kvm_vcpu *v);

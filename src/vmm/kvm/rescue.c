@@ -62,7 +62,11 @@ int kvm_rescue(struct kvm_vcpu *v, struct err *err)
                                  "instruction at 0x%llx",
                                  v->vcpu->index, (unsigned long long)rip);
         atomic_fetch_add(&v->emulated, 1);
-        return kvm_set_state(v, cpu_state(v->soft), err);
+        r = kvm_set_state(v, cpu_state(v->soft), err);
+        if (r < 0 || !(v->step || reason == CPU_EXIT_DEBUG))
+                return r;
+        kvm_note_soft_stop(v, reason);
+        return 1;
 }
 
 void kvm_rescue_finish(struct kvm_vcpu *v)

@@ -34,6 +34,7 @@ struct pci {
         struct pci_function bridge;
         uint32_t address; /* port 0xcf8 */
         uint64_t window_next;
+        unsigned kept; /* slots at the end, for later */
 };
 
 static uint64_t get(const uint8_t *bytes, unsigned size)
@@ -404,20 +405,27 @@ static int place_bars(struct pci *pci, struct pci_function *f, struct err *err)
         return 0;
 }
 
+void pci_keep_slots(struct machine *machine, unsigned length)
+{
+        machine->pci->kept = length;
+}
+
 int pci_add(struct machine *machine, struct pci_function *f, unsigned slot, struct err *err)
 {
         struct pci *pci = machine->pci;
         pthread_mutex_lock(&pci->lock);
-        if (!slot)
-                for (slot = 1; slot < PCI_SLOTS && pci->slots[slot]; slot++)
+        bool late = slot;
+        unsigned slots = PCI_SLOTS - (late ? 0 : pci->kept);
+        if (!late)
+                for (slot = 1; slot < slots && pci->slots[slot]; slot++)
                         ;
         int r = 0;
-        if (slot >= PCI_SLOTS)
-                r = err_plain(err, ENOSPC, "%s: all %d PCI slots are taken", f->name, PCI_SLOTS);
+        if (slot >= slots)
+                r = err_plain(err, ENOSPC, "%s: all %u PCI slots are taken", f->name, slots);
         else if (pci->slots[slot])
                 r = err_plain(err, EEXIST, "%s: PCI slot %u is taken by %s", f->name, slot,
                               pci->slots[slot]->name);
-        if (r == 0)
+        if (r == 0 && !late)
                 r = place_bars(pci, f, err);
         if (r == 0) {
                 f->pci = pci;
@@ -425,8 +433,8 @@ int pci_add(struct machine *machine, struct pci_function *f, unsigned slot, stru
                 f->config[INTERRUPT_PIN] = 1;
                 f->config[INTERRUPT_LINE] = (uint8_t)gsi_of(f);
                 set_slot(pci, slot, f);
-                /* As a firmware leaves it. */
-                put(f->config + COMMAND, 2, COMMAND_MEMORY);
+                /* As a firmware leaves it; or as it is plugged in. */
+                put(f->config + COMMAND, 2, late ? 0 : COMMAND_MEMORY);
                 map_bars(f);
         }
         pthread_mutex_unlock(&pci->lock);

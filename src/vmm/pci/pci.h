@@ -81,7 +81,10 @@ uint64_t pci_msix_read(struct pci_function *function, uint64_t offset, unsigned 
 void pci_msix_write(struct pci_function *function, uint64_t offset, unsigned size_bytes,
                     uint64_t value);
 
-/* Gives it the first free slot (or `slot` when not 0) and addresses. -ENOSPC. */
+/* The last `length` slots are for what comes while the guest runs. */
+void pci_keep_slots(struct machine *machine, unsigned length);
+/* Gives it the first free slot and addresses; or a kept `slot`, and none: then the guest
+ * does it. -ENOSPC. */
 int pci_add(struct machine *machine, struct pci_function *function, unsigned slot, struct err *err);
 void pci_remove(struct pci_function *function);
 

@@ -10,6 +10,12 @@
 #include "vmm/layout.h"
 #include "vmm/timer.h"
 
+#define IDLE_WATCH_NS (5 * NS_PER_S)
+#define IDLE_FRACTION 100 /* of the time that one may run and still count as idle */
+#define IDLE_CODE_MAX ((size_t)2 << 20)
+#define EFER_LMA      (1u << 10)
+#define ATTRIBUTE_L   (1u << 13) /* of a code segment: 64-bit */
+
 /* ---- the processor's view of the machine ---- */
 
 static bool in_apic_page(const struct soft_vcpu *s, uint64_t address)
@@ -123,20 +129,94 @@ int64_t soft_timer(struct soft_vcpu *s)
         return next;
 }
 
+/* Nanoseconds of a processor that this thread has taken. */
+static int64_t thread_ns(void)
+{
+        struct timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* Sleeps until something comes. Code of a processor that hardly runs is not worth its
+ * memory: what the guest's timers need is decoded again. */
+static void soft_halt(struct soft_vcpu *s)
+{
+        int64_t deadline = soft_timer(s), now = clock_monotonic_ns();
+        if (now - s->watch_ns >= IDLE_WATCH_NS) {
+                int64_t busy = thread_ns();
+                bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
+                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
+                        cpu_trim(s->cpu);
+                s->watch_ns = now;
+                s->busy_ns = busy;
+        }
+        int64_t look = s->watch_ns + IDLE_WATCH_NS;
+        if (cpu_code_bytes(s->cpu) > IDLE_CODE_MAX && (!deadline || deadline > look))
+                deadline = look;
+        soft_sleep(s, deadline);
+}
+
+/* ---- for a debugger ---- */
+
+struct vcpu_stop soft_stop(struct cpu *cpu, enum cpu_exit reason)
+{
+        const struct cpu_state *state = cpu_state(cpu);
+        bool wide = state->efer & EFER_LMA && state->seg[CPU_CS].attributes & ATTRIBUTE_L;
+        struct vcpu_stop stop = { .kind = VCPU_STOP_STEP,
+                                  .rip = wide ? state->rip
+                                              : (uint32_t)(state->rip + state->seg[CPU_CS].base) };
+        if (reason == CPU_EXIT_DEBUG) {
+                stop.hits = cpu_debug_hits(cpu);
+                stop.kind = stop.hits ? VCPU_STOP_HARDWARE : VCPU_STOP_INT3;
+        }
+        return stop;
+}
+
+static enum cpu_exit run_or_step(struct soft_vcpu *s)
+{
+        struct cpu_state *state = cpu_state(s->cpu);
+        if (!s->step)
+                return cpu_run(s->cpu, CPU_NO_BUDGET);
+        if (state->activity == CPU_RUNNING)
+                state->interrupt_shadow = 1; /* the instruction, not a handler's first one */
+        return cpu_run(s->cpu, 1);
+}
+
+static int soft_set_debug(struct vcpu *v, const struct vcpu_debug *debug, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        struct cpu_debug wanted = { .dr7 = debug->dr7, .int3 = debug->on };
+        (void)err;
+        memcpy(wanted.dr, debug->dr, sizeof(wanted.dr));
+        cpu_set_debug(s->cpu, &wanted);
+        s->step = debug->step;
+        return 0;
+}
+
+static int soft_pass_int3(struct vcpu *v, struct err *err)
+{
+        struct soft_vcpu *s = v->provider;
+        (void)err;
+        cpu_pass_int3(s->cpu);
+        return 0;
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
         for (;;) {
                 atomic_store(&s->signalled, false);
                 soft_timer(s);
-                switch (cpu_run(s->cpu, CPU_NO_BUDGET)) {
+                enum cpu_exit reason = run_or_step(s);
+                switch (reason) {
                 case CPU_EXIT_BUDGET:
                 case CPU_EXIT_DEBUG:
-                        break;
+                        v->stop = soft_stop(s->cpu, reason);
+                        return VCPU_DEBUG;
                 case CPU_EXIT_KICK:
                         return VCPU_KICKED;
                 case CPU_EXIT_HALT:
-                        soft_sleep(s, soft_timer(s));
+                        soft_halt(s);
                         break;
                 case CPU_EXIT_WAIT_SIPI:
                         soft_sleep(s, 0);
@@ -197,6 +277,7 @@ static int soft_create(struct vcpu *v, struct err *err)
         struct soft_vcpu *s = new0(struct soft_vcpu);
         s->vcpu = v;
         s->soft = soft;
+        s->watch_ns = clock_monotonic_ns();
         s->bus = (struct cpu_bus){
                 .arg = s,
                 .memory = &soft->memory,
@@ -354,6 +435,8 @@ const struct vcpu_ops vcpu_soft = {
         .set_state = soft_set_state,
         .get_apic = soft_get_apic,
         .set_apic = soft_set_apic,
+        .set_debug = soft_set_debug,
+        .pass_int3 = soft_pass_int3,
         .counters = soft_counters,
         .notify_fd = soft_notify_fd,
 };

@@ -3,7 +3,7 @@
  * Each vCPU thread runs until it is kicked, halts or ends. The timer of its
  * local APIC is a timer on the machine's loop, which kicks; the vCPU then fires it
  * itself. A halted vCPU sleeps on a condition until somebody wakes it or its
- * timer is due.
+ * timer is due. One that hardly ran for some seconds gives back the memory of its code.
  *
  * Time. The guest's TSC is the host's plus one offset for all vCPUs. Its
  * frequency is told through CPUID and kvmclock, so that no guest calibrates
@@ -31,16 +31,22 @@ struct soft_vcpu {
         struct cpu *cpu;
         struct cpu_bus bus;
         uint64_t system_time_msr;
+        bool step;           /* a debugger wants an instruction at a time */
         struct timer *timer; /* of the local APIC, while the vCPU is busy */
         int64_t armed_ns;    /* what it is set to; the vCPU's thread only */
         pthread_mutex_t lock;
         pthread_cond_t wake;
         atomic_bool signalled, sleeping;
+        int64_t watch_ns; /* since when it is watched for idleness, and */
+        int64_t busy_ns;  /* the time of a processor that its thread had taken by then */
 };
 
 /* Fires the APIC's timer where it is due, and sets `timer` to its next expiry, which is
  * returned. On the vCPU's thread. */
 int64_t soft_timer(struct soft_vcpu *s);
+
+/* Why a CPU stopped for a debugger: CPU_EXIT_DEBUG, or CPU_EXIT_BUDGET after a step. */
+struct vcpu_stop soft_stop(struct cpu *cpu, enum cpu_exit reason);
 
 /* CPUID, hypercalls and the paravirtual clock (guest_clock.c). */
 void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);

@@ -20,7 +20,6 @@ enum { INFLATE, DEFLATE, FURTHER, QUEUES = 4 };
 struct balloon {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct worker *worker;
         struct virtq_chain chain;
         atomic_uint_fast64_t reported_bytes;
@@ -63,9 +62,7 @@ static bool forget(struct balloon *b, uint64_t base, uint64_t size)
         uint64_t first = (offset + PAGE - 1) / PAGE * PAGE, end = (offset + size) / PAGE * PAGE;
         if (first >= end)
                 return true;
-        /* What fails keeps memory that is not needed, which is no harm. */
-        (void)fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first,
-                        (off_t)(end - first));
+        memory_forget(memory, first, end - first);
         memory_touched(memory, gpa(base + (first - offset)), end - first);
         return true;
 }
@@ -209,7 +206,7 @@ static const struct virtio_ops ops = {
 static void destroy(struct device *device)
 {
         struct balloon *b = container_of(device, struct balloon, device);
-        virtio_pci_remove(b->pci);
+        virtio_remove(&b->virtio);
         worker_destroy(b->worker);
         virtio_finish(&b->virtio);
         pthread_mutex_destroy(&b->lock);
@@ -236,7 +233,7 @@ int virtio_balloon_create(struct machine *machine, struct balloon **ret, struct 
         b->device.counters = counters;
         int r = worker_create("virtio-balloon", JAIL_BALLOON, work, b, -1, &b->worker, err);
         if (r == 0)
-                r = virtio_pci_add(&b->virtio, 0, &b->pci, err);
+                r = virtio_add(&b->virtio, 0, err);
         if (r == 0)
                 *ret = b;
         return r;

@@ -30,7 +30,6 @@ struct blk_queue {
 struct blk {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct disk *disk;
         uint64_t sectors;
         char serial[BLK_SERIAL_MAX];
@@ -283,7 +282,7 @@ static uint64_t features_of(const struct disk *disk, unsigned queues)
 static void destroy(struct device *device)
 {
         struct blk *b = container_of(device, struct blk, device);
-        virtio_pci_remove(b->pci);
+        virtio_remove(&b->virtio);
         for (unsigned i = 0; i < b->virtio.queues_length; i++)
                 worker_destroy(b->queues[i].worker);
         disk_close(b->disk);
@@ -298,6 +297,8 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
 {
         struct blk *b = new0(struct blk);
         unsigned queues = machine->vcpus_length < BLK_QUEUES ? machine->vcpus_length : BLK_QUEUES;
+        if (options->spare)
+                queues = 1;
         b->disk = disk;
         b->sectors = disk_size(disk) / SECTOR;
         b->queues = xcalloc(queues, sizeof(*b->queues));
@@ -313,9 +314,9 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
                 b->queues[i].blk = b;
                 b->queues[i].index = i;
                 virtio_queue(&b->virtio, QUEUE_SIZE);
-                r = worker_create("virtio-blk", JAIL_DISK, work, &b->queues[i], -1,
-                                  &b->queues[i].worker, err);
+                r = worker_use(options->spare, "virtio-blk", JAIL_DISK, work, &b->queues[i], -1,
+                               &b->queues[i].worker, err);
         }
         describe(b);
-        return r < 0 ? r : virtio_pci_add(&b->virtio, 0, &b->pci, err);
+        return r < 0 ? r : virtio_add(&b->virtio, options->slot, err);
 }

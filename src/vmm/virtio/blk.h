@@ -12,9 +12,13 @@
 #define BLK_QUEUES     4
 #define BLK_SERIAL_MAX 20
 
+struct worker;
+
 struct blk_options {
         const char *serial;                     /* at most BLK_SERIAL_MAX bytes; NULL is none */
         uint64_t operations_per_s, bytes_per_s; /* 0: no limit; shared by the queues */
+        unsigned slot;                          /* a kept PCI slot; 0: the next free one */
+        struct worker *spare; /* the thread of the one queue; NULL: makes its own */
 };
 
 /* The device owns `disk` from here on, also on failure. */

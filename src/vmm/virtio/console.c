@@ -10,7 +10,6 @@ enum { RECEIVE, TRANSMIT };
 struct console {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct stream *stream;
         struct virtq_chain chain;
         size_t sent; /* bytes of the chain in front that the stream already took */
@@ -109,7 +108,7 @@ static const struct stream_ops stream_ops = { arrived, drained };
 static void destroy(struct device *device)
 {
         struct console *c = container_of(device, struct console, device);
-        virtio_pci_remove(c->pci);
+        virtio_remove(&c->virtio);
         stream_destroy(c->stream);
         virtio_finish(&c->virtio);
         free(c);
@@ -124,5 +123,5 @@ int virtio_console_create(struct machine *machine, int in_fd, int out_fd, struct
         c->virtio.config_size = 12;
         machine_add_device(machine, &c->device, "virtio-console", destroy);
         int r = stream_create(machine->loop, in_fd, out_fd, &stream_ops, c, &c->stream, err);
-        return r < 0 ? r : virtio_pci_add(&c->virtio, 0, &c->pci, err);
+        return r < 0 ? r : virtio_add(&c->virtio, 0, err);
 }

@@ -73,6 +73,8 @@ void virtio_set_status(struct virtio_device *d, uint8_t status)
         if (status & VIRTIO_STATUS_FEATURES_OK && !(before & VIRTIO_STATUS_FEATURES_OK) &&
             (d->acked & ~d->features || !(d->acked & VIRTIO_RING_F_VERSION_1)))
                 status &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
+        if (!((status | before) & VIRTIO_STATUS_FEATURES_OK)) /* nothing was agreed on */
+                status &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
         /* A driver adds bits; NEEDS_RESET is ours. */
         atomic_fetch_or(&d->status, status & ~VIRTIO_STATUS_NEEDS_RESET);
         bool goes = status & VIRTIO_STATUS_DRIVER_OK && !(before & VIRTIO_STATUS_DRIVER_OK);

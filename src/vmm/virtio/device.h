@@ -1,7 +1,7 @@
 /* A virtio device, whatever the transport.
  *
  * A device embeds a `struct virtio_device`, fills in what it is, and is put on
- * PCI or MMIO by virtio_pci_add(). From then on the
+ * PCI or MMIO by virtio_add(). From then on the
  * transport calls the operations:
  *
  *   start    DRIVER_OK was set: queues are ready, `acked` is final
@@ -46,6 +46,8 @@ enum virtio_id {
 };
 
 struct virtio_device;
+struct virtio_pci;
+struct virtio_mmio;
 
 struct virtio_ops {
         void (*start)(struct virtio_device *device);
@@ -74,6 +76,8 @@ struct virtio_device {
         uint8_t config[VIRTIO_CONFIG_SIZE];
         unsigned config_size;
         struct virtio_transport transport;
+        struct virtio_pci *pci; /* the one that it is on; else NULL */
+        struct virtio_mmio *mmio;
         struct err broken; /* why it needs a reset */
 };
 
@@ -104,8 +108,20 @@ uint64_t virtio_config_read(const struct virtio_device *device, unsigned offset,
 void virtio_config_write(struct virtio_device *device, unsigned offset, unsigned size,
                          uint64_t value);
 
-struct virtio_pci;
-/* PCI, modern. `slot` 0: the next free one. */
+/* On the machine's transport: MMIO where virtio_mmio_create() was called, and PCI for kept
+ * slots and otherwise. `slot` 0: the next free place. */
+int virtio_add(struct virtio_device *device, unsigned slot, struct err *err);
+/* Harmless where it was not added. */
+void virtio_remove(struct virtio_device *device);
+
+/* Puts the machine's virtio devices from here on to MMIO (VIRTIO 1.2, section 4.2). */
+int virtio_mmio_create(struct machine *machine, struct err *err);
+/* How many are there: from LAYOUT_VIRTIO_MMIO on, LAYOUT_VIRTIO_MMIO_STEP apart. */
+unsigned virtio_mmio_length(const struct machine *machine);
+
+/* transport.c's: PCI, modern, and MMIO. */
 int virtio_pci_add(struct virtio_device *device, unsigned slot, struct virtio_pci **ret,
                    struct err *err);
 void virtio_pci_remove(struct virtio_pci *pci);
+int virtio_mmio_add(struct virtio_device *device, struct virtio_mmio **ret, struct err *err);
+void virtio_mmio_remove(struct virtio_mmio *mmio);

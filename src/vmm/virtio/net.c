@@ -45,7 +45,6 @@ struct net_pair {
 struct net {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct net_pair *pairs;
         unsigned pairs_length, attached;
         struct virtq_chain control;
@@ -372,7 +371,7 @@ static void describe(struct net *n, const struct net_options *options)
 static void destroy(struct device *device)
 {
         struct net *n = container_of(device, struct net, device);
-        virtio_pci_remove(n->pci);
+        virtio_remove(&n->virtio);
         for (unsigned i = 0; i < n->pairs_length; i++)
                 worker_destroy(n->pairs[i].worker);
         virtio_finish(&n->virtio);
@@ -408,8 +407,8 @@ static int make_pairs(struct net *n, const struct net_options *options, struct e
         }
         virtio_queue(&n->virtio, 64);
         for (unsigned i = 0; r == 0 && i < options->pairs; i++)
-                r = worker_create("virtio-net", JAIL_NET, work, &n->pairs[i], options->fds[i],
-                                  &n->pairs[i].worker, err);
+                r = worker_use(options->spare, "virtio-net", JAIL_NET, work, &n->pairs[i],
+                               options->fds[i], &n->pairs[i].worker, err);
         return r;
 }
 
@@ -434,7 +433,7 @@ int virtio_net_create(struct machine *machine, const struct net_options *options
         if (r < 0)
                 return r;
         describe(n, options);
-        return virtio_pci_add(&n->virtio, 0, &n->pci, err);
+        return virtio_add(&n->virtio, options->slot, err);
 }
 
 /* ---- addresses ---- */

@@ -12,7 +12,6 @@
 struct rng {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct virtq_chain chain;
 };
 
@@ -51,7 +50,7 @@ static const struct virtio_ops ops = { .notify = notify };
 static void destroy(struct device *device)
 {
         struct rng *rng = container_of(device, struct rng, device);
-        virtio_pci_remove(rng->pci);
+        virtio_remove(&rng->virtio);
         virtio_finish(&rng->virtio);
         free(rng);
 }
@@ -62,5 +61,5 @@ int virtio_rng_create(struct machine *machine, struct err *err)
         virtio_init(&rng->virtio, machine, VIRTIO_RNG, "virtio-rng", &ops, 0);
         virtio_queue(&rng->virtio, 64);
         machine_add_device(machine, &rng->device, "virtio-rng", destroy);
-        return virtio_pci_add(&rng->virtio, 0, &rng->pci, err);
+        return virtio_add(&rng->virtio, 0, err);
 }

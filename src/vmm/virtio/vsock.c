@@ -18,7 +18,6 @@ enum { RECEIVE, TRANSMIT, EVENT, QUEUES };
 struct vsock {
         struct device device;
         struct virtio_device virtio;
-        struct virtio_pci *pci;
         struct vsock_peers *peers;
         struct worker *worker;
         struct virtq_chain chain;
@@ -120,7 +119,7 @@ static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = n
 static void destroy(struct device *device)
 {
         struct vsock *v = container_of(device, struct vsock, device);
-        virtio_pci_remove(v->pci);
+        virtio_remove(&v->virtio);
         worker_destroy(v->worker);
         vsock_peers_destroy(v->peers);
         virtio_finish(&v->virtio);
@@ -142,5 +141,5 @@ int virtio_vsock_create(struct machine *machine, const struct vsock_options *opt
         if (r == 0)
                 r = worker_create("virtio-vsock", JAIL_VSOCK_PEERS, work, v,
                                   vsock_peers_fd(v->peers), &v->worker, err);
-        return r < 0 ? r : virtio_pci_add(&v->virtio, 0, &v->pci, err);
+        return r < 0 ? r : virtio_add(&v->virtio, 0, err);
 }

@@ -21,12 +21,34 @@ struct worker {
         enum jail_thread kind;
         pthread_t thread;
         bool exists;
+        bool spare; /* made ahead; without work where `work` is NULL */
         bool watch; /* the thread's */
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t idle;
         bool started, busy, ending;
 };
+
+/* Held for reading by who works. */
+static pthread_rwlock_t turn = PTHREAD_RWLOCK_INITIALIZER;
+
+bool workers_hold(void)
+{
+        return pthread_rwlock_trywrlock(&turn) == 0;
+}
+
+void workers_release(void)
+{
+        pthread_rwlock_unlock(&turn);
+}
+
+static int64_t take_turn(struct worker *w)
+{
+        pthread_rwlock_rdlock(&turn);
+        int64_t due_ns = w->work(w->arg);
+        pthread_rwlock_unlock(&turn);
+        return due_ns;
+}
 
 static void sleep_until(struct worker *w, int64_t due_ns, bool watch)
 {
@@ -59,7 +81,7 @@ static void *worker_thread(void *arg)
                 pthread_mutex_unlock(&w->lock);
                 if (ending)
                         return NULL;
-                due_ns = started ? w->work(w->arg) : WORKER_IDLE;
+                due_ns = started ? take_turn(w) : WORKER_IDLE;
                 pthread_mutex_lock(&w->lock);
                 w->busy = false;
                 started = w->started;
@@ -97,10 +119,49 @@ int worker_create(const char *name, enum jail_thread kind, worker_fn *work, void
         return 0;
 }
 
+int worker_create_spare(const char *name, enum jail_thread kind, struct worker **ret,
+                        struct err *err)
+{
+        int r = worker_create(name, kind, NULL, NULL, -1, ret, err);
+        if (r == 0)
+                (*ret)->spare = true;
+        return r;
+}
+
+int worker_use(struct worker *spare, const char *name, enum jail_thread kind, worker_fn *work,
+               void *arg, int fd, struct worker **ret, struct err *err)
+{
+        if (!spare)
+                return worker_create(name, kind, work, arg, fd, ret, err);
+        pthread_mutex_lock(&spare->lock); /* it sleeps, and reads them when it is started */
+        spare->work = work;
+        spare->arg = arg;
+        spare->fd = fd;
+        pthread_mutex_unlock(&spare->lock);
+        *ret = spare;
+        return 0;
+}
+
+/* It sleeps again, and does not hold the descriptor. */
+static void give_back(struct worker *w)
+{
+        worker_stop(w);
+        pthread_mutex_lock(&w->lock);
+        w->work = NULL;
+        w->watch = false;
+        w->fd = -1;
+        pthread_mutex_unlock(&w->lock);
+        worker_kick(w);
+}
+
 void worker_destroy(struct worker *w)
 {
         if (!w)
                 return;
+        if (w->spare && w->work) {
+                give_back(w);
+                return;
+        }
         if (w->exists) {
                 pthread_mutex_lock(&w->lock);
                 w->ending = true;

@@ -34,7 +34,19 @@ typedef int64_t worker_fn(void *arg);
  * `kind` says what it may ask of the kernel. */
 int worker_create(const char *name, enum jail_thread kind, worker_fn *work, void *arg, int fd,
                   struct worker **ret, struct err *err);
+/* A spare one goes back to who made it. */
 void worker_destroy(struct worker *worker);
+
+/* Keeps every worker of the process from working until workers_release(). False, and nothing
+ * held, where one works just now. */
+bool workers_hold(void);
+void workers_release(void);
+/* A thread made ahead, while threads may still be made, that has no work yet. */
+int worker_create_spare(const char *name, enum jail_thread kind, struct worker **ret,
+                        struct err *err);
+/* A spare one's work; where `spare` is NULL, a worker is made for it. */
+int worker_use(struct worker *spare, const char *name, enum jail_thread kind, worker_fn *work,
+               void *arg, int fd, struct worker **ret, struct err *err);
 
 void worker_start(struct worker *worker);
 void worker_stop(struct worker *worker);

@@ -170,7 +170,14 @@ int qcow2_open(int fd, const struct disk_options *o, const struct disk_above *se
         if (r < 0)
                 return r;
         init(q, &h, o);
-        r = open_backing(q, &h, self, err);
+        if (o->alone && h.backing[0])
+                r = err_plain(
+                        err, EOPNOTSUPP,
+                        "disk '%s' has a backing file, '%s': such a disk must be there from the "
+                        "start",
+                        o->path, h.backing);
+        if (r == 0)
+                r = open_backing(q, &h, self, err);
         if (r == 0)
                 r = clear_features(q, &h, o, err);
         if (r < 0) {

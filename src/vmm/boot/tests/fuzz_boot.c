@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         static struct memory memory = { .fd = -1 };
-        if (memory.fd < 0 && memory_init(&memory, 16u << 20, NULL) < 0)
+        if (memory.fd < 0 && memory_init(&memory, 16u << 20, NULL, NULL) < 0)
                 abort();
         if (size < 2)
                 return 0;

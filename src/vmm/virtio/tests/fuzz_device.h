@@ -16,7 +16,8 @@ static struct machine fuzz_machine = { .memory = { .fd = -1 } };
 
 static inline struct machine *fuzz_machine_get(void)
 {
-        if (fuzz_machine.memory.fd < 0 && memory_init(&fuzz_machine.memory, 1u << 20, NULL) < 0)
+        if (fuzz_machine.memory.fd < 0 &&
+            memory_init(&fuzz_machine.memory, 1u << 20, NULL, NULL) < 0)
                 abort();
         fuzz_machine.vcpus_length = 1;
         return &fuzz_machine;

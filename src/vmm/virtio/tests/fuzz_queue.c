@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         static struct memory memory = { .fd = -1 };
         static struct virtq_chain chain;
-        if (memory.fd < 0 && memory_init(&memory, 1u << 20, NULL) < 0)
+        if (memory.fd < 0 && memory_init(&memory, 1u << 20, NULL, NULL) < 0)
                 abort();
         uint8_t *ram = memory_at(&memory, gpa(0), RING_BYTES);
         memset(ram, 0, RING_BYTES);
