@@ -272,8 +272,8 @@ struct thunk_pool {
 };
 
 #define JUMP_PLACES 8192u
-#define JUMP_SHIFT  3u    /* functions begin at multiples of 16, returns go anywhere */
-#define JUMP_PAGES  1024u /* sets of guest physical pages */
+#define JUMP_SHIFT  3u     /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PAGES  16384u /* sets of guest physical pages */
 
 /* Where indirect jumps of translated code go, per context: linear address
  * negated, code, and the page it is on. */
@@ -285,6 +285,7 @@ struct jump_table {
         uint64_t gpa[JUMP_PLACES];       /* of the code */
         uint64_t page2[JUMP_PLACES];     /* of the block */
         uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+        uint64_t pages[JUMP_PAGES / 64]; /* sets that may have places */
 };
 
 #define TRANSLATE_X87 0x20u /* in translate_key: x87 instructions may be the host's */
@@ -402,8 +403,7 @@ struct cpu {
         uint8_t translation;                     /* enum cpu_translation */
         const struct translated_exit *came_from; /* how translated code was left last */
         struct jump_table jump_tables[CTX_CHECKED];
-        uint64_t jump_pages[JUMP_PAGES / 64]; /* which may have entries, by jump_page() */
-        char signal_stack[65536];             /* frames hold all of the host's registers */
+        char signal_stack[65536]; /* frames hold all of the host's registers */
 };
 
 /* Privileged instructions after which the next is fetched and done as without them. */

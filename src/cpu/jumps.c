@@ -28,6 +28,7 @@ static void flush(struct jump_table *t)
                         forget(t, word * 64 + (unsigned)__builtin_ctzll(bits));
                 t->used[word] = 0;
         }
+        memset(t->pages, 0, sizeof(t->pages));
 }
 
 void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
@@ -37,12 +38,11 @@ void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
                 return;
         flush(&cpu->jump_tables[CTX_KERNEL]);
         flush(&cpu->jump_tables[CTX_KERNEL_AC]);
-        memset(cpu->jump_pages, 0, sizeof(cpu->jump_pages));
 }
 
 static unsigned page_set(uint64_t gpa)
 {
-        return (gpa >> 12 ^ gpa >> 22) & (JUMP_PAGES - 1);
+        return (gpa >> 12 ^ gpa >> 26) & (JUMP_PAGES - 1);
 }
 
 /* Forgets entries of the page. True: others of its set are left. */
@@ -69,19 +69,17 @@ static bool forget_page(struct jump_table *t, uint64_t gpa)
 void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa)
 {
         unsigned set = page_set(gpa);
-        if (!(cpu->jump_pages[set / 64] >> set % 64 & 1))
-                return;
-        bool others = false;
-        for (unsigned c = 0; c < CTX_CHECKED; c++)
-                others |= forget_page(&cpu->jump_tables[c], gpa);
-        if (!others)
-                cpu->jump_pages[set / 64] &= ~(1ull << set % 64);
+        for (unsigned c = 0; c < CTX_CHECKED; c++) {
+                struct jump_table *t = &cpu->jump_tables[c];
+                if (t->pages[set / 64] >> set % 64 & 1 && !forget_page(t, gpa))
+                        t->pages[set / 64] &= ~(1ull << set % 64);
+        }
 }
 
-static void note_page(struct cpu *cpu, uint64_t gpa)
+static void note_page(struct jump_table *t, uint64_t gpa)
 {
         unsigned set = page_set(gpa);
-        cpu->jump_pages[set / 64] |= 1ull << set % 64;
+        t->pages[set / 64] |= 1ull << set % 64;
 }
 
 void cpu_jump_remember(struct cpu *cpu, const struct block *b)
@@ -105,9 +103,9 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
         table->page[place] = rip & ~PAGE_MASK;
         table->gpa[place] = b->gpa;
         table->page2[place] = b->page2;
-        note_page(cpu, b->gpa);
+        note_page(table, b->gpa);
         if (b->page2)
-                note_page(cpu, b->page2);
+                note_page(table, b->page2);
 }
 
 const uint8_t *cpu_jump_find(struct cpu *cpu)

@@ -632,21 +632,6 @@ static void device_writes_into_code_are_seen(void **state)
         guest_destroy(&g);
 }
 
-static void an_instruction_may_cross_pages(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, smc_near, smc_near_end);
-        /* mov rax, imm64 across the border, then ud2 */
-        memcpy(g.ram + GUEST_FREE + 0x1000 - 4, "\x48\xb8\x88\x77\x66\x55\x44\x33\x22\x11\x0f\x0b",
-               12);
-        s->rip = USER_CODE + 0x1000 - 4;
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 6);
-        assert_int_equal(s->gpr[CPU_RAX], 0x1122334455667788);
-        guest_destroy(&g);
-}
-
 GUEST_CODE(count_down, 64, "mov ecx, 1000; xor eax, eax; 1: add eax, ecx; dec ecx; jnz 1b; ud2");
 
 static void code_that_was_given_back_is_decoded_again(void **state)
@@ -814,7 +799,6 @@ int main(void)
                 cmocka_unit_test(memory_without_a_slot_goes_to_the_bus),
                 cmocka_unit_test(stores_into_code_take_effect_at_once),
                 cmocka_unit_test(device_writes_into_code_are_seen),
-                cmocka_unit_test(an_instruction_may_cross_pages),
                 cmocka_unit_test(code_that_was_given_back_is_decoded_again),
                 cmocka_unit_test(of_many_nmis_two_are_taken),
                 cmocka_unit_test(task_switched_raises_device_not_available),
