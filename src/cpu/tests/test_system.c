@@ -781,68 +781,6 @@ static void debug_registers_break_on_execution_and_on_writes(void **state)
         guest_destroy(&g);
 }
 
-static void a_debugger_sets_breakpoints(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
-        struct cpu_debug debug = { .dr[2] = USER_CODE + 3, .dr7 = 1 << 4 };
-        cpu_set_debug(g.cpu, &debug);
-        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
-        assert_int_equal(cpu_debug_hits(g.cpu), 1 << 2);
-        assert_int_equal(s->rip, USER_CODE + 3);
-        assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_DEBUG); /* still there */
-        debug.dr[2] = USER_CODE + 0x1003;                                /* another page */
-        cpu_set_debug(g.cpu, &debug);
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 6);
-        assert_int_equal(s->gpr[CPU_RAX], 2);
-        assert_int_equal(s->dr7, 0x400); /* the guest sees nothing */
-        guest_destroy(&g);
-}
-
-static void a_debugger_watches_data(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, steps, steps_end);
-        const struct cpu_debug debug = { .dr[1] = USER_DATA, .dr7 = 4 | 9ull << 20 };
-        s->gpr[CPU_RBX] = USER_DATA;
-        s->dr[3] = USER_DATA; /* and so does the guest: it has its exception */
-        s->dr7 = 0x440 | 9ull << 28;
-        cpu_state_changed(g.cpu);
-        cpu_set_debug(g.cpu, &debug);
-        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
-        assert_int_equal(cpu_debug_hits(g.cpu), 1 << 1);
-        assert_int_equal(s->dr6 & 0xf, 1 << 3);
-        s->dr7 = 0x400;
-        s->rip = USER_CODE;
-        cpu_state_changed(g.cpu);
-        assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_DEBUG);
-        assert_int_equal(s->rip, USER_CODE + 6); /* after the instruction */
-        guest_destroy(&g);
-}
-
-CODE(int3_steps, 64, "inc rax; int3; inc rax; ud2");
-
-static void a_debugger_has_int3_and_gives_it_back(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, int3_steps, int3_steps_end);
-        cpu_set_debug(g.cpu, &(struct cpu_debug){ .int3 = true });
-        for (unsigned i = 0; i < 2; i++) {
-                assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_DEBUG);
-                assert_int_equal(cpu_debug_hits(g.cpu), 0);
-                assert_int_equal(s->rip, USER_CODE + 3);
-        }
-        cpu_pass_int3(g.cpu);
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 3);
-        assert_int_equal(end.rip, USER_CODE + 4);
-        guest_destroy(&g);
-}
-
 static void a_budget_of_one_runs_one_instruction(void **state)
 {
         (void)state;
@@ -1000,9 +938,6 @@ int main(void)
                 cmocka_unit_test(of_many_nmis_two_are_taken),
                 cmocka_unit_test(the_trap_flag_and_instructions_with_a_say_in_it),
                 cmocka_unit_test(debug_registers_break_on_execution_and_on_writes),
-                cmocka_unit_test(a_debugger_sets_breakpoints),
-                cmocka_unit_test(a_debugger_watches_data),
-                cmocka_unit_test(a_debugger_has_int3_and_gives_it_back),
                 cmocka_unit_test(a_budget_of_one_runs_one_instruction),
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),
