@@ -23,7 +23,7 @@ from tests.lib.daemon import Daemon  # noqa: E402
 MACHINES = int(os.environ.get("MACHINES", "50"))
 PEERS = int(os.environ.get("PEER_MACHINES", "10"))
 WATCH_S = float(os.environ.get("WATCH_S", "20"))
-SETTLE_S = 20  # of the guests' own work after a start; nothing tells when it is over
+SETTLE_S = 40  # of the guests' own work after a start; idle ones give back and share memory then
 KINDS = {"Pss_Anon": "private memory of the programs", "Pss_File": "programs and kernel files",
          "Pss_Shmem": "the guests' memory and translations"}
 CMDLINE = "console=ttyS0 quiet cryptomgr.notests panic=-1 reboot=t"

@@ -42,6 +42,12 @@ void process_ended(struct process *process, int status);
 void process_resize(struct process *process, unsigned rows, unsigned columns);
 void process_free(struct process *process);
 
+/* Gives the cards of a request of this kind to the network namespace of `pid`: network.c. */
+int agent_give_cards(const struct agent_request *request, pid_t pid, struct err *err);
+
+/* Answers a request of this kind: list.c. */
+int agent_list(struct agent_reply *ret, struct err *err);
+
 /* --- running the runtime: runtime.c --- */
 
 struct runtime_run {

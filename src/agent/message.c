@@ -12,7 +12,57 @@
 #define SIGNAL_MAX     64
 #define SIZE_LIMIT     65535 /* of a terminal */
 
-static const char *const op_names[] = { "", "stream", "launch", "call", "resize", "signal", NULL };
+static const char *const op_names[] = { "",       "stream",  "launch", "call", "resize",
+                                        "signal", "network", "list",   NULL };
+
+static const struct json_field address_fields[] = {
+        JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
+        JSON_FIELD(struct netdev_address, "peer", JSON_STRING, peer, 0),
+        JSON_FIELD(struct netdev_address, "broadcast", JSON_STRING, broadcast, 0),
+        JSON_FIELD(struct netdev_address, "scope", JSON_UINT, scope, 0),
+};
+static const struct json_shape address_shape = JSON_SHAPE("address", struct netdev_address,
+                                                          address_fields);
+
+static const struct json_field route_fields[] = {
+        JSON_FIELD(struct netdev_route, "to", JSON_STRING, to, JSON_REQUIRED),
+        JSON_FIELD(struct netdev_route, "gateway", JSON_STRING, gateway, 0),
+        JSON_FIELD(struct netdev_route, "source", JSON_STRING, source, 0),
+        JSON_FIELD(struct netdev_route, "scope", JSON_UINT, scope, 0),
+        JSON_FIELD(struct netdev_route, "metric", JSON_UINT, metric, 0),
+        JSON_FIELD(struct netdev_route, "mtu", JSON_UINT, mtu, 0),
+        JSON_FIELD(struct netdev_route, "onlink", JSON_BOOL, onlink, 0),
+};
+static const struct json_shape route_shape = JSON_SHAPE("route", struct netdev_route, route_fields);
+
+static const struct json_field neighbour_fields[] = {
+        JSON_FIELD(struct netdev_neighbour, "address", JSON_STRING, address, JSON_REQUIRED),
+        JSON_FIELD(struct netdev_neighbour, "mac", JSON_STRING, mac, JSON_REQUIRED),
+};
+static const struct json_shape neighbour_shape = JSON_SHAPE("neighbour", struct netdev_neighbour,
+                                                            neighbour_fields);
+
+static const struct json_field netdev_fields[] = {
+        JSON_FIELD(struct netdev, "index", JSON_UINT, index, 0),
+        JSON_FIELD(struct netdev, "name", JSON_STRING, name, 0),
+        JSON_FIELD(struct netdev, "mac", JSON_STRING, mac, 0),
+        JSON_FIELD(struct netdev, "mtu", JSON_UINT, mtu, 0),
+        JSON_FIELD(struct netdev, "up", JSON_BOOL, up, 0),
+        JSON_FIELD(struct netdev, "no_ipv6", JSON_BOOL, no_ipv6, 0),
+        JSON_FIELD_ARRAY(struct netdev, "addresses", addresses, addresses_length, &address_shape,
+                         0),
+        JSON_FIELD_ARRAY(struct netdev, "routes", routes, routes_length, &route_shape, 0),
+        JSON_FIELD_ARRAY(struct netdev, "neighbours", neighbours, neighbours_length,
+                         &neighbour_shape, 0),
+};
+const struct json_shape agent_netdev_shape = JSON_SHAPE("network device", struct netdev,
+                                                        netdev_fields);
+
+static const struct json_field card_fields[] = {
+        JSON_FIELD(struct agent_card, "mac", JSON_STRING, mac, JSON_REQUIRED),
+        JSON_FIELD_STRUCT(struct agent_card, "device", device, &agent_netdev_shape, JSON_REQUIRED),
+};
+static const struct json_shape card_shape = JSON_SHAPE("card", struct agent_card, card_fields);
 
 static const struct json_field request_fields[] = {
         JSON_FIELD_ENUM(struct agent_request, "op", op, op_names, JSON_REQUIRED),
@@ -25,9 +75,27 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "rows", JSON_UINT, rows, 0),
         JSON_FIELD(struct agent_request, "columns", JSON_UINT, columns, 0),
         JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),
+        JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
 };
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
                                                           request_fields);
+
+static const struct json_field process_fields[] = {
+        JSON_FIELD(struct agent_process, "pid", JSON_UINT, pid, JSON_REQUIRED),
+        JSON_FIELD(struct agent_process, "parent", JSON_UINT, parent, 0),
+        JSON_FIELD(struct agent_process, "uid", JSON_UINT, uid, 0),
+        JSON_FIELD(struct agent_process, "threads", JSON_UINT, threads, 0),
+        JSON_FIELD(struct agent_process, "terminal", JSON_UINT, terminal, 0),
+        JSON_FIELD(struct agent_process, "state", JSON_STRING, state, 0),
+        JSON_FIELD(struct agent_process, "name", JSON_STRING, name, 0),
+        JSON_FIELD(struct agent_process, "command", JSON_STRING, command, 0),
+        JSON_FIELD(struct agent_process, "started_ms", JSON_UINT, started_ms, 0),
+        JSON_FIELD(struct agent_process, "cpu_ms", JSON_UINT, cpu_ms, 0),
+        JSON_FIELD(struct agent_process, "virtual_kib", JSON_UINT, virtual_kib, 0),
+        JSON_FIELD(struct agent_process, "resident_kib", JSON_UINT, resident_kib, 0),
+};
+static const struct json_shape process_shape = JSON_SHAPE("process", struct agent_process,
+                                                          process_fields);
 
 static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "ok", JSON_BOOL, ok, 0),
@@ -37,6 +105,10 @@ static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "code", JSON_INT, code, 0),
         JSON_FIELD(struct agent_reply, "output", JSON_STRING, output, 0),
         JSON_FIELD(struct agent_reply, "errors", JSON_STRING, errors, 0),
+        JSON_FIELD_ARRAY(struct agent_reply, "processes", processes, processes_length,
+                         &process_shape, 0),
+        JSON_FIELD(struct agent_reply, "uptime_ms", JSON_UINT, uptime_ms, 0),
+        JSON_FIELD(struct agent_reply, "memory_kib", JSON_UINT, memory_kib, 0),
 };
 static const struct json_shape reply_shape = JSON_SHAPE("reply", struct agent_reply, reply_fields);
 
@@ -59,7 +131,8 @@ static bool is_key(const char *key)
 
 static int check_request(const struct agent_request *request, struct err *err)
 {
-        bool named = request->op == AGENT_OP_STREAM || request->op == AGENT_OP_LAUNCH;
+        bool named = request->op == AGENT_OP_STREAM || request->op == AGENT_OP_LAUNCH ||
+                     request->op == AGENT_OP_NETWORK;
         bool runs = request->op == AGENT_OP_LAUNCH || request->op == AGENT_OP_CALL;
         if (named && !is_key(request->key))
                 return err_plain(err, EINVAL, "request: key '%s' is not 1 to %d of [a-z0-9]",
@@ -87,11 +160,39 @@ int agent_request_parse(const char *text, size_t size, struct agent_request *ret
         return r;
 }
 
+static bool is_printable(const char *text)
+{
+        for (; text && *text; text++)
+                if (*text < 0x20 || *text > 0x7e)
+                        return false;
+        return true;
+}
+
+/* They go to a terminal as they are. */
+static int check_processes(const struct agent_reply *reply, struct err *err)
+{
+        if (reply->processes_length > AGENT_PROCESSES_MAX)
+                return err_plain(err, E2BIG, "reply: %zu processes are more than %d",
+                                 reply->processes_length, AGENT_PROCESSES_MAX);
+        for (size_t i = 0; i < reply->processes_length; i++) {
+                const struct agent_process *p = &reply->processes[i];
+                if (!is_printable(p->name) || !is_printable(p->command) || !is_printable(p->state))
+                        return err_plain(err, EPROTO, "reply: process %u: its texts are not plain",
+                                         p->pid);
+                if (p->command && strlen(p->command) > AGENT_COMMAND_MAX)
+                        return err_plain(err, EPROTO, "reply: process %u: its command is too long",
+                                         p->pid);
+        }
+        return 0;
+}
+
 int agent_reply_parse(const char *text, size_t size, struct agent_reply *ret, struct err *err)
 {
         int r = json_decode_text(&reply_shape, text, size, ret, err);
         if (r == 0 && ret->has_exit && (ret->exit < 0 || ret->exit > 255))
                 r = err_plain(err, EPROTO, "reply: exit %d is not 0 to 255", ret->exit);
+        if (r == 0)
+                r = check_processes(ret, err);
         if (r < 0)
                 agent_reply_finish(ret);
         return r;

@@ -13,8 +13,12 @@
  *            Answered with `pid`, and, when the process has ended, with `exit`. In
  *            between the host may send, on this connection, resize and signal, which
  *            are not answered.
+ *   network  gives the network cards of `cards`, which are in the agent's own network
+ *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
+ *   list     answered with the `processes` of all containers, and the clock and memory that
+ *            their numbers refer to.
  *
  * A request that fails is answered with `error`, the text a user shall read, and `code`,
  * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
@@ -27,6 +31,8 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "codec/json.h"
+#include "sys/netdev.h"
 
 #define AGENT_PORT       1024
 #define AGENT_READY_PORT 1025
@@ -44,17 +50,40 @@ enum agent_op {
         AGENT_OP_CALL,
         AGENT_OP_RESIZE,
         AGENT_OP_SIGNAL,
+        AGENT_OP_NETWORK,
+        AGENT_OP_LIST,
+};
+
+struct agent_card {
+        char *mac;            /* by which the machine has it */
+        struct netdev device; /* what it shall be for the container */
 };
 
 struct agent_request {
         int op;      /* enum agent_op */
-        char *key;   /* stream, launch: names the process, 1 to 64 of [a-z0-9] */
+        char *key;   /* stream, launch, network: names the process, 1 to 64 of [a-z0-9] */
         uint32_t fd; /* stream: 0, 1, 2 */
         char **argv; /* launch, call: of the runtime, without its own name */
         char *config, *process;
         bool terminal; /* launch */
         uint32_t rows, columns;
         uint32_t signal;
+        struct agent_card *cards; /* network */
+        size_t cards_length;
+};
+
+#define AGENT_PROCESSES_MAX 4000 /* that a list has */
+#define AGENT_COMMAND_MAX   512  /* bytes of `command`, of which all are printable */
+
+struct agent_process { /* as the container sees it: proc(5) */
+        uint32_t pid, parent, uid, threads;
+        uint32_t terminal; /* device number, 0 without one */
+        char *state;       /* one letter */
+        char *name;
+        char *command;       /* arguments with blanks between; empty for none */
+        uint64_t started_ms; /* since boot */
+        uint64_t cpu_ms;
+        uint64_t virtual_kib, resident_kib;
 };
 
 struct agent_reply {
@@ -64,8 +93,13 @@ struct agent_reply {
         bool has_exit;
         char *error;
         int32_t code;
-        char *output, *errors; /* of a call */
+        char *output, *errors;           /* of a call */
+        struct agent_process *processes; /* of a list */
+        size_t processes_length;
+        uint64_t uptime_ms, memory_kib;
 };
+
+extern const struct json_shape agent_netdev_shape; /* of a struct netdev */
 
 void agent_request_finish(struct agent_request *request);
 void agent_reply_finish(struct agent_reply *reply);

@@ -136,6 +136,30 @@ static void do_call(struct connection *connection, const struct agent_request *r
         runtime_run_finish(&run);
 }
 
+static void do_network(struct server *server, struct connection *connection,
+                       const struct agent_request *request)
+{
+        struct process *process = find(server, request->key);
+        struct err err = { 0 };
+        int r = process && process->pid
+                        ? agent_give_cards(request, process->pid, &err)
+                        : err_plain(&err, ESRCH, "there is no process %s", request->key);
+        if (r < 0)
+                answer_error(connection, &err);
+        else
+                answer(connection, &(struct agent_reply){ .ok = true });
+}
+
+static void do_list(struct connection *connection)
+{
+        auto_agent_reply reply = { 0 };
+        struct err err = { 0 };
+        if (agent_list(&reply, &err) < 0)
+                answer_error(connection, &err);
+        else
+                answer(connection, &reply);
+}
+
 static void serve(struct server *server, struct connection *connection,
                   const struct agent_request *request)
 {
@@ -149,6 +173,12 @@ static void serve(struct server *server, struct connection *connection,
                 break;
         case AGENT_OP_CALL:
                 do_call(connection, request);
+                break;
+        case AGENT_OP_NETWORK:
+                do_network(server, connection, request);
+                break;
+        case AGENT_OP_LIST:
+                do_list(connection);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)

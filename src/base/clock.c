@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#define DAY_S 86400
+
 static int64_t read_clock(clockid_t id)
 {
         struct timespec ts;
@@ -21,16 +23,37 @@ int64_t clock_realtime_ns(void)
         return read_clock(CLOCK_REALTIME);
 }
 
+struct date {
+        int year, month, day;
+};
+
+/* The day so many days after 1970-01-01. Years are counted from March here, so that the
+ * day that comes and goes is their last. gmtime(3) would read /etc/localtime. */
+static struct date date_of(int64_t days)
+{
+        enum { FROM_YEAR_0 = 719468, IN_400_YEARS = 146097 };
+        days += FROM_YEAR_0;
+        int64_t era = (days >= 0 ? days : days - IN_400_YEARS + 1) / IN_400_YEARS;
+        int64_t day = days - era * IN_400_YEARS;
+        int64_t year = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+        day -= 365 * year + year / 4 - year / 100;
+        int64_t month = (5 * day + 2) / 153; /* 0 is March */
+        return (struct date){ .year = (int)(year + era * 400 + (month >= 10)),
+                              .month = (int)(month < 10 ? month + 3 : month - 9),
+                              .day = (int)(day - (153 * month + 2) / 5 + 1) };
+}
+
 void clock_format(int64_t realtime_ns, char text[CLOCK_TEXT_SIZE])
 {
         int64_t fraction = realtime_ns % NS_PER_S;
         if (fraction < 0)
                 fraction += NS_PER_S;
-        time_t seconds = (realtime_ns - fraction) / NS_PER_S;
-        struct tm tm;
-        gmtime_r(&seconds, &tm);
-        size_t length = strftime(text, CLOCK_TEXT_SIZE, "%Y-%m-%dT%H:%M:%S", &tm);
-        snprintf(text + length, CLOCK_TEXT_SIZE - length, ".%09dZ", (int)fraction);
+        int64_t seconds = (realtime_ns - fraction) / NS_PER_S;
+        int64_t second = (seconds % DAY_S + DAY_S) % DAY_S;
+        struct date date = date_of((seconds - second) / DAY_S);
+        snprintf(text, CLOCK_TEXT_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%09dZ", date.year,
+                 date.month, date.day, (int)(second / 3600), (int)(second / 60 % 60),
+                 (int)(second % 60), (int)fraction);
 }
 
 /* ".123" as nanoseconds; *text moves past it. -1 where it is malformed. */

@@ -6,7 +6,13 @@
 int main(int argc, char **argv)
 {
         static const struct runtime_vm vm = {
-                .create = guest_create, .run = guest_run, .exec = guest_exec, .shim = shim_main
+                .create = guest_create,
+                .run = guest_run,
+                .exec = guest_exec,
+                .start = guest_start,
+                .remove = guest_delete,
+                .ps = guest_ps,
+                .shim = shim_main,
         };
         return runtime_main(argc, argv, &vm);
 }

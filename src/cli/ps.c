@@ -43,14 +43,23 @@ const struct option ps_options[] = {
 };
 
 static const struct heading headings[] = {
-        { "Command", "COMMAND" },   { "CreatedAt", "CREATED AT" },
-        { "ID", "CONTAINER ID" },   { "Image", "IMAGE" },
-        { "Labels", "LABELS" },     { "LocalVolumes", "LOCAL VOLUMES" },
-        { "Mounts", "MOUNTS" },     { "Names", "NAMES" },
-        { "Networks", "NETWORKS" }, { "Platform", "PLATFORM" },
-        { "Ports", "PORTS" },       { "RunningFor", "CREATED" },
-        { "Size", "SIZE" },         { "State", "STATE" },
-        { "Status", "STATUS" },     { 0 },
+        { "Command", "COMMAND" },
+        { "Cpu", "CPU" },
+        { "CreatedAt", "CREATED AT" },
+        { "ID", "CONTAINER ID" },
+        { "Image", "IMAGE" },
+        { "Labels", "LABELS" },
+        { "LocalVolumes", "LOCAL VOLUMES" },
+        { "Mounts", "MOUNTS" },
+        { "Names", "NAMES" },
+        { "Networks", "NETWORKS" },
+        { "Platform", "PLATFORM" },
+        { "Ports", "PORTS" },
+        { "RunningFor", "CREATED" },
+        { "Size", "SIZE" },
+        { "State", "STATE" },
+        { "Status", "STATUS" },
+        { 0 },
 };
 
 /* {{.Label "key"}}; as a heading, the key itself. */
@@ -183,6 +192,8 @@ static struct json_object *make_row(struct json_object *container, bool whole)
         auto_free char *mounts = mounts_text(container, whole, &volumes);
         snprintf(number, sizeof(number), "%zu", volumes);
         add_owned(row, "Command", command_text(container, whole));
+        if (*field_text(container, "Cpu")) /* docker's rows have no such field */
+                row_add(row, "Cpu", field_text(container, "Cpu"));
         row_add(row, "CreatedAt", time_local(text, created_ns));
         add_owned(row, "ID", text_short_id(field_text(container, "Id"), whole));
         const char *image = field_text(container, "Image");
@@ -210,6 +221,18 @@ struct json_object *container_rows(struct json_object *containers, bool whole)
                 json_object_array_add(rows,
                                       make_row(json_object_array_get_idx(containers, i), whole));
         return rows;
+}
+
+/* Where a format asks for it, containers have it too. */
+static void complete_cpus(struct json_object *rows, const char *format)
+{
+        if (!format || !strstr(format, ".Cpu"))
+                return;
+        for (size_t i = 0; i < field_length(rows, ""); i++) {
+                struct json_object *row = json_object_array_get_idx(rows, i);
+                if (!field_get(row, "Cpu"))
+                        row_add(row, "Cpu", "");
+        }
 }
 
 static bool wants_size(const struct args *args)
@@ -247,6 +270,7 @@ int cmd_ps(struct cli *cli, const struct args *args, struct err *err)
         }
         auto_json rows = container_rows(list, args_bool(args, "no-trunc"));
         const char *format = args_text(args, "format");
+        complete_cpus(rows, format);
         if (args_bool(args, "quiet") && str_empty(format))
                 format = "{{.ID}}";
         return listing_print(&container_listing, format,

@@ -604,6 +604,14 @@ static void build_console(const struct args *args, struct json_object *host)
         field_add(host, "ConsoleSize", json_object_new_int64(columns));
 }
 
+/* Its name has dots, which a path would take for levels. */
+static void set_annotation(struct json_object *host, const char *name, const char *value)
+{
+        if (!field_get(host, "Annotations"))
+                field_set(host, "Annotations", json_object_new_object());
+        json_object_object_add(field_get(host, "Annotations"), name, json_object_new_string(value));
+}
+
 int spec_build(const struct args *args, struct json_object **ret, struct err *err)
 {
         auto_json body = json_object_new_object();
@@ -613,6 +621,8 @@ int spec_build(const struct args *args, struct json_object **ret, struct err *er
         apply_rows(args, host_rows, ELEMENTS(host_rows), host);
         if (args_bool(args, "vm"))
                 field_set_text(host, "Isolation", "vm");
+        if (!str_empty(args_text(args, "cpu")))
+                set_annotation(host, "isle.vm.cpu", args_text(args, "cpu"));
         build_command(args, body);
         build_streams(args, body);
         build_console(args, host);

@@ -416,6 +416,8 @@ static inline bool cpu_stays(unsigned op)
 /* ---- run.c ---- */
 /* Recomputes what is derived from control registers, segments and flags. */
 void cpu_mode_changed(struct cpu *cpu);
+/* The same where only RFLAGS.AC changed. */
+void cpu_ac_changed(struct cpu *cpu);
 void cpu_pend(struct cpu *cpu, uint32_t bits);
 /* Ends the current block after this instruction. */
 static inline void cpu_stop_block(struct cpu *cpu)

@@ -506,7 +506,10 @@ void exec_ac(struct cpu *cpu, const struct step *st)
 {
         if (cpu->cpl != 0 || !(cpu->s.cr0 & CR0_PE))
                 cpu_raise(cpu, VEC_UD);
-        cpu_set_flags(cpu, st->i.op == OP_STAC ? RF_AC : 0, RF_AC);
+        cpu->s.rflags &= ~(uint64_t)RF_AC;
+        if (st->i.op == OP_STAC)
+                cpu->s.rflags |= RF_AC;
+        cpu_ac_changed(cpu);
 }
 
 void exec_hlt(struct cpu *cpu, const struct step *st)

@@ -6,6 +6,31 @@
 
 /* ---- derived state ---- */
 
+/* Whether the guest or a debugger outside watches data. */
+static bool watches(const struct cpu *cpu)
+{
+        return cpu_watches(cpu->s.dr7) || cpu_watches(cpu->debug.dr7);
+}
+
+static void choose_context(struct cpu *cpu)
+{
+        const struct cpu_state *s = &cpu->s;
+        bool ac = s->rflags & RF_AC;
+        if (watches(cpu) || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
+                cpu->context = CTX_CHECKED;
+        else if (cpu->cpl == 3)
+                cpu->context = CTX_USER;
+        else
+                cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
+        cpu->tlb = &cpu->tlbs[cpu->context];
+}
+
+void cpu_ac_changed(struct cpu *cpu)
+{
+        choose_context(cpu);
+        cpu->translate_key = (uint8_t)((cpu->translate_key & ~3) | cpu->context);
+}
+
 void cpu_mode_changed(struct cpu *cpu)
 {
         struct cpu_state *s = &cpu->s;
@@ -18,16 +43,8 @@ void cpu_mode_changed(struct cpu *cpu)
                                                           : DECODE_16;
         for (unsigned i = 0; i < CPU_SEGS; i++)
                 cpu->seg_base[i] = cpu->code64 && i < CPU_FS ? 0 : s->seg[i].base;
-        bool watch = cpu_watches(s->dr7) || cpu_watches(cpu->debug.dr7);
-        bool ac = s->rflags & RF_AC;
-        if (watch || (cpu->cpl == 3 && ac && s->cr0 & CR0_AM))
-                cpu->context = CTX_CHECKED;
-        else if (cpu->cpl == 3)
-                cpu->context = CTX_USER;
-        else
-                cpu->context = ac && s->cr4 & CR4_SMAP ? CTX_KERNEL_AC : CTX_KERNEL;
-        cpu->tlb = &cpu->tlbs[cpu->context];
-        cpu->slow = watch || s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff;
+        choose_context(cpu);
+        cpu->slow = watches(cpu) || s->rflags & (FLAG_TF | RF_RF) || s->dr7 & 0xff;
         cpu->breaks = cpu->debug.dr7 & 0xff;
         cpu->jump_key = cpu->epoch << 8 | (cpu->cpl == 3) << 4 | cpu->mode;
 

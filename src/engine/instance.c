@@ -1,10 +1,12 @@
 #include "engine/instance.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "codec/json.h"
 #include "engine/core.h"
 #include "engine/operation.h"
@@ -180,11 +182,25 @@ char *instance_root_path(const struct engine *engine, const char *id)
 
 /* In the root of the machine's own container: src/guest/guest.h. */
 #define MACHINE_ROOTFS "/share/rootfs"
+/* In the runtime's directory of the instance: GUEST_CPU_FILE there. */
+#define MACHINE_CPU_FILE  "vm/cpu"
+#define VM_CPU_LENGTH_MAX 16
 
 char *instance_live_root(const struct instance *instance, pid_t pid)
 {
         bool vm = host_config_wants_vm(&instance->spec.host);
         return xasprintf("/proc/%d/root%s", (int)pid, vm ? MACHINE_ROOTFS : "");
+}
+
+char *instance_vm_cpu(const struct instance *instance)
+{
+        if (instance->pid <= 0 || !host_config_wants_vm(&instance->spec.host))
+                return NULL;
+        auto_free char *path = xasprintf("%s/%s/" MACHINE_CPU_FILE,
+                                         instance_engine(instance)->settings.runtime_root,
+                                         instance->id);
+        char *text = NULL;
+        return file_read(AT_FDCWD, path, VM_CPU_LENGTH_MAX, &text, NULL, NULL) < 0 ? NULL : text;
 }
 
 char *instance_run_path(const struct engine *engine, const char *id)

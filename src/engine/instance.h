@@ -87,6 +87,9 @@ void instance_unref(struct instance *instance);
 /* State in docker's words: "Up 2 minutes (Paused)", "Exited (0) 3 hours ago". */
 char *instance_status_text(const struct instance *instance, int64_t now_ns);
 
+/* "kvm" or "soft": what runs its virtual machine. Heap; NULL where it has none that runs. */
+char *instance_vm_cpu(const struct instance *instance);
+
 /* `spec` is copied; `name` NULL or "" draws one. `warnings` is borrowed. */
 typedef void instance_created(void *arg, int r, const struct err *err, struct instance *instance,
                               char *const *warnings);

@@ -218,6 +218,8 @@ void spec_finish(struct instance_spec *spec); /* members, not the struct; NULL a
 
 /* Names of the runtimes: "isle-vm" runs in a virtual machine; "runc" is docker's name for ours. */
 bool runtime_is_known(const char *name);
+/* Of a virtual machine, in Annotations: its processor, auto, kvm or soft. */
+#define SPEC_VM_CPU "isle.vm.cpu"
 /* In a virtual machine: by its isolation ("vm") or its runtime ("isle-vm"). */
 bool host_config_wants_vm(const struct host_config *host);
 

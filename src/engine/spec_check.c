@@ -119,6 +119,16 @@ static int check_machine(struct check *c)
         } modes[] = { { h->network_mode, "network" },
                       { h->pid_mode, "PID" },
                       { h->ipc_mode, "IPC" } };
+        const char *cpu = json_map_get(h->annotations, SPEC_VM_CPU);
+        if (cpu && !ONE_OF(cpu, "auto", "kvm", "soft"))
+                return err_plain(c->err, EINVAL,
+                                 "annotation " SPEC_VM_CPU " (--cpu) '%s': there are auto, kvm and "
+                                 "soft",
+                                 cpu);
+        if (cpu && !host_config_wants_vm(h))
+                return err_plain(c->err, EINVAL,
+                                 "annotation " SPEC_VM_CPU " (--cpu) is for virtual machines; a "
+                                 "container runs on the host's processors; add --vm");
         if (!host_config_wants_vm(h))
                 return 0;
         for (size_t i = 0; i < ELEMENTS(modes); i++)

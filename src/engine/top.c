@@ -1,7 +1,9 @@
-/* docker top: the host's ps(1), the lines of this instance. */
+/* docker top: the host's ps(1), the lines of this instance; of a virtual machine, the runtime's
+ * ps, which asks the guest. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -37,9 +39,12 @@ static char **split_fields(const char *line, size_t length)
         return fields;
 }
 
+/* Without a list, every one. */
 static bool has_pid(const pid_t *pids, size_t length, const char *text)
 {
         uint32_t pid;
+        if (!pids)
+                return true;
         if (str_to_u32(text, &pid) < 0)
                 return false;
         for (size_t i = 0; i < length; i++)
@@ -81,6 +86,8 @@ struct top_job {
         struct engine *engine;
         char *cgroup;
         char **args;
+        bool vm;
+        char id[INSTANCE_ID_SIZE];
         struct instance_top top;
         int r;
         struct err err;
@@ -88,18 +95,35 @@ struct top_job {
         void *arg;
 };
 
-static int run_ps(char **args, char **ret, struct err *err)
+static char **ps_command(const struct top_job *job)
 {
-        auto_strv argv = NULL;
-        strv_push(&argv, "ps");
-        for (; args && *args; args++)
-                strv_push(&argv, *args);
+        const struct engine_settings *settings = &job->engine->settings;
+        const char *runtime[] = { settings->runtime_path,
+                                  "--root",
+                                  settings->runtime_root,
+                                  "ps",
+                                  "--format",
+                                  "table",
+                                  job->id };
+        char **argv = NULL;
+        for (size_t i = 0; job->vm && i < ELEMENTS(runtime); i++)
+                strv_push(&argv, runtime[i]);
+        if (!job->vm)
+                strv_push(&argv, "ps");
+        for (char **arg = job->args; arg && *arg; arg++)
+                strv_push(&argv, *arg);
+        return argv;
+}
+
+static int run_ps(const struct top_job *job, char **ret, struct err *err)
+{
+        auto_strv argv = ps_command(job);
         int ends[2];
         if (pipe2(ends, O_CLOEXEC) < 0)
                 return err_set(err, errno, "make a pipe");
         auto_fd ours = ends[0], theirs = ends[1];
         struct spawn_fd fds[] = { { theirs, 1 }, { theirs, 2 } };
-        struct spawn spawn = { .path = "ps", .argv = argv, .fds = fds, .fds_length = 2 };
+        struct spawn spawn = { .path = argv[0], .argv = argv, .fds = fds, .fds_length = 2 };
         pid_t pid;
         int r = spawn_process(&spawn, &pid, NULL, err);
         if (r < 0)
@@ -123,14 +147,19 @@ static int collect(struct top_job *job)
         auto_cgroup cgroup = NULL;
         auto_free pid_t *pids = NULL;
         size_t length = 0;
-        int r = cgroup_prepare(job->cgroup, 0, &cgroup, &job->err);
-        if (r == 0)
+        int r = job->vm ? 0 : cgroup_prepare(job->cgroup, 0, &cgroup, &job->err);
+        if (r == 0 && !job->vm)
                 r = cgroup_members(cgroup, &pids, &length, &job->err);
         auto_free char *output = NULL;
         if (r == 0)
-                r = run_ps(job->args, &output, &job->err);
+                r = run_ps(job, &output, &job->err);
+        const pid_t nobody = 0;
         if (r == 0)
-                r = top_parse(output, pids, length, &job->top, &job->err);
+                r = top_parse(output,
+                              job->vm ? NULL
+                              : pids  ? pids
+                                      : &nobody,
+                              length, &job->top, &job->err);
         return r;
 }
 
@@ -158,9 +187,11 @@ void instance_top(struct instance *instance, const char *ps_args, instance_toppe
                 .engine = instance_engine(instance),
                 .cgroup = instance_cgroup_path(instance_engine(instance), instance),
                 .args = split_fields(str_empty(ps_args) ? "-ef" : ps_args, SIZE_MAX),
+                .vm = host_config_wants_vm(&instance->spec.host),
                 .done = done,
                 .arg = arg,
         };
+        snprintf(job->id, sizeof(job->id), "%s", instance->id);
         if (instance->state != INSTANCE_RUNNING && instance->state != INSTANCE_PAUSED)
                 job->r = err_plain(&job->err, EBUSY, "container %s is not running", instance->id);
         INSTANCE_EVENT(instance, "top");

@@ -9,13 +9,17 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "guest/guest.h"
+#include "guest/network.h"
 #include "runtime/sync.h"
+#include "sys/namespace.h"
 #include "sys/pty.h"
 
 struct guest {
         struct guest_parts parts;
         struct shim_config config;
         int ours, theirs; /* ends of the channel */
+        int netns;
+        struct network network; /* as it was joined */
 };
 
 static int transform(struct launch *launch, void *arg, struct err *err)
@@ -23,14 +27,18 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         struct guest *guest = arg;
         struct oci_spec *spec = &launch->spec;
         const struct launch_options *options = launch->options;
-        const char *cpu = getenv("ISLE_VM_CPU");
+        const char *cpu;
+        int r = guest_choose_cpu(spec, &cpu, err);
+        if (r < 0)
+                return r;
+        json_map_set(&spec->annotations, GUEST_CPU_ANNOTATION, cpu);
         guest->config = (struct shim_config){ .memory_bytes = guest_memory_bytes(spec),
                                               .cpus = guest_cpus(spec),
-                                              .cpu = xstrdup(str_empty(cpu) ? "auto" : cpu),
+                                              .cpu = xstrdup(cpu),
                                               .terminal = spec->process && spec->process->terminal,
                                               .waits = options->wait_for_start };
         auto_free char *state = xasprintf("%s/%s", options->root, options->id);
-        int r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
+        r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
         return r == 0 ? guest_make_inside(launch->config_text, &guest->config.inside, err) : r;
 }
 
@@ -41,7 +49,40 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         if (mkdirat(state, "vm", 0700) < 0 || mkdirat(state, "jail", 0755) < 0)
                 return err_set(err, errno, "make the jail");
         auto_free char *text = json_encode_text(&shim_config_shape, &guest->config, false);
-        return file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+        int r = file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+        return r == 0 ? file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
+                                     strlen(guest->config.cpu), 0644, false, err)
+                      : r;
+}
+
+/* The hooks have run. Who makes a namespace for the container without a hook may bring
+ * devices until the start. */
+static int connect_network(struct launch *launch, struct guest *guest, struct err *err)
+{
+        static const char name[] = "tap";
+        const struct oci_hooks *hooks = launch->spec.hooks;
+        const struct oci_namespace *net = oci_spec_namespace(&launch->spec, OCI_NAMESPACE_NETWORK);
+        bool spare = launch->options->wait_for_start && str_empty(net->path) &&
+                     !(hooks && (hooks->prestart_length || hooks->create_runtime_length));
+        int taps[NETWORK_CARDS_MAX];
+        size_t length = 0;
+        auto_fd directory = openat(launch->state.fd, "vm", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (directory < 0)
+                return err_set(err, errno, "open the machine's directory");
+        int r = guest_open_network(launch->pid, &guest->netns, err);
+        if (r == 0)
+                r = network_create(directory, guest->netns, spare, taps, &length, err);
+        if (r == 0)
+                r = network_join(directory, guest->netns, err);
+        (void)network_read(directory, &guest->network, NULL);
+        if (r == 0)
+                r = sync_send(guest->ours, SYNC_GO, err);
+        for (size_t i = 0; i < length; i++) {
+                if (r == 0)
+                        r = pty_send_fd(guest->ours, taps[i], name, sizeof(name), err);
+                close_fd(&taps[i]);
+        }
+        return r;
 }
 
 static int accompany(struct launch *launch, void *arg, struct err *err)
@@ -54,6 +95,8 @@ static int accompany(struct launch *launch, void *arg, struct err *err)
                 r = pty_send_fd(guest->ours, launch->listen_fd, name, sizeof(name), err);
         close_fd(&launch->listen_fd);
         if (r == 0)
+                r = connect_network(launch, guest, err);
+        if (r == 0)
                 r = sync_expect(guest->ours, SYNC_READY, err);
         return sync_last_words(guest->ours, r, err);
 }
@@ -61,7 +104,7 @@ static int accompany(struct launch *launch, void *arg, struct err *err)
 static int with_guest(const struct launch_options *options, bool keep, int *ret_code,
                       struct err *err)
 {
-        struct guest guest = { .ours = -1, .theirs = -1 };
+        struct guest guest = { .ours = -1, .theirs = -1, .netns = -1 };
         int pair[2];
         int r = guest_parts_find(&guest.parts, err);
         if (r == 0)
@@ -78,8 +121,14 @@ static int with_guest(const struct launch_options *options, bool keep, int *ret_
         struct launch_options with = *options;
         with.variant = &variant;
         r = options->wait_for_start ? container_create(&with, err)
-                                    : container_run(&with, keep, ret_code, err);
+                                    : container_run(&with, true, ret_code, err);
+        if (r == 0 && !options->wait_for_start && !options->detach && !keep)
+                r = guest_delete(options->root, options->id, true, err);
+        if (r < 0) /* where the namespace stays */
+                (void)network_leave(&guest.network, guest.netns, NULL);
 finish:
+        network_finish(&guest.network);
+        close_fd(&guest.netns);
         close_fd(&guest.ours);
         close_fd(&guest.theirs);
         guest_parts_finish(&guest.parts);

@@ -7,8 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * start, kill, delete, pause, resume, state and list need no code of their own, and
- * when the shim dies, however it dies, the pid namespace takes the machine with it.
+ * kill, pause, resume, state and list need no code of their own, start and delete only for
+ * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
+ * the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -39,6 +40,11 @@
         " sysctl.net.ipv4.neigh.default.interval_probe_time_ms=3600000"                            \
         " sysctl.net.ipv6.neigh.default.interval_probe_time_ms=3600000"                            \
         " sysctl.vm.percpu_pagelist_high_fraction=10000000"
+
+/* Annotation of config.json: kvm, soft or auto. Of the container's state: which of the first two
+ * it is. Without it the environment's ISLE_VM_CPU decides. */
+#define GUEST_CPU_ANNOTATION "isle.vm.cpu"
+#define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
 
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
@@ -72,11 +78,20 @@ bool guest_mount_is_bind(const struct oci_mount *mount);
 /* Sizes of the machine. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
+/* "kvm" or "soft", static. */
+int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
 /* --- verbs that differ --- */
 int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
+int guest_start(const char *root, const char *id, struct err *err);
+int guest_delete(const char *root, const char *id, bool force, struct err *err);
+/* The guest's processes, as ps(1) with these options prints them, on standard output. */
+int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
+
+/* The network namespace of a process. */
+int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 
 /* What the shim is told, in GUEST_DIRECTORY/shim.json. */
 struct shim_config {

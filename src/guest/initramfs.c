@@ -15,7 +15,7 @@
 #include "base/str.h"
 #include "guest/guest.h"
 
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define FILE_SIZE_MAX  ((size_t)64 << 20)
 #define DEPTH_MAX      12
 #define DEPENDS        "depends="
@@ -25,8 +25,8 @@
 #define MODE_FILE      0100644
 #define CPIO_ALIGN     4
 
-static const char *const wanted[] = { "virtio_pci", "virtiofs", "vmw_vsock_virtio_transport",
-                                      "virtio_balloon", "virtio_rng" };
+static const char *const wanted[] = { "virtio_pci",     "virtiofs",   "vmw_vsock_virtio_transport",
+                                      "virtio_balloon", "virtio_rng", "virtio_net" };
 
 struct modules {
         char **paths;  /* of all files *.ko */

@@ -33,6 +33,16 @@ static void renew_namespaces(struct oci_linux *linux_)
                 set_text(&linux_->namespaces[i].path, NULL);
 }
 
+static void drop_net_devices(struct oci_linux *linux_)
+{
+        struct oci_linux *dropped = new0(struct oci_linux);
+        dropped->net_devices = linux_->net_devices;
+        dropped->net_devices_length = linux_->net_devices_length;
+        linux_->net_devices = NULL;
+        linux_->net_devices_length = 0;
+        json_free(&oci_spec_shape, &(struct oci_spec){ .linux_ = dropped });
+}
+
 static void drop_host_limits(struct oci_resources *resources)
 {
         if (!resources)
@@ -91,6 +101,7 @@ int guest_make_inside(const char *config, char **ret_text, struct err *err)
         set_text(&spec.root->path, AGENT_SHARE "/rootfs");
         take_mounts(&spec);
         renew_namespaces(spec.linux_);
+        drop_net_devices(spec.linux_);
         drop_host_limits(spec.linux_->resources);
         drop_host_hooks(&spec);
         set_text(&spec.linux_->cgroups_path, "/" GUEST_ID);

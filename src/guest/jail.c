@@ -8,6 +8,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "guest/guest.h"
+#include "sys/kvm.h"
 
 /* Beside the guest's memory: the machine's program and what it translates, the shim. */
 #define OVERHEAD_BYTES       ((int64_t)160 << 20)
@@ -41,6 +42,24 @@ unsigned guest_cpus(const struct oci_spec *spec)
         uint64_t quota_us = (uint64_t)cpu->quota_us;
         uint64_t cpus = quota_us / cpu->period_us + (quota_us % cpu->period_us != 0);
         return cpus > CPUS_MAX ? CPUS_MAX : (unsigned)cpus;
+}
+
+int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err)
+{
+        const char *asked = json_map_get(spec->annotations, GUEST_CPU_ANNOTATION);
+        const char *source = "annotation " GUEST_CPU_ANNOTATION;
+        if (!asked) {
+                asked = getenv("ISLE_VM_CPU");
+                source = "the environment's ISLE_VM_CPU";
+        }
+        if (str_empty(asked) || streq(asked, "auto"))
+                *ret = kvm_runs_well() ? "kvm" : "soft";
+        else if (streq(asked, "kvm") || streq(asked, "soft"))
+                *ret = streq(asked, "kvm") ? "kvm" : "soft";
+        else
+                return err_plain(err, EINVAL, "%s: '%s' is not known; there are auto, kvm and soft",
+                                 source, asked);
+        return 0;
 }
 
 static void add_mount(struct oci_spec *jail, const char *destination, const char *type,
@@ -209,6 +228,14 @@ static void add_kvm(struct oci_linux *linux_)
         linux_->devices_length = 1;
 }
 
+/* They come to the namespace, and from there to the machine. */
+static void take_net_devices(struct oci_linux *linux_, struct oci_linux *old)
+{
+        linux_->net_devices = take_ptr(old->net_devices);
+        linux_->net_devices_length = old->net_devices_length;
+        old->net_devices_length = 0;
+}
+
 int guest_check_parts(const struct oci_spec *spec, struct err *err)
 {
         if (!spec->process || !spec->root || !spec->linux_)
@@ -228,9 +255,6 @@ static int check(const struct oci_spec *spec, struct err *err)
                 return err_plain(err, EOPNOTSUPP,
                                  "a virtual machine cannot share the host's network: a network "
                                  "namespace is needed");
-        if (linux_->net_devices_length)
-                return err_plain(err, EOPNOTSUPP,
-                                 "network devices cannot be moved into a virtual machine");
         if (oci_spec_namespace(spec, OCI_NAMESPACE_USER) || linux_->uid_mappings_length)
                 return err_plain(err, EOPNOTSUPP,
                                  "user namespaces are not supported with --vm: the guest has "
@@ -282,6 +306,7 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
                                                                : NULL;
         add_resources(jail.linux_, spec->linux_);
         add_kvm(jail.linux_);
+        take_net_devices(jail.linux_, spec->linux_);
         take_hooks(&jail, spec);
         json_free(&oci_spec_shape, spec);
         *spec = jail;

@@ -19,7 +19,6 @@
 
 #define CHUNK_BYTES  65536
 #define GREETING_MAX 64
-#define KEY_SIZE     17 /* with the NUL */
 
 static int wait_readable(int fd, int64_t deadline_ns, struct err *err)
 {
@@ -183,46 +182,9 @@ static int open_streams(struct session *session, int directory_fd, const char *k
         return 0;
 }
 
-int session_open(struct session *session, int directory_fd, struct agent_request *request,
-                 struct err *err)
+/* The line that tells the end, if it is there. */
+static int take_end(struct session *session, struct err *err)
 {
-        char key[KEY_SIZE];
-        auto_agent_reply reply = { 0 };
-        *session = (struct session){ .control = -1, .terminal = request->terminal };
-        for (int i = 0; i < SESSION_STREAMS; i++)
-                session->pumps[i] = (struct pump){ .from = -1, .to = -1 };
-        rand_hex(key, sizeof(key) - 1);
-        request->key = key;
-        if (request->terminal)
-                fill_size(request);
-        int r = open_streams(session, directory_fd, key, err);
-        if (r == 0)
-                r = agent_connect(directory_fd, &session->control, err);
-        if (r == 0)
-                r = agent_ask(session->control, &session->in, request, &reply, err);
-        request->key = NULL;
-        if (r == 0 && reply.pid <= 0)
-                r = err_plain(err, EPROTO, "the guest names process %jd", (intmax_t)reply.pid);
-        if (r < 0)
-                session_close(session);
-        return r;
-}
-
-void session_watch(const struct session *session, struct pollfd entries[SESSION_ENTRIES])
-{
-        entries[0] = (struct pollfd){ session->control, POLLIN, 0 };
-        for (int i = 0; i < SESSION_STREAMS; i++)
-                pump_watch(&session->pumps[i], entries + 1 + i * PUMP_ENTRIES);
-}
-
-static int read_end(struct session *session, struct err *err)
-{
-        ssize_t n = read(session->control, buf_reserve(&session->in, CHUNK_BYTES), CHUNK_BYTES);
-        if (n < 0 && errno == EINTR)
-                return 0;
-        if (n <= 0)
-                return err_plain(err, ECONNRESET, "the virtual machine is gone");
-        buf_commit(&session->in, (size_t)n);
         auto_free char *line = NULL;
         size_t size;
         auto_agent_reply reply = { 0 };
@@ -236,6 +198,63 @@ static int read_end(struct session *session, struct err *err)
                 pump_close(&session->pumps[0]);
         }
         return r;
+}
+
+static int read_end(struct session *session, struct err *err)
+{
+        ssize_t n = read(session->control, buf_reserve(&session->in, CHUNK_BYTES), CHUNK_BYTES);
+        if (n < 0 && errno == EINTR)
+                return 0;
+        if (n <= 0)
+                return err_plain(err, ECONNRESET, "the virtual machine is gone");
+        buf_commit(&session->in, (size_t)n);
+        return take_end(session, err);
+}
+
+int session_open(struct session *session, int directory_fd, struct agent_request *request,
+                 struct err *err)
+{
+        auto_agent_reply reply = { 0 };
+        *session = (struct session){ .control = -1, .terminal = request->terminal };
+        for (int i = 0; i < SESSION_STREAMS; i++)
+                session->pumps[i] = (struct pump){ .from = -1, .to = -1 };
+        rand_hex(session->key, sizeof(session->key) - 1);
+        request->key = session->key;
+        if (request->terminal)
+                fill_size(request);
+        int r = open_streams(session, directory_fd, session->key, err);
+        if (r == 0)
+                r = agent_connect(directory_fd, &session->control, err);
+        if (r == 0)
+                r = agent_ask(session->control, &session->in, request, &reply, err);
+        request->key = NULL;
+        if (r == 0 && reply.pid <= 0)
+                r = err_plain(err, EPROTO, "the guest names process %jd", (intmax_t)reply.pid);
+        if (r == 0) /* a short one has ended by now: what tells so may have come with the answer */
+                r = take_end(session, err);
+        if (r < 0)
+                session_close(session);
+        return r;
+}
+
+int session_give_cards(struct session *session, int directory_fd, struct agent_card *cards,
+                       size_t length, struct err *err)
+{
+        struct agent_request request = {
+                .op = AGENT_OP_NETWORK, .key = session->key, .cards = cards, .cards_length = length
+        };
+        auto_agent_reply reply = { 0 };
+        auto_buf in = { 0 };
+        auto_fd fd = -1;
+        int r = agent_connect(directory_fd, &fd, err);
+        return r == 0 ? agent_ask(fd, &in, &request, &reply, err) : r;
+}
+
+void session_watch(const struct session *session, struct pollfd entries[SESSION_ENTRIES])
+{
+        entries[0] = (struct pollfd){ session->control, POLLIN, 0 };
+        for (int i = 0; i < SESSION_STREAMS; i++)
+                pump_watch(&session->pumps[i], entries + 1 + i * PUMP_ENTRIES);
 }
 
 int session_work(struct session *session, const struct pollfd entries[SESSION_ENTRIES],

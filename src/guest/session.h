@@ -12,10 +12,12 @@
 
 #define SESSION_TIMEOUT_MS 60000
 #define SESSION_STREAMS    3
+#define SESSION_KEY_SIZE   17 /* with the NUL */
 #define SESSION_ENTRIES    (1 + SESSION_STREAMS * PUMP_ENTRIES)
 
 struct session {
         int control;
+        char key[SESSION_KEY_SIZE]; /* by which the agent knows it */
         bool terminal;
         struct buf in;
         struct pump pumps[SESSION_STREAMS];
@@ -38,6 +40,9 @@ int session_open(struct session *session, int directory_fd, struct agent_request
 void session_watch(const struct session *session, struct pollfd entries[SESSION_ENTRIES]);
 int session_work(struct session *session, const struct pollfd entries[SESSION_ENTRIES],
                  struct err *err);
+/* Before it runs: gives it the cards, which stay the caller's. */
+int session_give_cards(struct session *session, int directory_fd, struct agent_card *cards,
+                       size_t length, struct err *err);
 /* The process has ended, and all that it wrote was passed on. */
 bool session_done(const struct session *session);
 int session_signal(struct session *session, int signo, struct err *err);

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "guest/guest.h"
+#include "guest/network.h"
 #include "guest/session.h"
 #include "runtime/setup.h"
 #include "runtime/start.h"
@@ -28,8 +29,9 @@
 #define READY_SOCKET    GUEST_SOCKET "_1025"
 #define CONFIG_SIZE_MAX (2 * OCI_CONFIG_SIZE_MAX + 4096)
 #define BOOT_TIMEOUT_MS 120000
-#define WORDS_BYTES     4096 /* of the guest's console that are kept */
-#define GONE_CODE       255  /* the machine ended before its container did */
+#define WORDS_BYTES     4096        /* of the guest's console that are kept */
+#define TAP_FD          ((size_t)3) /* in the machine, the first of them */
+#define GONE_CODE       255         /* the machine ended before its container did */
 #define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
 #define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
 
@@ -51,6 +53,9 @@ struct shim {
         int directory_fd;
         int ready_listener;
         int start_listener; /* -1 */
+        int taps[NETWORK_CARDS_MAX];
+        size_t taps_length; /* 0 when the machine has them */
+        char **cards;       /* its options for them */
         int signals;
         int console; /* what the machine says */
         pid_t vmm;
@@ -97,6 +102,27 @@ static void all_signals(struct shim *shim)
         shim->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* They follow when the runtime has written the file. */
+static int receive_taps(struct shim *shim, struct err *err)
+{
+        auto_network network = { 0 };
+        char name[16];
+        int r = sync_expect(shim->channel, SYNC_GO, err);
+        if (r == 0)
+                r = network_read(shim->directory_fd, &network, err);
+        if (r == 0 && network.cards_length > NETWORK_CARDS_MAX)
+                r = err_plain(err, E2BIG, NETWORK_FILE ": %zu cards", network.cards_length);
+        for (; r == 0 && shim->taps_length < network.cards_length; shim->taps_length += r == 0)
+                r = pty_receive_fd(shim->channel, &shim->taps[shim->taps_length], name,
+                                   sizeof(name), NULL, err);
+        for (size_t i = 0; r == 0 && i < shim->taps_length; i++) {
+                strv_push(&shim->cards, "--net");
+                strv_push_take(&shim->cards,
+                               xasprintf("fd=%zu,mac=%s", TAP_FD + i, network.cards[i].mac));
+        }
+        return r;
+}
+
 static int start_machine(struct shim *shim, struct err *err)
 {
         int fds[2];
@@ -126,14 +152,21 @@ static int start_machine(struct shim *shim, struct err *err)
                 strv_push(&argv, "--memory-template");
                 strv_push(&argv, GUEST_TEMPLATE);
         }
-        struct spawn_fd child_fds[] = { { write_end, 1 }, { write_end, 2 } };
+        for (char **option = shim->cards; option && *option; option++)
+                strv_push(&argv, *option);
+        struct spawn_fd child_fds[2 + NETWORK_CARDS_MAX] = { { write_end, 1 }, { write_end, 2 } };
+        for (size_t i = 0; i < shim->taps_length; i++)
+                child_fds[2 + i] = (struct spawn_fd){ shim->taps[i], (int)(TAP_FD + i) };
         struct spawn spawn = { .path = "/isle/isle-vmm",
                                .argv = argv,
                                .fds = child_fds,
-                               .fds_length = ELEMENTS(child_fds),
+                               .fds_length = 2 + shim->taps_length,
                                .new_session = true,
                                .death_signal = SIGKILL };
-        return spawn_process(&spawn, &shim->vmm, NULL, err);
+        int r = spawn_process(&spawn, &shim->vmm, NULL, err);
+        while (shim->taps_length > 0) /* their only holder is the machine */
+                close_fd(&shim->taps[--shim->taps_length]);
+        return r;
 }
 
 static void listen_to_console(struct shim *shim)
@@ -234,11 +267,28 @@ static int launch(struct shim *shim, struct err *err)
         return r;
 }
 
+/* The devices that there are now, which may be more than at the creation. */
+static int give_cards(struct shim *shim, struct err *err)
+{
+        auto_network network = { 0 };
+        struct agent_card cards[NETWORK_CARDS_MAX];
+        size_t length = 0;
+        int r = network_read(shim->directory_fd, &network, err);
+        for (size_t i = 0; r == 0 && i < network.cards_length && length < ELEMENTS(cards); i++)
+                if (network.cards[i].device.index)
+                        cards[length++] = (struct agent_card){ network.cards[i].mac,
+                                                               network.cards[i].device };
+        if (r < 0 || length == 0)
+                return r;
+        return session_give_cards(&shim->session, shim->directory_fd, cards, length, err);
+}
+
 static int run_program(struct shim *shim, struct err *err)
 {
         static char *const argv[] = { "start", GUEST_ID, NULL };
         auto_agent_reply reply = { 0 };
-        return agent_call(shim->directory_fd, argv, &reply, err);
+        int r = give_cards(shim, err);
+        return r == 0 ? agent_call(shim->directory_fd, argv, &reply, err) : r;
 }
 
 static int prepare(struct shim *shim, struct err *err)
@@ -248,6 +298,8 @@ static int prepare(struct shim *shim, struct err *err)
         if (r == 0 && shim->config.waits)
                 r = pty_receive_fd(shim->channel, &shim->start_listener, name, sizeof(name), NULL,
                                    err);
+        if (r == 0)
+                r = receive_taps(shim, err);
         if (r == 0)
                 r = listen_ready(shim, err);
         if (r == 0)

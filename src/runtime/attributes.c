@@ -193,31 +193,40 @@ static int join_keyring(const char *name, struct err *err)
         return 0;
 }
 
-/* Tells a security module the label for exec. Without the module, a label that
- * was asked for is an error: silence would be a hole. */
-static int set_label(const struct setup *setup, const char *module, const char *enabled,
-                     const char *file, const char *text, struct err *err)
+/* Without the module, a label that was asked for is an error: silence would be a hole. */
+static int check_module(const char *label, const char *module, const char *enabled, struct err *err)
 {
-        struct stat st;
-        if (stat(enabled, &st) < 0)
-                return err_plain(err, EOPNOTSUPP, "%s is not enabled on this host", module);
-        int r = file_put(setup->proc_fd, file, text, err);
-        return r < 0 ? err_wrap(err, "set %s label", module) : 0;
+        if (str_empty(label) || access(enabled, F_OK) == 0)
+                return 0;
+        return err_plain(err, EOPNOTSUPP, "%s is not enabled on this host, which label '%s' needs",
+                         module, label);
 }
 
+int attributes_check(const struct oci_process *oci, struct err *err)
+{
+        int r = check_module(oci->selinux_label, "SELinux", "/sys/fs/selinux/enforce", err);
+        return r < 0 ? r
+                     : check_module(oci->apparmor_profile, "AppArmor",
+                                    "/sys/kernel/security/apparmor", err);
+}
+
+/* Tells the security modules the labels for exec. */
 static int set_labels(const struct setup *setup, struct err *err)
 {
         const struct oci_process *oci = setup->process->oci;
         int r = 0;
-        if (!str_empty(oci->selinux_label))
-                r = set_label(setup, "SELinux", "/sys/fs/selinux/enforce", "self/attr/exec",
-                              oci->selinux_label, err);
-        if (r == 0 && !str_empty(oci->apparmor_profile)) {
-                auto_free char *text = xasprintf("exec %s", oci->apparmor_profile);
-                r = set_label(setup, "AppArmor", "/sys/kernel/security/apparmor",
-                              "self/attr/apparmor/exec", text, err);
+        if (!str_empty(oci->selinux_label)) {
+                r = file_put(setup->proc_fd, "self/attr/exec", oci->selinux_label, err);
+                if (r < 0)
+                        return err_wrap(err, "set SELinux label '%s'", oci->selinux_label);
         }
-        return r;
+        if (!str_empty(oci->apparmor_profile)) {
+                auto_free char *text = xasprintf("exec %s", oci->apparmor_profile);
+                r = file_put(setup->proc_fd, "self/attr/apparmor/exec", text, err);
+                if (r < 0)
+                        return err_wrap(err, "set AppArmor profile '%s'", oci->apparmor_profile);
+        }
+        return 0;
 }
 
 int attributes_apply(const struct setup *setup, struct err *err)

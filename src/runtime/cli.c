@@ -79,8 +79,8 @@ static void print_help(void)
                "  --log-format text|json  of the log\n"
                "  --log-level LEVEL       error, warning, info, debug\n"
                "  --debug                 the same as --log-level debug\n"
-               "  --cgroup-manager NAME   cgroupfs (systemd is not supported yet)\n"
-               "  --systemd-cgroup        not supported yet\n"
+               "  --cgroup-manager NAME   cgroupfs (default) or systemd\n"
+               "  --systemd-cgroup        the same as --cgroup-manager systemd\n"
                "  --vm                    create, run: in a virtual machine\n"
                "  --criu PROGRAM          for checkpoint and restore (default criu, in PATH)\n"
                "  --rootless BOOL|auto    accepted; found out by itself\n"
@@ -267,10 +267,6 @@ static int run_command(struct globals *globals, int argc, char **argv, int *ret_
                        command->help);
                 return 0;
         }
-        if (globals->cli.systemd_cgroup)
-                return err_plain(err, EOPNOTSUPP,
-                                 "the systemd cgroup driver is not supported yet; use "
-                                 "--cgroup-manager cgroupfs");
         optind = 0;
         return command->run(&globals->cli, argc, argv, ret_code, err);
 }

@@ -230,6 +230,7 @@ static int restore(const struct cli *cli, char **argv, struct launch_options *la
         auto_free char *pid_file = cli_absolute(launch->pid_file);
         options->image_path = images;
         options->work_path = work;
+        launch->systemd_cgroup = cli->systemd_cgroup;
         launch->root = root;
         launch->id = argv[optind];
         launch->console_socket = socket;

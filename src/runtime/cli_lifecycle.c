@@ -122,6 +122,7 @@ static int launch(const struct cli *cli, int argc, char **argv, bool create, int
         auto_free char *root = cli_absolute(cli->root);
         auto_free char *socket = cli_absolute(options.console_socket);
         auto_free char *pid_file = cli_absolute(options.pid_file);
+        options.systemd_cgroup = cli->systemd_cgroup;
         options.root = root;
         options.id = argv[optind];
         options.console_socket = socket;
@@ -160,7 +161,11 @@ int cli_start(const struct cli *cli, int argc, char **argv, int *ret_code, struc
 {
         (void)ret_code;
         int r = only_id(argc, argv, err);
-        return r < 0 ? r : container_start(cli->root, argv[optind], err);
+        if (r < 0)
+                return r;
+        return state_has_machine(cli->root, argv[optind])
+                       ? cli->machines->start(cli->root, argv[optind], err)
+                       : container_start(cli->root, argv[optind], err);
 }
 
 int cli_pause(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
@@ -199,17 +204,23 @@ int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct
         return container_kill(cli->root, argv[optind], signo, all, err);
 }
 
+static int delete_one(const struct cli *cli, const char *id, bool force, struct err *err)
+{
+        return state_has_machine(cli->root, id) ? cli->machines->remove(cli->root, id, force, err)
+                                                : container_delete(cli->root, id, force, err);
+}
+
 /* As crun: all whose id matches. */
-static int delete_matching(const char *root, const char *pattern, bool force, struct err *err)
+static int delete_matching(const struct cli *cli, const char *pattern, bool force, struct err *err)
 {
         regex_t regex;
         if (regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0)
                 return err_plain(err, EINVAL, "'%s' is not a regular expression", pattern);
         auto_strv ids = NULL;
-        int r = state_list(root, &ids, err);
+        int r = state_list(cli->root, &ids, err);
         for (char **id = ids; r >= 0 && id && *id; id++)
                 if (regexec(&regex, *id, 0, NULL, 0) == 0)
-                        r = container_delete(root, *id, force, err);
+                        r = delete_one(cli, *id, force, err);
         regfree(&regex);
         return r < 0 ? r : 0;
 }
@@ -230,8 +241,8 @@ int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         int r = cli_expect(argc, argv, 1, false, err);
         if (r < 0)
                 return r;
-        return regex ? delete_matching(cli->root, argv[optind], force, err)
-                     : container_delete(cli->root, argv[optind], force, err);
+        return regex ? delete_matching(cli, argv[optind], force, err)
+                     : delete_one(cli, argv[optind], force, err);
 }
 
 static const struct option exec_options[] = {

@@ -256,6 +256,9 @@ int cli_ps(const struct cli *cli, int argc, char **argv, int *ret_code, struct e
                         return -EINVAL;
         }
         int r = cli_expect(argc, argv, 1, true, err);
+        /* Engines ask for JSON, and look for those ids on the host. */
+        if (r == 0 && !json && state_has_machine(cli->root, argv[optind]))
+                return cli->machines->ps(cli->root, argv[optind], argv + optind + 1, err);
         if (r == 0)
                 r = load_cgroup(cli, argv[optind], &cgroup, &status, err);
         if (r == 0)

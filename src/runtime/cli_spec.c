@@ -181,6 +181,15 @@ static struct json_object *seccomp_features(void)
         return object;
 }
 
+/* The directory is there where kernel and processor have it, mounted or not. */
+static struct json_object *rdt_features(void)
+{
+        struct json_object *object = enabled(access("/sys/fs/resctrl", F_OK) == 0);
+        json_object_object_add(object, "schemata", json_object_new_boolean(true));
+        json_object_object_add(object, "monitoring", json_object_new_boolean(true));
+        return object;
+}
+
 static struct json_object *linux_features(void)
 {
         static const char *const namespaces[] = { "cgroup", "ipc",  "mount", "network", "pid",
@@ -193,8 +202,8 @@ static struct json_object *linux_features(void)
         json_object_object_add(object, "capabilities", capability_names());
         json_object_object_add(cgroup, "v1", json_object_new_boolean(mode != CGROUP_MODE_V2));
         json_object_object_add(cgroup, "v2", json_object_new_boolean(mode == CGROUP_MODE_V2));
-        json_object_object_add(cgroup, "systemd", json_object_new_boolean(false));
-        json_object_object_add(cgroup, "systemdUser", json_object_new_boolean(false));
+        json_object_object_add(cgroup, "systemd", json_object_new_boolean(true));
+        json_object_object_add(cgroup, "systemdUser", json_object_new_boolean(true));
         json_object_object_add(cgroup, "rdma", json_object_new_boolean(true));
         json_object_object_add(object, "cgroup", cgroup);
         json_object_object_add(object, "seccomp", seccomp_features());
@@ -202,7 +211,7 @@ static struct json_object *linux_features(void)
                                enabled(access("/sys/kernel/security/apparmor", F_OK) == 0));
         json_object_object_add(object, "selinux",
                                enabled(access("/sys/fs/selinux/enforce", F_OK) == 0));
-        json_object_object_add(object, "intelRdt", enabled(false));
+        json_object_object_add(object, "intelRdt", rdt_features());
         json_object_object_add(extensions, "idmap", enabled(true));
         json_object_object_add(object, "mountExtensions", extensions);
         json_object_object_add(object, "netDevices", enabled(true));

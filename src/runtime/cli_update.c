@@ -125,7 +125,8 @@ static int read_resources(const char *path, struct oci_resources *ret, struct er
         return r;
 }
 
-static int parse(int argc, char **argv, struct oci_resources *resources, struct err *err)
+static int parse(int argc, char **argv, struct oci_resources *resources,
+                 struct container_change *change, struct err *err)
 {
         struct option longs[ELEMENTS(update_flags) + 4] = { 0 };
         size_t n = 0;
@@ -140,9 +141,11 @@ static int parse(int argc, char **argv, struct oci_resources *resources, struct 
                 int r;
                 if (flag == '?')
                         return -EINVAL;
-                if (flag == FLAG_L3_CACHE || flag == FLAG_MEM_BW)
-                        return err_plain(err, EOPNOTSUPP, "Intel RDT is not supported yet");
-                if (flag == 'r') {
+                if (flag == FLAG_L3_CACHE || flag == FLAG_MEM_BW) {
+                        *(flag == FLAG_L3_CACHE ? &change->l3_cache_schema
+                                                : &change->mem_bw_schema) = optarg;
+                        r = 0;
+                } else if (flag == 'r') {
                         json_free(&oci_resources_shape, resources);
                         r = read_resources(optarg, resources, err);
                 } else {
@@ -157,12 +160,13 @@ static int parse(int argc, char **argv, struct oci_resources *resources, struct 
 int cli_update(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
 {
         struct oci_resources resources = { 0 };
+        struct container_change change = { .resources = &resources };
         (void)ret_code;
-        int r = parse(argc, argv, &resources, err);
+        int r = parse(argc, argv, &resources, &change, err);
         if (r == 0)
                 r = cli_refuse_machine(cli, "update", argv[optind], err);
         if (r == 0)
-                r = container_update(cli->root, argv[optind], &resources, err);
+                r = container_update(cli->root, argv[optind], &change, err);
         json_free(&oci_resources_shape, &resources);
         return r;
 }

@@ -33,9 +33,8 @@ static int open_cgroup(const struct record *record, struct cgroup **ret, struct 
         return record->cgroups && *record->cgroups ? cgroup_open(record->cgroups, ret, err) : 0;
 }
 
-static void run_poststop(const struct record *record)
+static void run_poststop(const struct record *record, const struct oci_hooks *hooks)
 {
-        const struct oci_hooks *hooks = record->config ? record->config->hooks : NULL;
         if (!hooks || hooks->poststop_length == 0)
                 return;
         struct hook_state state = {
@@ -49,20 +48,31 @@ static void run_poststop(const struct record *record)
         hooks_run_all(&set, &state);
 }
 
+/* Mostly nobody is left in it. */
+static int remove_cgroup(struct cgroup *cgroup, struct err *err)
+{
+        if (!cgroup || cgroup_remove(cgroup, 0, NULL) == 0)
+                return 0;
+        int r = cgroup_kill(cgroup, SIGKILL, err);
+        return r < 0 ? r : cgroup_remove(cgroup, REMOVE_TIMEOUT_MS, err);
+}
+
 /* Ends everything that belongs to the container and forgets it. The state is
  * locked. */
 static int destroy(struct state *state, const struct record *record, struct err *err)
 {
         auto_cgroup cgroup = NULL;
         int r = open_cgroup(record, &cgroup, err);
-        if (r == 0 && cgroup) {
-                r = cgroup_kill(cgroup, SIGKILL, err);
-                if (r == 0)
-                        r = cgroup_remove(cgroup, REMOVE_TIMEOUT_MS, err);
-        }
+        if (r == 0)
+                r = remove_cgroup(cgroup, err);
         if (r < 0)
                 return r;
-        run_poststop(record);
+        scope_stop(record);
+        struct rdt_group rdt = record_rdt(record);
+        r = rdt_remove(&rdt, err);
+        if (r < 0)
+                return r;
+        run_poststop(record, record->config ? record->config->hooks : NULL);
         return state_remove(state, err);
 }
 
@@ -88,6 +98,26 @@ static int kill_init(const struct record *record, struct err *err)
         return r < 0 ? r : 0;
 }
 
+/* Deletes what we made ourselves, whose process has ended. Where nobody has changed the
+ * record meanwhile, nothing need be read again. */
+static int delete_own(struct launch *launch, struct err *err)
+{
+        if (state_lock(&launch->state, NULL) < 0 || !state_is_as_written(&launch->state)) {
+                state_unlock(&launch->state);
+                return container_delete(launch->options->root, launch->options->id, true, err);
+        }
+        int r = remove_cgroup(launch->cgroup, err);
+        if (r < 0)
+                return r;
+        scope_stop(&launch->record);
+        struct rdt_group rdt = record_rdt(&launch->record);
+        r = rdt_remove(&rdt, err);
+        if (r < 0)
+                return r;
+        run_poststop(&launch->record, launch->spec.hooks);
+        return state_remove(&launch->state, err);
+}
+
 int container_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err)
 {
         struct launch launch;
@@ -98,11 +128,10 @@ int container_run(const struct launch_options *options, bool keep, int *ret_code
                 return r;
         *ret_code = 0;
         if (!options->detach) {
-                /* Other verbs may want the container while it runs. */
-                close_fd(&launch.state.fd);
+                state_unlock(&launch.state); /* others may want the container while it runs */
                 r = foreground_wait(launch.pid, launch.master_socket_fd, ret_code, err);
                 if (r == 0 && !keep)
-                        r = container_delete(options->root, options->id, true, err);
+                        r = delete_own(&launch, err);
         }
         launch_finish(&launch);
         return r;
@@ -221,9 +250,7 @@ static int delete_recordless(struct state *state, struct err *err)
         auto_cgroup cgroup = NULL;
         int r = cgroup_prepare(state->id, 0, &cgroup, NULL);
         if (r == 0)
-                r = cgroup_kill(cgroup, SIGKILL, err);
-        if (r == 0 && cgroup)
-                r = cgroup_remove(cgroup, REMOVE_TIMEOUT_MS, err);
+                r = remove_cgroup(cgroup, err);
         return r < 0 ? r : state_remove(state, err);
 }
 
@@ -332,7 +359,18 @@ static int extend_cgroup(struct state *state, struct record *record, struct cgro
         return state_write(state, record, config, err);
 }
 
-int container_update(const char *root, const char *id, const struct oci_resources *resources,
+static int update_rdt(const struct record *record, const struct container_change *change,
+                      struct err *err)
+{
+        struct rdt_group rdt = record_rdt(record);
+        if (!change->l3_cache_schema && !change->mem_bw_schema)
+                return 0;
+        if (!rdt.clos)
+                return err_plain(err, EINVAL, "the container was made without intelRdt");
+        return rdt_update(&rdt, change->l3_cache_schema, change->mem_bw_schema, err);
+}
+
+int container_update(const char *root, const char *id, const struct container_change *change,
                      struct err *err)
 {
         auto_state state = { .fd = -1 };
@@ -349,12 +387,17 @@ int container_update(const char *root, const char *id, const struct oci_resource
                 return err_plain(err, EINVAL, "container not running");
         if (!cgroup)
                 return err_plain(err, EOPNOTSUPP, "container %s has no cgroup to update", id);
-        r = limits_create(resources, true, &limits, err);
+        r = limits_create(change->resources, true, &limits, err);
         if (r < 0)
                 return r;
-        r = extend_cgroup(&state, &record, cgroup, cgroup_limits_controllers(&limits.values), err);
+        r = scope_update(&record, &limits.values, err);
+        if (r == 0)
+                r = extend_cgroup(&state, &record, cgroup,
+                                  cgroup_limits_controllers(&limits.values), err);
         if (r == 0)
                 r = cgroup_apply(cgroup, &limits.values, err);
+        if (r == 0)
+                r = update_rdt(&record, change, err);
         limits_finish(&limits);
         return r;
 }

@@ -31,7 +31,11 @@ int container_kill(const char *root, const char *id, int signo, bool all, struct
 int container_delete(const char *root, const char *id, bool force, struct err *err);
 int container_pause(const char *root, const char *id, struct err *err);
 int container_resume(const char *root, const char *id, struct err *err);
-int container_update(const char *root, const char *id, const struct oci_resources *resources,
+struct container_change {
+        const struct oci_resources *resources;
+        const char *l3_cache_schema, *mem_bw_schema; /* of intelRdt; NULL stays */
+};
+int container_update(const char *root, const char *id, const struct container_change *change,
                      struct err *err);
 
 /* The container's record and status; `with_config` decodes the spec too. */

@@ -73,7 +73,7 @@ static int set_names(struct launch *launch, struct err *err)
 static int enter_cgroup(struct launch *launch, struct err *err)
 {
         bool namespaced = launch->plan.new_namespaces & CLONE_NEWCGROUP;
-        if (!namespaced && launch->door.length == 0)
+        if (!namespaced && launch->door.length == 0 && !launch->scope)
                 return 0;
         int r = sync_expect(launch->child_fd, SYNC_CGROUP, err);
         if (r == 0)
@@ -217,6 +217,7 @@ void init_main(struct launch *launch)
 {
         struct err err = { 0 };
         const struct oci_hooks *hooks = launch->spec.hooks;
+        close_fd(&launch->guard_fd);
         close_fd(&launch->state.fd); /* holds the lock, which must end with the parent */
         close_fd(&launch->parent_fd);
         process_reset_signals();
@@ -238,6 +239,7 @@ void init_main(struct launch *launch)
                 .state = &state,
                 .start_hooks = { "startContainer", hooks ? hooks->start_container : NULL,
                                  hooks ? hooks->start_container_length : 0 },
+                .hidden = !(launch->plan.new_namespaces & CLONE_NEWPID),
                 .keyring = launch->options->no_new_keyring ? NULL : keyring,
                 .proc_fd = launch->proc_fd,
                 .report_fd = launch->child_fd,

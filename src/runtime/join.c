@@ -190,8 +190,10 @@ static int open_everything(struct join *join, struct err *err)
         join->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (join->proc_fd < 0)
                 return err_set(err, errno, "open /proc");
-        int r = process_open((pid_t)join->record.pid, join->record.start_time, &join->init_pidfd,
-                             err);
+        int r = attributes_check(&join->process, err);
+        if (r == 0)
+                r = process_open((pid_t)join->record.pid, join->record.start_time,
+                                 &join->init_pidfd, err);
         if (r == 0 && join->record.cgroups)
                 r = cgroup_open(join->record.cgroups, &join->cgroup, err);
         for (char *const *below = options->cgroups; r == 0 && below && *below; below++)
@@ -334,6 +336,9 @@ static int launch(struct join *join, struct err *err)
         cgroup_door_close(&join->door);
         if (r == 0 && join->cgroup && !joins)
                 r = cgroup_attach(join->cgroup, join->pid, err);
+        struct rdt_group rdt = record_rdt(&join->record);
+        if (r == 0)
+                r = rdt_join(&rdt, join->pid, err);
         if (r == 0)
                 r = put_oom_score(join, err);
         if (r == 0)
@@ -372,7 +377,7 @@ int container_exec(const struct exec_options *options, int *ret_code, struct err
                              .master_socket_fd = -1,
                              .seccomp_fd = -1,
                              .pidfd = -1 };
-        int r = exe_guard(options->argv, err);
+        int r = exe_guard(options->argv, NULL, err);
         if (r == 0)
                 r = load(&join, err);
         if (r == 0)

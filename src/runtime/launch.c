@@ -92,6 +92,53 @@ static int connect_terminal(struct launch *launch, struct err *err)
         return 0;
 }
 
+static struct rdt_request rdt_request(const struct oci_intel_rdt *from)
+{
+        return (struct rdt_request){ .clos_id = from->clos_id,
+                                     .l3_cache = from->l3_cache_schema,
+                                     .memory_bandwidth = from->mem_bw_schema,
+                                     .schemata = from->schemata,
+                                     .monitor = from->enable_monitoring || from->enable_cmt ||
+                                                from->enable_mbm };
+}
+
+/* The record tells what will be made. */
+static int name_rdt(struct launch *launch, struct err *err)
+{
+        const struct oci_intel_rdt *from = launch->spec.linux_->intel_rdt;
+        auto_free char *mount = NULL;
+        struct rdt_group group;
+        if (!from)
+                return 0;
+        const struct launch_variant *variant = launch->options->variant;
+        if (variant && variant->make)
+                return err_plain(err, EOPNOTSUPP,
+                                 "a container with intelRdt cannot be restored: images do not "
+                                 "have it");
+        struct rdt_request request = rdt_request(from);
+        int r = rdt_mount(&mount, err);
+        if (r == 0)
+                r = rdt_name(mount, &request, launch->options->id, &group, err);
+        if (r < 0)
+                return r;
+        launch->record.rdt_clos = group.clos;
+        launch->record.rdt_monitor = group.monitor;
+        launch->record.rdt_own = group.own;
+        return 0;
+}
+
+static int make_rdt(struct launch *launch, struct err *err)
+{
+        const struct oci_intel_rdt *from = launch->spec.linux_->intel_rdt;
+        if (!from)
+                return 0;
+        struct rdt_request request = rdt_request(from);
+        struct rdt_group group = record_rdt(&launch->record);
+        int r = rdt_make(&group, &request, err);
+        launch->rdt_made = r == 0;
+        return r;
+}
+
 static int prepare_record(struct launch *launch, struct err *err)
 {
         struct record *record = &launch->record;
@@ -104,6 +151,13 @@ static int prepare_record(struct launch *launch, struct err *err)
         record->created = xstrdup(now);
         record->creating = true;
         record->owner = geteuid();
+        if (launch->scope) {
+                record->scope = xstrdup(launch->scope->name.unit);
+                record->systemd = xstrdup(systemd_address(launch->scope->systemd));
+        }
+        int r = name_rdt(launch, err);
+        if (r < 0)
+                return r;
         record->cgroups = launch->cgroup ? strv_copy(cgroup_paths(launch->cgroup)) : NULL;
         if (!launch->spec.process->terminal)
                 record->descriptors = checkpoint_descriptors();
@@ -116,12 +170,24 @@ static bool is_forbidden(int r)
         return r == -EACCES || r == -EPERM || r == -EROFS;
 }
 
+/* Somebody else's: undoing must not touch it. */
+static void disown_cgroup(struct launch *launch)
+{
+        cgroup_close(launch->cgroup);
+        launch->cgroup = NULL;
+        free(launch->record.scope);
+        launch->record.scope = NULL;
+}
+
 /* Without privilege there may be no right to make groups; then there are none,
  * unless a limit was asked for. */
 static int make_cgroup(struct launch *launch, struct err *err)
 {
         bool existed;
-        int r = cgroup_create(launch->cgroup, &existed, err);
+        const struct launch_variant *variant = launch->options->variant;
+        bool later = launch->scope && !(variant && variant->make);
+        int r = later ? cgroup_has_members(launch->cgroup, &existed, err)
+                      : cgroup_create(launch->cgroup, &existed, err);
         if (is_forbidden(r) && geteuid() != 0 &&
             cgroup_limits_controllers(&launch->plan.limits.values) == 0) {
                 cgroup_close(launch->cgroup);
@@ -131,13 +197,11 @@ static int make_cgroup(struct launch *launch, struct err *err)
         if (r == 0 && existed)
                 r = err_plain(err, EBUSY, "container's cgroup is not empty: %s",
                               launch->plan.cgroup_path);
-        else if (r == 0 && cgroup_is_frozen(launch->cgroup, NULL) == 1)
+        else if (r == 0 && !later && cgroup_is_frozen(launch->cgroup, NULL) == 1)
                 r = err_plain(err, EBUSY, "container's cgroup unexpectedly frozen");
         else
                 return r;
-        /* Somebody else's: undoing must not touch it. */
-        cgroup_close(launch->cgroup);
-        launch->cgroup = NULL;
+        disown_cgroup(launch);
         return r;
 }
 
@@ -198,13 +262,16 @@ static int start_child(struct launch *launch, struct err *err)
         launch->parent_fd = pair[0];
         launch->child_fd = pair[1];
         auto_fd cgroup_fd = -1;
-        if (launch->cgroup)
+        if (launch->cgroup && !launch->scope)
                 (void)cgroup_directory(launch->cgroup, &cgroup_fd, NULL);
         /* Root of a user namespace may not write there. */
-        if (launch->cgroup && !plan->in_user_namespace)
+        if (launch->cgroup && !launch->scope && !plan->in_user_namespace)
                 r = cgroup_door_open(launch->cgroup, &launch->door, err);
         if (r < 0)
                 return r;
+        /* In a pid namespace with others it would be seen before the child can close it. */
+        if (!(plan->new_namespaces & CLONE_NEWPID))
+                close_fd(&launch->guard_fd);
         struct clone_request request = {
                 .flags = plan->new_namespaces & ~CLONE_NEWCGROUP,
                 .joins = plan->joins,
@@ -259,6 +326,17 @@ static int move_net_devices(struct launch *launch, struct err *err)
         return 0;
 }
 
+int launch_start_scope(struct launch *launch, struct err *err)
+{
+        if (!launch->scope)
+                return 0;
+        int r = scope_start(launch->scope, launch->record.id, launch->pid, err);
+        if (r == -EEXIST)
+                disown_cgroup(launch);
+        /* Hierarchies that systemd does not use. */
+        return r == 0 ? cgroup_create(launch->cgroup, NULL, err) : r;
+}
+
 int launch_apply_limits(struct launch *launch, struct err *err)
 {
         return launch->cgroup ? cgroup_apply(launch->cgroup, &launch->plan.limits.values, err) : 0;
@@ -276,14 +354,20 @@ static int equip_child(struct launch *launch, struct err *err)
                 if (r == 0)
                         r = sync_send(launch->parent_fd, SYNC_MAPPED, err);
         }
+        struct rdt_group rdt = record_rdt(&launch->record);
+        if (r == 0)
+                r = rdt_join(&rdt, launch->pid, err);
         if (r == 0)
                 r = put_oom_score(launch, err);
         if (r == 0 && launch->cgroup) {
-                r = launch_apply_limits(launch, err);
+                r = launch_start_scope(launch, err);
+                if (r == 0)
+                        r = launch_apply_limits(launch, err);
                 if (r == 0 && !launch->joins_cgroup)
                         r = cgroup_attach(launch->cgroup, launch->pid, err);
         }
-        if (r == 0 && (launch->joins_cgroup || (plan->new_namespaces & CLONE_NEWCGROUP)))
+        if (r == 0 &&
+            (launch->joins_cgroup || launch->scope || (plan->new_namespaces & CLONE_NEWCGROUP)))
                 r = sync_send(launch->parent_fd, SYNC_CGROUP, err);
         return r == 0 ? move_net_devices(launch, err) : r;
 }
@@ -336,7 +420,7 @@ int launch_finish_record(struct launch *launch, struct err *err)
                 return r;
         record->pid = launch->pid;
         record->creating = false;
-        r = state_write(&launch->state, record, launch->config_text, err);
+        r = state_write_process(&launch->state, launch->pid, record->start_time, err);
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 
@@ -357,6 +441,7 @@ static int accompany_child(struct launch *launch, struct err *err)
         if (r < 0 || waits)
                 return r;
         r = sync_receive(launch->parent_fd, err);
+        close_fd(&launch->guard_fd);
         if (r > 0)
                 return err_plain(err, EPROTO, "unexpected message %d during the start", r);
         return r == 0 && variant && variant->accompany
@@ -418,8 +503,13 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0)
                 r = check_terminal(launch, err);
         if (r == 0 && cloned)
+                r = attributes_check(launch->spec.process, err);
+        if (r == 0 && cloned)
                 r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
                                   err);
+        if (r == 0 && options->systemd_cgroup)
+                r = scope_prepare(&launch->spec, &launch->plan.limits.values, options->id,
+                                  &launch->scope, err);
         if (r < 0)
                 return r;
         launch->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -429,13 +519,17 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r < 0)
                 return r;
         launch->made = true;
-        r = cgroup_prepare(launch->plan.cgroup_path,
-                           cgroup_limits_controllers(&launch->plan.limits.values), &launch->cgroup,
-                           err);
+        uint32_t controllers = cgroup_limits_controllers(&launch->plan.limits.values);
+        if (launch->scope)
+                controllers |= CGROUP_BIT(CGROUP_SYSTEMD);
+        const char *path = launch->scope ? launch->scope->path : launch->plan.cgroup_path;
+        r = cgroup_prepare(path, controllers, &launch->cgroup, err);
         if (r == 0)
                 r = prepare_record(launch, err);
         if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
+        if (r == 0)
+                r = make_rdt(launch, err);
         if (r == 0)
                 r = make_cgroup(launch, err);
         if (r == 0 && cloned)
@@ -461,6 +555,10 @@ static void undo(struct launch *launch)
                 (void)cgroup_kill(launch->cgroup, SIGKILL, NULL);
                 (void)cgroup_remove(launch->cgroup, REMOVE_TIMEOUT_MS, NULL);
         }
+        scope_stop(&launch->record);
+        struct rdt_group rdt = record_rdt(&launch->record);
+        if (launch->rdt_made)
+                (void)rdt_remove(&rdt, NULL);
         (void)state_remove(&launch->state, NULL);
 }
 
@@ -469,6 +567,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
         *ret = (struct launch){
                 .options = options,
                 .state = { .fd = -1 },
+                .guard_fd = -1,
                 .proc_fd = -1,
                 .parent_fd = -1,
                 .child_fd = -1,
@@ -480,7 +579,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
                 .pidfd = -1,
         };
         /* First of all, for it may start the program anew. */
-        int r = exe_guard(options->argv, err);
+        int r = exe_guard(options->argv, &ret->guard_fd, err);
         if (r == 0)
                 r = prepare_everything(ret, err);
         const struct launch_variant *variant = options->variant;
@@ -509,6 +608,7 @@ void launch_finish(struct launch *launch)
         close_list(launch->source_fds, launch->plan.mounts_length);
         close_list(launch->device_fds, launch->plan.devices_length);
         close_list(launch->join_fds, launch->plan.joins_length);
+        close_fd(&launch->guard_fd);
         close_fd(&launch->proc_fd);
         close_fd(&launch->parent_fd);
         close_fd(&launch->child_fd);
@@ -519,6 +619,7 @@ void launch_finish(struct launch *launch)
         close_fd(&launch->root_source_fd);
         close_fd(&launch->pidfd);
         cgroup_close(launch->cgroup);
+        scope_destroy(launch->scope);
         state_close(&launch->state);
         record_finish(&launch->record);
         filter_finish(&launch->filter);

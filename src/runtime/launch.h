@@ -6,7 +6,7 @@
  *   ------                                --------------
  *   config.json -> spec -> plan
  *   mkdir state directory (wins the id)
- *   record 1: what will exist
+ *   record what will exist
  *   make cgroups
  *   let go of the own binary (exe_guard)
  *   clone3 ------------------------------> in its namespaces
@@ -15,13 +15,13 @@
  *                                          mounts, devices
  *   hooks            <- SYNC_HOOKS ---     (only where there are any)
  *                    -- SYNC_GO ------>    pivot, limits, identity
- *   record 2: pid    <- SYNC_READY ---     (only for create)
+ *   record its pid   <- SYNC_READY ---     (only for create)
  *                    -- SYNC_GO ------>    run: exec. create: wait for start
  *
  * Messages the other side need not wait for are sent ahead, so a plain `run`
  * costs one wait. If either side dies the other sees the end of the stream: the
  * child never gets further without the parent's last word, which comes after the
- * second record; what a dead parent leaves is in the first record.
+ * pid was recorded; what a dead parent leaves is in the record.
  */
 #pragma once
 
@@ -30,6 +30,7 @@
 #include "runtime/filter.h"
 #include "runtime/hooks.h"
 #include "runtime/plan.h"
+#include "runtime/scope.h"
 #include "runtime/state.h"
 #include "sys/cgroup.h"
 
@@ -60,6 +61,7 @@ struct launch_options {
         const char *console_socket, *pid_file; /* NULL for none */
         unsigned preserve_fds;
         bool no_pivot, no_new_keyring, detach;
+        bool systemd_cgroup;                  /* the systemd driver: scope.h */
         bool wait_for_start;                  /* create, not run */
         char *const *argv;                    /* of the program, for exe_guard */
         const struct launch_variant *variant; /* NULL for a plain container */
@@ -74,9 +76,11 @@ struct launch {
         struct filter filter;
         struct state state;
         struct record record;
+        struct scope *scope;     /* of the systemd driver, or NULL */
         struct cgroup *cgroup;   /* NULL where there are none (rootless) */
         struct cgroup_door door; /* how the child joins it; empty where that is done for it */
         bool joins_cgroup;       /* by itself */
+        int guard_fd;            /* of exe_guard(); the child never keeps it */
         int proc_fd;
         int parent_fd, child_fd; /* of sync.h */
         int listen_fd;           /* of start.h, or -1 */
@@ -89,6 +93,7 @@ struct launch {
         int *join_fds;   /* per join of the plan */
         pid_t pid;
         int pidfd;
+        bool rdt_made;
         bool made; /* the state directory is ours */
 };
 
@@ -115,10 +120,12 @@ int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pi
                 struct err *err);
 
 /* Parts, for a variant's make(). */
+/* The systemd driver's scope around launch->pid; nothing with the other. */
+int launch_start_scope(struct launch *launch, struct err *err);
 int launch_apply_limits(struct launch *launch, struct err *err);
 /* prestart and createRuntime, with launch->pid. */
 int launch_run_hooks(struct launch *launch, struct err *err);
-/* The second record and the pid file. */
+/* The record of the process and the pid file. */
 int launch_finish_record(struct launch *launch, struct err *err);
 
 int write_pid_file(const char *path, pid_t pid, struct err *err);

@@ -12,8 +12,6 @@
 #include "base/log.h"
 #include "base/str.h"
 
-#define SELINUX "/sys/fs/selinux/enforce"
-
 static const enum namespace_kind kind_of[OCI_NAMESPACE_KINDS] = {
         [OCI_NAMESPACE_PID] = NAMESPACE_PID,       [OCI_NAMESPACE_NETWORK] = NAMESPACE_NETWORK,
         [OCI_NAMESPACE_MOUNT] = NAMESPACE_MOUNT,   [OCI_NAMESPACE_IPC] = NAMESPACE_IPC,
@@ -282,16 +280,6 @@ static int check_separation(const struct oci_spec *spec, struct err *err)
         return 0;
 }
 
-/* What the specification has and this runtime has not yet: never silently. */
-static int check_supported(const struct oci_spec *spec, struct err *err)
-{
-        if (spec->linux_->intel_rdt)
-                return err_plain(err, EOPNOTSUPP, "linux.intelRdt is not supported yet");
-        if (!str_empty(spec->linux_->mount_label) && access(SELINUX, F_OK) == 0)
-                return err_plain(err, EOPNOTSUPP, "linux.mountLabel is not supported yet");
-        return 0;
-}
-
 static int plan_everything(const struct oci_spec *spec, const char *bundle, const char *id,
                            struct plan *plan, struct err *err)
 {
@@ -300,9 +288,7 @@ static int plan_everything(const struct oci_spec *spec, const char *bundle, cons
                 return err_plain(err, EINVAL, "config.json has no \"linux\" section");
         if (!spec->process)
                 return err_plain(err, EINVAL, "config.json has no \"process\" section");
-        int r = check_supported(spec, err);
-        if (r == 0)
-                r = check_separation(spec, err);
+        int r = check_separation(spec, err);
         if (r == 0)
                 r = plan_process_create(spec->process, &plan->process, err);
         if (r < 0)

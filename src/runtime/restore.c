@@ -266,6 +266,8 @@ static int finish_tree(struct launch *launch, pid_t pid, struct err *err)
         if (r == 0)
                 r = restrict_root(launch, pid, err);
         if (r == 0)
+                r = launch_start_scope(launch, err);
+        if (r == 0)
                 r = launch_apply_limits(launch, err);
         return r == 0 ? launch_finish_record(launch, err) : r;
 }

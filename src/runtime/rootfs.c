@@ -60,13 +60,16 @@ static int cut_propagation(const struct plan *plan, struct err *err)
 int rootfs_open(struct rootfs *rootfs, struct err *err)
 {
         const struct plan *plan = rootfs->plan;
+        int r = rootfs_check_label(plan, err);
+        if (r < 0)
+                return r;
         if (!plan->private_mounts) { /* nothing will be mounted: chroot */
                 rootfs->root_fd = open(plan->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
                 if (rootfs->root_fd < 0)
                         return err_set(err, errno, "rootfs '%s'", plan->rootfs);
                 return 0;
         }
-        int r = cut_propagation(plan, err);
+        r = cut_propagation(plan, err);
         if (r < 0)
                 return r;
         auto_fd fd = take_fd(rootfs->root_source_fd);
@@ -259,15 +262,17 @@ static int mount_new(struct rootfs *rootfs, const struct plan_mount *mount, stru
                 r = check_target(mount, target, err);
         if (r < 0)
                 return r;
-        auto_strv data = tmpfs ? tmpfs_data(mount, target) : NULL;
-        r = mount_create(oci->type, oci->source, tmpfs ? data : mount->options.data,
-                         mount->options.set, &fd, err);
+        auto_strv data = tmpfs ? tmpfs_data(mount, target) : strv_copy(mount->options.data);
+        rootfs_add_context(rootfs->plan, oci->type, &data);
+        r = mount_create(oci->type, oci->source, data, mount->options.set, &fd, err);
         if (r == -EPERM && streq(oci->type, "sysfs")) {
                 /* Not the owner of the network namespace: the host's, as it is. */
                 r = mount_clone(AT_FDCWD, "/sys", true, &fd, err);
                 if (r == 0)
                         r = rootfs_set_options(fd, &mount->options, err);
         }
+        if (r == 0)
+                r = rootfs_label_late(rootfs->plan, oci->type, fd, err);
         if (r < 0)
                 return r;
         if (mount->options.propagation) {

@@ -49,8 +49,10 @@ static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mou
                 return err_set(err, errno, "open '%s'", name);
         int r;
         if (plan->new_namespaces & CLONE_NEWCGROUP) {
-                char *options[] = { name, NULL };
-                r = mount_create("cgroup", name, options, mount->options.set, &fd, err);
+                static char none[] = "none", systemd[] = "name=systemd";
+                char *controllers[] = { name, NULL }, *named[] = { none, systemd, NULL };
+                r = mount_create("cgroup", name, streq(name, "systemd") ? named : controllers,
+                                 mount->options.set, &fd, err);
         } else {
                 r = mount_clone(AT_FDCWD, directory, false, &fd, err);
                 if (r == 0)
@@ -72,14 +74,17 @@ static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mou
 static int mount_v1(struct rootfs *rootfs, const struct plan_mount *mount, int target,
                     struct err *err)
 {
-        static char *const options[] = { "mode=755", NULL };
+        static char *const always[] = { "mode=755", NULL };
+        auto_strv options = strv_copy(always);
+        rootfs_add_context(rootfs->plan, "tmpfs", &options);
         uint64_t attributes = mount->options.set & ~(uint64_t)MOUNT_ATTR_RDONLY;
         auto_fd fd = -1;
         int r = mount_create("tmpfs", "tmpfs", options, attributes, &fd, err);
         if (r == 0)
                 r = mount_attach(fd, target, err);
         for (char *const *entry = rootfs->cgroups; r == 0 && entry && *entry; entry++)
-                r = mount_hierarchy(rootfs->plan, mount, fd, strchr(*entry, '=') + 1, err);
+                if (**entry != '=') /* not the version 2 tree beside them */
+                        r = mount_hierarchy(rootfs->plan, mount, fd, strchr(*entry, '=') + 1, err);
         if (r == 0 && mount->options.read_only) {
                 struct mount_change change = { .set = MOUNT_ATTR_RDONLY };
                 r = mount_set_attributes(fd, &change, err);

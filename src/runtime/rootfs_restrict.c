@@ -34,10 +34,12 @@ static int open_null(struct mask *mask, struct err *err)
         return 0;
 }
 
-static int mask_directory(struct mask *mask, int target, struct err *err)
+static int mask_directory(struct rootfs *rootfs, struct mask *mask, int target, struct err *err)
 {
-        static char *const options[] = { "nr_blocks=1", "nr_inodes=1", "mode=755", NULL };
+        static char *const always[] = { "nr_blocks=1", "nr_inodes=1", "mode=755", NULL };
         if (mask->tmpfs_fd < 0) {
+                auto_strv options = strv_copy(always);
+                rootfs_add_context(rootfs->plan, "tmpfs", &options);
                 int r = mount_create("tmpfs", "tmpfs", options,
                                      MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
                                              MOUNT_ATTR_NOEXEC,
@@ -61,7 +63,7 @@ static int mask_one(struct rootfs *rootfs, const char *path, struct mask *mask, 
         if (fstat(target, &st) < 0)
                 return err_set(err, errno, "stat '%s'", path);
         if (S_ISDIR(st.st_mode))
-                return mask_directory(mask, target, err);
+                return mask_directory(rootfs, mask, target, err);
         r = open_null(mask, err);
         if (r == 0)
                 r = mount_clone(mask->null_fd, "", false, &copy, err);

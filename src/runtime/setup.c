@@ -205,6 +205,8 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
         bool filtered = setup->filter && setup->filter->program.length > 0;
         /* What only we may enter is entered now; what only the user may, below. */
         bool is_there = chdir(oci->cwd) == 0;
+        if (setup->hidden && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+                return err_set(err, errno, "hide the process");
         int r = caps_drop_bounding(setup->process->caps.bounding, err);
         if (r == 0)
                 r = set_ids(setup, err);

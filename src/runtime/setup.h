@@ -22,11 +22,14 @@ struct setup {
         const struct hook_state *state; /* for the seccomp listener and hooks */
         struct hook_set start_hooks;    /* startContainer */
         const char *keyring;            /* name of the session keyring; NULL to keep the caller's */
-        int proc_fd;                    /* the host's /proc, opened before the tree was entered */
-        int report_fd;                  /* errors go here (sync.h); closed by exec */
-        int listen_fd;                  /* wait here for `start`, or -1 to go on at once */
-        int seccomp_fd;                 /* connected to the listener of notifications, or -1 */
-        int wait_fd; /* sync: SYNC_READY is sent and SYNC_GO awaited here, or -1 */
+        /* Others in its pid namespace may not trace it before it executes the program, when
+         * it already has no more rights than they. */
+        bool hidden;
+        int proc_fd;    /* the host's /proc, opened before the tree was entered */
+        int report_fd;  /* errors go here (sync.h); closed by exec */
+        int listen_fd;  /* wait here for `start`, or -1 to go on at once */
+        int seccomp_fd; /* connected to the listener of notifications, or -1 */
+        int wait_fd;    /* sync: SYNC_READY is sent and SYNC_GO awaited here, or -1 */
         unsigned preserve_fds;
         int pass_fd;          /* stays open in the program, or -1 */
         const char *affinity; /* list of CPUs for exec; NULL */
@@ -46,6 +49,8 @@ int console_open_pts(int root_fd, int *ret_dirfd, struct err *err);
 /* Waits on the listening socket for `start`; *ret_fd is its connection. */
 int start_wait(int listen_fd, int *ret_fd, struct err *err);
 
+/* Whether the host has the security modules that are asked for; before its tree is left. */
+int attributes_check(const struct oci_process *process, struct err *err);
 /* Attributes that need no order: attributes.c. */
 int attributes_apply(const struct setup *setup, struct err *err);
 /* Loads the filter, and hands its listener to setup->seccomp_fd. */

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -35,6 +36,11 @@
                 JSON_FIELD(struct record, "startTime", JSON_UINT, start_time, JSON_KEEP_EMPTY),    \
                 JSON_FIELD(struct record, "owner", JSON_UINT, owner, JSON_KEEP_EMPTY),             \
                 JSON_FIELD(struct record, "cgroups", JSON_STRV, cgroups, 0),                       \
+                JSON_FIELD(struct record, "scope", JSON_STRING, scope, 0),                         \
+                JSON_FIELD(struct record, "systemd", JSON_STRING, systemd, 0),                     \
+                JSON_FIELD(struct record, "rdtClos", JSON_STRING, rdt_clos, 0),                    \
+                JSON_FIELD(struct record, "rdtMonitor", JSON_STRING, rdt_monitor, 0),              \
+                JSON_FIELD(struct record, "rdtOwn", JSON_BOOL, rdt_own, 0),                        \
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
@@ -55,6 +61,11 @@ const char *state_status_name(enum state_status status)
                 [STATE_STOPPED] = "stopped",
         };
         return names[status];
+}
+
+struct rdt_group record_rdt(const struct record *record)
+{
+        return (struct rdt_group){ record->rdt_clos, record->rdt_monitor, record->rdt_own };
 }
 
 void record_finish(struct record *record)
@@ -110,23 +121,64 @@ static bool is_current(struct state *state)
                mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
 }
 
+static int take_lock(struct state *state, int64_t deadline, struct err *err)
+{
+        if (flock(state->fd, LOCK_EX | LOCK_NB) == 0)
+                return 1;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+                return err_set(err, errno, "lock container %s", state->id);
+        if (clock_monotonic_ns() > deadline)
+                return err_plain(err, EBUSY, "container %s is locked by another runtime process",
+                                 state->id);
+        struct timespec pause = { .tv_nsec = LOCK_POLL_NS };
+        nanosleep(&pause, NULL);
+        return 0;
+}
+
 int state_lock(struct state *state, struct err *err)
 {
         int64_t deadline = clock_monotonic_ns() + STATE_LOCK_WAIT_MS * NS_PER_MS;
-        while (flock(state->fd, LOCK_EX | LOCK_NB) < 0) {
-                if (errno != EWOULDBLOCK && errno != EINTR)
-                        return err_set(err, errno, "lock container %s", state->id);
-                if (clock_monotonic_ns() > deadline)
-                        return err_plain(err, EBUSY,
-                                         "container %s is locked by another runtime process",
-                                         state->id);
-                struct timespec pause = { .tv_nsec = LOCK_POLL_NS };
-                nanosleep(&pause, NULL);
-        }
+        int r;
+        while ((r = take_lock(state, deadline, err)) == 0)
+                ;
+        if (r < 0)
+                return r;
         if (!is_current(state))
                 return err_plain(err, ENOENT, "container does not exist");
         state->locked = true;
         return 0;
+}
+
+void state_unlock(struct state *state)
+{
+        (void)flock(state->fd, LOCK_UN);
+        state->locked = false;
+}
+
+static bool has_record(struct state *state)
+{
+        return faccessat(state->fd, RECORD_FILE, F_OK, 0) == 0;
+}
+
+/* The directory becomes ours when we have the lock of one without a record: 1. With a
+ * record it is a container. One that is not `fresh` is what a killed create or delete
+ * left, and goes; then, as when somebody else removed it meanwhile: 0, to be made anew. */
+static int claim(struct state *state, bool fresh, struct err *err)
+{
+        int64_t deadline = clock_monotonic_ns() + STATE_LOCK_WAIT_MS * NS_PER_MS;
+        int r = 0;
+        while (r == 0 && !has_record(state))
+                r = take_lock(state, deadline, err);
+        if (r < 0)
+                return r;
+        if (!is_current(state))
+                return 0;
+        if (has_record(state))
+                return err_plain(err, EEXIST, "container with given ID already exists");
+        if (fresh)
+                return 1;
+        r = state_remove(state, err);
+        return r < 0 ? r : 0;
 }
 
 int state_make(const char *root, const char *id, struct state *ret, struct err *err)
@@ -136,21 +188,25 @@ int state_make(const char *root, const char *id, struct state *ret, struct err *
                 return r;
         auto_fd root_fd = -1;
         r = open_root(root, access(root, F_OK) < 0, &root_fd, err);
-        if (r < 0)
-                return r;
-        if (mkdirat(root_fd, id, 0711) < 0) {
-                if (errno == EEXIST)
-                        return err_plain(err, EEXIST, "container with given ID already exists");
-                return err_set(err, errno, "make state directory '%s/%s'", root, id);
+        while (r == 0) {
+                auto_state state = { .fd = -1 };
+                bool fresh = mkdirat(root_fd, id, 0711) == 0;
+                if (!fresh && errno != EEXIST)
+                        return err_set(err, errno, "make state directory '%s/%s'", root, id);
+                int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (fd < 0 && errno == ENOENT) /* removed meanwhile */
+                        continue;
+                if (fd < 0)
+                        return err_set(err, errno, "open state directory '%s/%s'", root, id);
+                fill(root, id, fd, &state);
+                r = claim(&state, fresh, err);
+                if (r <= 0)
+                        continue;
+                state.locked = true;
+                *ret = state;
+                state = (struct state){ .fd = -1 };
         }
-        int fd = openat(root_fd, id, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0)
-                return err_set(err, errno, "open state directory '%s/%s'", root, id);
-        fill(root, id, fd, ret);
-        r = state_lock(ret, err);
-        if (r < 0)
-                state_close(ret);
-        return r;
+        return r < 0 ? r : 0;
 }
 
 int state_open(const char *root, const char *id, bool lock, struct state *ret, struct err *err)
@@ -194,7 +250,46 @@ int state_write(struct state *state, const struct record *record, const char *co
         buf_puts(&text, config);
         buf_puts(&text, "}\n");
         int r = file_replace(state->fd, RECORD_FILE, text.data, text.size, 0600, false, err);
+        if (r == 0 && fstatat(state->fd, RECORD_FILE, &state->written, AT_SYMLINK_NOFOLLOW) < 0)
+                r = err_set(err, errno, "stat '%s'", RECORD_FILE);
         return r < 0 ? err_wrap(err, "write state of container %s", state->id) : 0;
+}
+
+bool state_is_as_written(struct state *state)
+{
+        struct stat now;
+        const struct stat *then = &state->written;
+        return fstatat(state->fd, RECORD_FILE, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+               now.st_ino == then->st_ino && now.st_ctim.tv_sec == then->st_ctim.tv_sec &&
+               now.st_ctim.tv_nsec == then->st_ctim.tv_nsec;
+}
+
+int state_write_process(struct state *state, pid_t pid, uint64_t start_time, struct err *err)
+{
+        char text[48];
+        snprintf(text, sizeof(text), "%d %llu", (int)pid, (unsigned long long)start_time);
+        if (symlinkat(text, state->fd, STATE_PROCESS) < 0)
+                return err_set(err, errno, "write process of container %s", state->id);
+        return 0;
+}
+
+/* Without one, the record stays as it is: its creation has not got that far. */
+static int read_process(struct state *state, struct record *record, struct err *err)
+{
+        char text[48];
+        int pid;
+        unsigned long long start_time;
+        ssize_t n = readlinkat(state->fd, STATE_PROCESS, text, sizeof(text) - 1);
+        if (n < 0)
+                return errno == ENOENT ? 0 : err_set(err, errno, "read link '%s'", STATE_PROCESS);
+        text[n] = '\0';
+        if (sscanf(text, "%d %llu", &pid, &start_time) != 2 || pid <= 0)
+                return err_plain(err, EINVAL, "link '%s': '%s' is not a process", STATE_PROCESS,
+                                 text);
+        record->pid = pid;
+        record->start_time = start_time;
+        record->creating = false;
+        return 0;
 }
 
 int state_read(struct state *state, bool with_config, struct record *ret, struct err *err)
@@ -204,11 +299,18 @@ int state_read(struct state *state, bool with_config, struct record *ret, struct
         int r = file_read(state->fd, RECORD_FILE, RECORD_SIZE_MAX, &text, &size, err);
         if (r == -ENOENT)
                 return err_plain(err, ENOENT, "container does not exist");
+        struct record record = { 0 };
         if (r == 0)
-                r = record_parse(text, size, with_config, ret, err);
-        if (r < 0)
+                r = record_parse(text, size, with_config, &record, err);
+        if (r == 0 && record.creating)
+                r = read_process(state, &record, err);
+        if (r < 0) {
+                record_finish(&record);
                 err_wrap(err, "state of container %s", state->id);
-        return r;
+                return r;
+        }
+        *ret = record;
+        return 0;
 }
 
 int state_remove(struct state *state, struct err *err)
@@ -216,6 +318,7 @@ int state_remove(struct state *state, struct err *err)
         auto_free char *path = xasprintf("%s/%s", state->root, state->id);
         /* The usual content by name; anything else by walking. */
         (void)unlinkat(state->fd, RECORD_FILE, 0);
+        (void)unlinkat(state->fd, STATE_PROCESS, 0);
         (void)unlinkat(state->fd, STATE_SOCKET, 0);
         if (rmdir(path) == 0 || errno == ENOENT)
                 return 0;

@@ -75,6 +75,9 @@ const char *caps_name(int cap)
 
 int caps_last(void)
 {
+        static int last; /* of the running kernel; 0 before it was asked */
+        if (last)
+                return last;
         int low = 0, high = 63; /* low is known; high + 1 is not */
         while (low < high) {
                 int middle = (low + high + 1) / 2;
@@ -83,7 +86,7 @@ int caps_last(void)
                 else
                         high = middle - 1;
         }
-        return low;
+        return last = low;
 }
 
 uint64_t caps_mask(char *const *list, void (*unknown)(void *arg, const char *name), void *arg)

@@ -152,9 +152,10 @@ static int missing_controllers(uint32_t wanted, struct err *err)
 int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, struct err *err)
 {
         struct cgroup_host host;
+        uint32_t wanted = controllers | SUPERVISION;
         if (has_dot_dot(path) || str_empty(path) || streq(path, "/"))
                 return err_plain(err, EINVAL, "cgroup path '%s' is not usable", path);
-        int r = cgroup_host_read(&host, err);
+        int r = cgroup_host_read(&host, wanted, err);
         if (r < 0)
                 return r;
         struct cgroup *cgroup = allocate(host.mode);
@@ -162,9 +163,11 @@ int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, 
         for (size_t i = 0; i < host.length; i++) {
                 const struct cgroup_place *place = &host.places[i];
                 bool v2 = host.mode == CGROUP_MODE_V2 && place->controllers == 0;
-                if (!v2 && !(place->controllers & (controllers | SUPERVISION)))
-                        continue;
-                if (!v2 && host.mode == CGROUP_MODE_V2)
+                /* systemd moves its units' processes in this tree too. */
+                bool beside = host.mode == CGROUP_MODE_HYBRID && place->controllers == 0 &&
+                              (wanted & CGROUP_BIT(CGROUP_SYSTEMD));
+                if (!v2 && !beside &&
+                    (host.mode == CGROUP_MODE_V2 || !(place->controllers & wanted)))
                         continue;
                 found |= place->controllers;
                 cgroup_add_hierarchy(cgroup, place->controllers, directory_of(place, path),
@@ -186,7 +189,7 @@ int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, 
 int cgroup_open(char *const *paths, struct cgroup **ret, struct err *err)
 {
         struct cgroup_host host;
-        int r = cgroup_host_read(&host, err);
+        int r = cgroup_host_read(&host, CGROUP_ALL, err);
         if (r < 0)
                 return r;
         bool v2 = paths && *paths && **paths == '=';
@@ -236,14 +239,8 @@ char *const *cgroup_paths(const struct cgroup *cgroup)
         return cgroup->paths;
 }
 
-static int has_members(struct cgroup *cgroup, bool *ret, struct err *err)
+int cgroup_has_members(struct cgroup *cgroup, bool *ret, struct err *err)
 {
-        bool exists = false;
-        *ret = false;
-        for (size_t i = 0; i < cgroup->length; i++)
-                exists |= access(cgroup->hierarchies[i].directory, F_OK) == 0;
-        if (!exists)
-                return 0;
         pid_t *pids;
         size_t length;
         int r = cgroup_members(cgroup, &pids, &length, err);
@@ -257,7 +254,7 @@ static int has_members(struct cgroup *cgroup, bool *ret, struct err *err)
 int cgroup_create(struct cgroup *cgroup, bool *ret_existed, struct err *err)
 {
         if (ret_existed) {
-                int r = has_members(cgroup, ret_existed, err);
+                int r = cgroup_has_members(cgroup, ret_existed, err);
                 if (r < 0 || *ret_existed)
                         return r;
         }
@@ -284,6 +281,12 @@ static int check_below(const char *path, struct err *err)
         return 0;
 }
 
+/* Not only systemd's, in which its units have no groups below. */
+static bool has_controller(const struct cgroup *cgroup, size_t hierarchy)
+{
+        return cgroup->hierarchies[hierarchy].controllers & ~CGROUP_BIT(CGROUP_SYSTEMD);
+}
+
 int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err)
 {
         const char *colon = strchr(where, ':');
@@ -293,7 +296,8 @@ int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err)
                 return r;
         if (!colon) {
                 for (size_t i = 0; i < cgroup->length; i++)
-                        append_below(&cgroup->hierarchies[i], path);
+                        if (cgroup->ops == &cgroup_v2_ops || has_controller(cgroup, i))
+                                append_below(&cgroup->hierarchies[i], path);
                 return 0;
         }
         uint32_t wanted = 0;
@@ -325,7 +329,9 @@ int cgroup_door_open(struct cgroup *cgroup, struct cgroup_door *ret, struct err 
         struct cgroup_door door = { 0 };
         _Static_assert(ELEMENTS(door.fds) >= CGROUP_HIERARCHIES_MAX, "a descriptor each");
         for (size_t i = 0; cgroup->ops == &cgroup_v1_ops && i < cgroup->length; i++) {
-                auto_free char *path = xasprintf("%s/tasks", cgroup->hierarchies[i].directory);
+                const struct cgroup_hierarchy *h = &cgroup->hierarchies[i];
+                auto_free char *path = xasprintf("%s/%s", h->directory,
+                                                 h->controllers ? "tasks" : "cgroup.procs");
                 int fd = open(path, O_WRONLY | O_CLOEXEC);
                 if (fd < 0) {
                         int error = errno;

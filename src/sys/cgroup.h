@@ -42,6 +42,8 @@ enum cgroup_controller {
         CGROUP_RDMA,
         CGROUP_NET_CLS,
         CGROUP_NET_PRIO,
+        CGROUP_SYSTEMD, /* version 1: what systemd knows its units by, no controller of the kernel
+                         */
         CGROUP_CONTROLLERS, /* count */
 };
 
@@ -150,6 +152,7 @@ char *const *cgroup_paths(const struct cgroup *cgroup);
 /* Makes the directories. *ret_existed tells whether the group was there before
  * with members in it, and nothing was made; with NULL it is taken as it is. */
 int cgroup_create(struct cgroup *cgroup, bool *ret_existed, struct err *err);
+int cgroup_has_members(struct cgroup *cgroup, bool *ret, struct err *err);
 int cgroup_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, struct err *err);
 int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err);
 /* A way for a process with one thread to join by itself, with what is opened before it is

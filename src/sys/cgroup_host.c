@@ -16,10 +16,11 @@
 #define MOUNTINFO_SIZE_MAX ((size_t)16 << 20)
 
 const char *const cgroup_controller_names[CGROUP_CONTROLLERS] = {
-        [CGROUP_CPU] = "cpu",       [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
-        [CGROUP_MEMORY] = "memory", [CGROUP_DEVICES] = "devices", [CGROUP_FREEZER] = "freezer",
-        [CGROUP_PIDS] = "pids",     [CGROUP_BLKIO] = "blkio",     [CGROUP_HUGETLB] = "hugetlb",
-        [CGROUP_RDMA] = "rdma",     [CGROUP_NET_CLS] = "net_cls", [CGROUP_NET_PRIO] = "net_prio",
+        [CGROUP_CPU] = "cpu",         [CGROUP_CPUACCT] = "cpuacct", [CGROUP_CPUSET] = "cpuset",
+        [CGROUP_MEMORY] = "memory",   [CGROUP_DEVICES] = "devices", [CGROUP_FREEZER] = "freezer",
+        [CGROUP_PIDS] = "pids",       [CGROUP_BLKIO] = "blkio",     [CGROUP_HUGETLB] = "hugetlb",
+        [CGROUP_RDMA] = "rdma",       [CGROUP_NET_CLS] = "net_cls", [CGROUP_NET_PRIO] = "net_prio",
+        [CGROUP_SYSTEMD] = "systemd",
 };
 
 static uint32_t controller_bits(const char *list)
@@ -33,7 +34,7 @@ static uint32_t controller_bits(const char *list)
         return bits;
 }
 
-/* Lines are "4:cpu,cpuacct:/path"; version 2 is "0::/path". */
+/* Lines are "4:cpu,cpuacct:/path", "9:name=systemd:/path"; version 2 is "0::/path". */
 static void parse_line(struct cgroup_host *host, char *line, const char *root)
 {
         char *list = strchr(line, ':');
@@ -42,6 +43,8 @@ static void parse_line(struct cgroup_host *host, char *line, const char *root)
                 return;
         *list++ = '\0';
         *path++ = '\0';
+        if (str_starts(list, "name="))
+                list += strlen("name=");
         uint32_t bits = controller_bits(list);
         bool v2 = *list == '\0';
         if (bits == 0 && !v2) /* a named hierarchy, or one we have no use for */
@@ -99,12 +102,14 @@ static bool exists(const char *path)
 
 /* Drops what is not mounted; inside a container the own path may not exist below
  * the mount, whose root it then is. */
-static void check_places(struct cgroup_host *host)
+static void check_places(struct cgroup_host *host, uint32_t wanted)
 {
         size_t kept = 0;
         for (size_t i = 0; i < host->length; i++) {
                 struct cgroup_place *place = &host->places[i];
-                if (!exists(place->mount) && find_mount(place, NULL) < 0) {
+                bool v2 = place->controllers == 0;
+                if ((!v2 && !(place->controllers & wanted)) ||
+                    (!exists(place->mount) && find_mount(place, NULL) < 0)) {
                         free(place->mount);
                         free(place->own);
                         continue;
@@ -119,7 +124,7 @@ static void check_places(struct cgroup_host *host)
         host->length = kept;
 }
 
-int cgroup_host_read(struct cgroup_host *ret, struct err *err)
+int cgroup_host_read(struct cgroup_host *ret, uint32_t wanted, struct err *err)
 {
         auto_free char *text = NULL;
         int r = file_read(AT_FDCWD, "/proc/self/cgroup", CGROUP_FILE_SIZE_MAX, &text, NULL, err);
@@ -127,7 +132,7 @@ int cgroup_host_read(struct cgroup_host *ret, struct err *err)
                 return err_wrap(err, "read /proc/self/cgroup");
         struct cgroup_host host = { .mode = cgroup_mode() };
         cgroup_host_parse(&host, text, CGROUP_ROOT);
-        check_places(&host);
+        check_places(&host, wanted);
         *ret = host;
         return 0;
 }
@@ -144,7 +149,7 @@ void cgroup_host_finish(struct cgroup_host *host)
 void cgroup_trim(const char *path)
 {
         struct cgroup_host host;
-        if (cgroup_host_read(&host, NULL) < 0)
+        if (cgroup_host_read(&host, CGROUP_ALL, NULL) < 0)
                 return;
         for (size_t i = 0; i < host.length; i++) {
                 auto_free char *directory = xasprintf("%s%s", host.places[i].mount, path);

@@ -51,7 +51,9 @@ struct cgroup_host {
         size_t length;
 };
 
-int cgroup_host_read(struct cgroup_host *ret, struct err *err);
+#define CGROUP_ALL UINT32_MAX
+/* The version 2 tree, and of version 1 the hierarchies with a controller that is `wanted`. */
+int cgroup_host_read(struct cgroup_host *ret, uint32_t wanted, struct err *err);
 void cgroup_host_finish(struct cgroup_host *host);
 /* Fills places from the text of /proc/self/cgroup; `root` is /sys/fs/cgroup. Pure. */
 void cgroup_host_parse(struct cgroup_host *host, const char *text, const char *root);

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -54,6 +55,23 @@ bool namespace_is_own(int fd, enum namespace_kind kind)
         snprintf(path, sizeof(path), "/proc/self/ns/%s", namespace_table[kind].file);
         return stat(path, &mine) == 0 && fstat(fd, &other) == 0 && mine.st_dev == other.st_dev &&
                mine.st_ino == other.st_ino;
+}
+
+int namespace_visit(int fd, enum namespace_kind kind, int (*visit)(void *arg, struct err *err),
+                    void *arg, struct err *err)
+{
+        const struct namespace_info *info = &namespace_table[kind];
+        char path[40];
+        snprintf(path, sizeof(path), "/proc/thread-self/ns/%s", info->file);
+        auto_fd home = open(path, O_RDONLY | O_CLOEXEC);
+        if (home < 0)
+                return err_set(err, errno, "open %s", path);
+        if (setns(fd, info->flag) < 0)
+                return err_set(err, errno, "enter the %s namespace", info->file);
+        int r = visit(arg, err);
+        if (setns(home, info->flag) < 0)
+                abort();
+        return r;
 }
 
 static int put(int proc_fd, pid_t pid, const char *name, const char *text, struct err *err)

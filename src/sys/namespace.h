@@ -39,6 +39,11 @@ int namespace_open(const char *path, enum namespace_kind kind, int *ret_fd, stru
 /* True where the descriptor is the namespace the caller is in. */
 bool namespace_is_own(int fd, enum namespace_kind kind);
 
+/* Calls `visit` in that namespace and returns to the caller's. For kinds that a thread may
+ * change and change back: not user, pid, time. Who cannot return is ended. */
+int namespace_visit(int fd, enum namespace_kind kind, int (*visit)(void *arg, struct err *err),
+                    void *arg, struct err *err);
+
 struct namespace_map { /* one line of uid_map or gid_map */
         uint32_t inside, outside, count;
 };

@@ -35,7 +35,8 @@ static const struct json_field disk_fields[] = {
 static const struct json_shape disk_shape = JSON_SHAPE("disk", struct vm_disk, disk_fields);
 
 static const struct json_field network_fields[] = {
-        JSON_FIELD(struct vm_network, "tap", JSON_STRING, tap, JSON_REQUIRED),
+        JSON_FIELD(struct vm_network, "tap", JSON_STRING, tap, 0),
+        JSON_FIELD(struct vm_network, "fd", JSON_UINT, fd, 0),
         JSON_FIELD(struct vm_network, "mac", JSON_STRING, mac, 0),
         JSON_FIELD(struct vm_network, "queues", JSON_UINT, queues, 0),
         JSON_FIELD(struct vm_network, "mtu", JSON_UINT, mtu, 0),
@@ -269,9 +270,10 @@ int vm_config_add_disk(struct vm_config *c, const char *text, struct err *err)
 int vm_config_add_network(struct vm_config *c, const char *text, struct err *err)
 {
         struct vm_network network = { 0 };
-        uint64_t queues = 0, mtu = 0;
+        uint64_t fd = 0, queues = 0, mtu = 0;
         const struct word words[] = {
                 { "tap", WORD_TEXT, &network.tap },
+                { "fd", WORD_NUMBER, &fd },
                 { "mac", WORD_TEXT, &network.mac },
                 { "queues", WORD_NUMBER, &queues },
                 { "mtu", WORD_NUMBER, &mtu },
@@ -280,13 +282,14 @@ int vm_config_add_network(struct vm_config *c, const char *text, struct err *err
         };
         auto_strv parts = str_split(text, ',');
         int r = take_words("--net", words, parts, err);
-        if (r == 0 && !network.tap)
-                r = err_plain(err, EINVAL, "--net '%s': tap=NAME is missing", text);
+        if (r == 0 && !network.tap && !fd)
+                r = err_plain(err, EINVAL, "--net '%s': tap=NAME is missing, or fd=N", text);
         if (r < 0) {
                 free(network.tap);
                 free(network.mac);
                 return r;
         }
+        network.fd = fd > UINT32_MAX ? UINT32_MAX : (uint32_t)fd;
         network.queues = queues > UINT32_MAX ? UINT32_MAX : (uint32_t)queues;
         network.mtu = mtu > UINT32_MAX ? UINT32_MAX : (uint32_t)mtu;
         c->networks = xrealloc(c->networks, c->networks_length + 1, sizeof(*c->networks));
@@ -363,23 +366,39 @@ static int check_disk(const struct vm_disk *d, struct err *err)
         return 0;
 }
 
+static int check_tap_fd(const struct vm_network *n, struct err *err)
+{
+        if (n->tap || n->queues > 1)
+                return err_plain(err, EINVAL,
+                                 "network with fd %u: it has one queue, and no tap is named",
+                                 n->fd);
+        if (!n->mac)
+                return err_plain(err, EINVAL, "network with fd %u: it needs a mac", n->fd);
+        return n->fd <= INT32_MAX
+                       ? 0
+                       : err_plain(err, EINVAL, "network with fd %u: no descriptor", n->fd);
+}
+
 static int check_network(const struct vm_network *n, struct err *err)
 {
         uint8_t mac[6];
-        if (str_empty(n->tap) || strlen(n->tap) >= IFNAMSIZ)
+        int r = n->fd ? check_tap_fd(n, err) : 0;
+        if (r < 0)
+                return r;
+        if (!n->fd && (str_empty(n->tap) || strlen(n->tap) >= IFNAMSIZ))
                 return err_plain(err, EINVAL, "network '%s': a name of 1 to %d bytes is needed",
                                  n->tap ? n->tap : "", IFNAMSIZ - 1);
         if (n->mac && net_parse_mac(n->mac, mac) < 0)
                 return err_plain(err, EINVAL,
                                  "network '%s': mac '%s' is no unicast address such as "
                                  "02:00:00:00:00:01",
-                                 n->tap, n->mac);
+                                 n->fd ? "fd" : n->tap, n->mac);
         if (n->queues > NET_PAIRS)
                 return err_plain(err, EINVAL, "network '%s': %u queues: 1 to %u are possible",
-                                 n->tap, n->queues, NET_PAIRS);
+                                 n->fd ? "fd" : n->tap, n->queues, NET_PAIRS);
         if (n->mtu && (n->mtu < NET_MTU_MIN || n->mtu > NET_MTU_MAX))
-                return err_plain(err, EINVAL, "network '%s': mtu %u: %u to %u are possible", n->tap,
-                                 n->mtu, NET_MTU_MIN, NET_MTU_MAX);
+                return err_plain(err, EINVAL, "network '%s': mtu %u: %u to %u are possible",
+                                 n->fd ? "fd" : n->tap, n->mtu, NET_MTU_MIN, NET_MTU_MAX);
         return 0;
 }
 

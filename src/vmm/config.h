@@ -41,6 +41,7 @@ struct vm_disk {
 
 struct vm_network {
         char *tap;                 /* an interface that exists, or is made and goes with the VM */
+        uint32_t fd;               /* or this descriptor of one, which we were started with */
         char *mac;                 /* NULL: one that follows from the name of the tap */
         uint32_t queues;           /* pairs; 0: one */
         uint32_t mtu;              /* 0: the guest chooses */
@@ -106,7 +107,7 @@ int vm_config_read(const char *path, struct vm_config *config, struct err *err);
 /* The same of a JSON text. */
 int vm_config_decode(const char *text, size_t size, struct vm_config *config, struct err *err);
 /* Adds a disk as --disk says it: PATH[,ro][,format=…][,serial=…][,iops=N][,bps=SIZE]; a
- * network as --net: tap=NAME[,mac=…][,queues=N][,mtu=N][,bps=SIZE]. */
+ * network as --net: tap=NAME|fd=N[,mac=…][,queues=N][,mtu=N][,bps=SIZE]. */
 int vm_config_add_disk(struct vm_config *config, const char *text, struct err *err);
 int vm_config_add_network(struct vm_config *config, const char *text, struct err *err);
 /* A directory as --fs says it: TAG=PATH[,ro]. */

@@ -6,6 +6,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "sys/kvm.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/boot.h"
 #include "vmm/device/keyboard.h"
@@ -189,7 +190,8 @@ int vm_ports_open(const struct vm_config *c, struct vm_ports *ret, struct err *e
         memset(p.taps, 0xff, sizeof(p.taps));
         for (size_t i = 0; r == 0 && i < c->networks_length; i++) {
                 const struct vm_network *n = &c->networks[i];
-                r = tap_open(n->tap, pairs(n), n->mtu, p.taps[i], err);
+                r = n->fd ? tap_adopt((int)n->fd, &p.taps[i][0], err)
+                          : tap_open(n->tap, pairs(n), n->mtu, p.taps[i], err);
         }
         if (r == 0 && c->vsock) {
                 r = vsock_listen(c->vsock->path, &p.vsock_fd, err);

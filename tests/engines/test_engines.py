@@ -113,8 +113,67 @@ def docker_like(client, runtime_of, kind):
     assert id[:12] not in client.out("ps", "-aq")
 
 
+def bridged(client, enter, publish, tmp_path):
+    """An engine's own network: the container is at its bridge, and is reached at its address and,
+    where the engine has that, at a published port. `enter` goes to the engine's own network."""
+    shown = client.out("run", "--rm", "busybox", "sh", "-c",
+                       "cat /sys/class/net/eth0/address; ip -o -4 address show dev eth0; ip route;"
+                       " cat /etc/resolv.conf /etc/hosts; hostname")
+    lines = shown.splitlines()
+    address = lines[1].split("inet ")[1].split("/")[0]
+    assert "default via" in shown and "nameserver" in shown
+    assert [address, lines[-1]] in [line.split()[:2] for line in lines]  # in its /etc/hosts
+    client("run", "-d", "--name", "web", *publish, "busybox", "sh", "-c",
+           "mkdir /www; hostname > /www/name; httpd -h /www; exec sleep 1000")
+    address, mac, gateway = client.out(
+        "inspect", "-f", "{{with .NetworkSettings}}{{.IPAddress}} {{.MacAddress}} {{.Gateway}}{{end}}",
+        "web").split()
+    assert client.out("exec", "web", "cat", "/sys/class/net/eth0/address") == mac
+
+    def get(url):
+        return subprocess.run([*enter, "curl", "-s", "-m", "5", url], capture_output=True, text=True,
+                              check=False).stdout.strip()
+
+    name = client.out("exec", "web", "hostname")
+    until(lambda: get(f"http://{address}/name") == name, 20, "an answer from inside")
+    if publish:
+        assert get("http://127.0.0.1:8080/name") == name
+    assert client.out("run", "--rm", "busybox", "wget", "-q", "-O", "-", f"http://{address}/name"
+                      ) == name
+    (tmp_path / "file").write_text("from outside")
+    server = subprocess.Popen([*enter, "python3", "-m", "http.server", "--bind", gateway, "-d",
+                               tmp_path, "8081"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: get(f"http://{gateway}:8081/file"), 20, "the server outside")
+        assert client.out("exec", "web", "wget", "-q", "-O", "-", f"http://{gateway}:8081/file"
+                          ) == "from outside"
+    finally:
+        stop(server)
+    client("kill", "web")
+    client("rm", "-f", "web")
+    links = subprocess.run([*enter, "ip", "-br", "link"], capture_output=True, text=True, check=True)
+    assert "veth" not in links.stdout and "tap" not in links.stdout
+
+
 @pytest.fixture
-def podman(archive, runtime):
+def own_network():
+    """Words that go before a command which is to run in namespaces of its own."""
+    # Its own /run/netns, too, for what it keeps there has the host's names.
+    holder = subprocess.Popen(["unshare", "-m", "-n", "sh", "-c", "mount --make-rprivate / && mkdir -p"
+                               " /run/netns && mount -t tmpfs none /run/netns && ip link set lo up &&"
+                               " echo ready && exec sleep infinity"], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"ready\n"
+    yield ["nsenter", "-t", str(holder.pid), "-m", "-n"]
+    stop(holder)
+
+
+@pytest.fixture
+def enter():
+    return []
+
+
+@pytest.fixture
+def podman(archive, runtime, enter):
     base = pathlib.Path(tempfile.mkdtemp(prefix="isle-podman-"))  # its paths must be short
     (base / "policy.json").write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
     # Its defaults raise limits, which needs a capability that the machine may not give.
@@ -122,7 +181,7 @@ def podman(archive, runtime):
         '[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
         f'conmon_env_vars=["PATH={os.environ["PATH"]}","ISLE_VM_KERNEL={vm.debian_kernel()}"]\n'
         '[containers]\ndefault_ulimits=["nofile=1024:1024","nproc=1024:1024"]\n')
-    client = Client(["podman", "--root", base / "root", "--runroot", base / "run", "--tmpdir",
+    client = Client([*enter, "podman", "--root", base / "root", "--runroot", base / "run", "--tmpdir",
                      base / "tmp", "--storage-driver", "overlay", "--runtime",
                      runtime], {"CONTAINERS_CONF": str(base / "containers.conf")})
     try:
@@ -135,6 +194,15 @@ def podman(archive, runtime):
 
 def test_podman(podman, kind):
     docker_like(podman, lambda id: podman.out("inspect", "-f", "{{.OCIRuntime}}", id), kind)
+
+
+class TestPodmanNetwork:
+    @pytest.fixture
+    def enter(self, own_network):
+        return own_network
+
+    def test_bridge(self, podman, enter, tmp_path):
+        bridged(podman, enter, ["-p", "8080:80"], tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["container"], indirect=True)
@@ -204,8 +272,8 @@ def test_containerd(containerd, archive, runtime):
 
 
 @pytest.fixture
-def dockerd(home, kind, runtime):
-    base = home / f"dockerd-{kind}"
+def dockerd(tmp_path, runtime):
+    base = tmp_path / "dockerd"
     base.mkdir()
     socket = f"/tmp/isle-test-docker-{os.getpid()}.sock"
     state = f"/run/isle-test-docker-{os.getpid()}"
@@ -213,13 +281,14 @@ def dockerd(home, kind, runtime):
         {"runtimes": {"isle": {"path": str(runtime)}}, "default-runtime": "isle"}))
     script = (f"mount --make-rprivate /; ip link set lo up; exec dockerd --config-file {base}/daemon.json"
               f" --data-root {base}/data --exec-root {state} -p {base}/pid -H unix://{socket}"
-              " --storage-driver overlay2 --iptables=false --ip-masq=false --bridge=none"
+              " --storage-driver overlay2 --iptables=false --ip-masq=false"
               " --exec-opt native.cgroupdriver=cgroupfs --log-level error")
     with open(base / "log", "wb") as log:
         process = subprocess.Popen(["unshare", "-m", "-n", "sh", "-c", script], stdout=log,
                                    stderr=log, stdin=subprocess.DEVNULL)
     client = Client(["docker", "-H", f"unix://{socket}"], {"DOCKER_CONFIG": str(base)})
     try:
+        client.pid = process.pid
         until(lambda: client("version", check=False).returncode == 0, 60,
               lambda: f"dockerd: {(base / 'log').read_text()[-2000:]}")
         yield client
@@ -232,3 +301,9 @@ def test_dockerd(dockerd, archive, kind):
     dockerd("load", "-q", "-i", archive)
     docker_like(dockerd, lambda id: json.loads(dockerd.out("info", "-f", "{{json .Runtimes}}"))
                 [dockerd.out("inspect", "-f", "{{.HostConfig.Runtime}}", id)]["path"], kind)
+
+
+def test_dockerd_network(dockerd, archive, tmp_path):
+    dockerd("load", "-q", "-i", archive)
+    # No published port: docker's proxy is told by iptables, which is off, what is its own.
+    bridged(dockerd, ["nsenter", "-t", str(dockerd.pid), "-n"], [], tmp_path)

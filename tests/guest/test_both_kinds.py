@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -217,3 +218,66 @@ def test_hooks_run_outside_but_for_the_last(runtime, bundle, tmp_path):
     runtime.run(bundle.set_args("cat", "/etc/hook"))
     assert log.read_text().split() == ["prestart", "createRuntime", "poststart", "poststop"]
     assert (bundle.rootfs / "etc" / "hook").read_text() == "inside\n"
+
+
+def test_processes(runtime, bundle, kind):
+    """ps shows the container's own: in the table those inside, in JSON what the host can see."""
+    bundle.sh("sleep 1001 & exec sleep 1000")
+    bundle.config["process"]["user"] = {"uid": 1000, "gid": 1000}
+    id = runtime.start_detached(bundle)
+
+    def rows(*options):
+        lines = runtime.call("ps", id, *options).stdout.splitlines()
+        return [line.split(None, len(lines[0].split()) - 1) for line in lines]
+
+    wait_until(lambda: sorted(row[-1] for row in rows()) == ["CMD", "sleep 1000", "sleep 1001"], 10,
+               "both")
+    assert rows()[0] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert "USER" in rows("aux")[0] and len(rows("aux")) == 3
+    titles, first, second = rows("-eo", "pid,ppid,rss,args")
+    assert titles[:3] == ["PID", "PPID", "RSS"] and second[1] == first[0]
+    assert all(int(row[2]) > 0 for row in (first, second))
+    pids = json.loads(runtime.call("ps", "--format", "json", id).stdout)
+    assert runtime.pid(id) in pids and all(is_alive(pid) for pid in pids)
+    if kind == "vm":
+        assert first[0] == "1" and first[3] == "sleep 1000"
+        assert "column 'wchan' is not known" in runtime.fails("ps", id, "-eo", "pid,wchan")
+        runtime.call("pause", id)
+        assert "a paused virtual machine cannot be asked" in runtime.fails("ps", id)
+        runtime.call("resume", id)
+        assert len(rows()) == 3
+
+
+def test_processes_with_names_that_are_no_text(runtime, bundle, kind):
+    """A program chooses its arguments."""
+    bundle.set_args("sh", "-c", "sleep 1000 & wait", "a\033[2J\nb")
+    id = runtime.start_detached(bundle)
+    wait_until(lambda: "sleep 1000" in runtime.call("ps", id).stdout.splitlines()[-1], 10, "both")
+    shown = runtime.call("ps", id).stdout
+    assert "\033" not in shown and len(shown.splitlines()) == 3
+    if kind == "vm":
+        assert shown.splitlines()[1].endswith(" sh -c sleep 1000 & wait a?[2J?b")
+
+
+def test_clock_after_a_pause(runtime, running):
+    """The first look at it is right: time has passed for those inside, too."""
+    asked = runtime.popen("exec", running, "sh", "-c", "while read line; do adjtimex; done",
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def error_s():
+        before = time.time()
+        asked.stdin.write("now\n")
+        asked.stdin.flush()
+        values = {}
+        while "time.tv_usec" not in values:  # BusyBox prints the seconds first
+            name, _, value = asked.stdout.readline().partition(":")
+            values[name.strip()] = value.split()[0] if value.split() else ""
+        inside = int(values["time.tv_sec"]) + int(values["time.tv_usec"]) / 1e6
+        return max(before - inside, inside - time.time(), 0)
+
+    assert error_s() < 0.3
+    runtime.call("pause", running)
+    end = time.monotonic() + 1.5
+    wait_until(lambda: time.monotonic() > end, 5, "time to pass")
+    runtime.call("resume", running)
+    assert error_s() < 0.3

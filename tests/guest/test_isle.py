@@ -129,3 +129,37 @@ def test_default_runtime_that_is_not_known(tmp_path):
 def test_docker_asks_by_runtime(daemon):
     out = daemon.docker("run", "--rm", "--runtime", "isle-vm", "busybox", "uname", "-r").stdout
     assert out.strip() == vm.debian_kernel().name.removeprefix("vmlinuz-")
+
+
+def test_cpu_is_chosen_and_shown(isle, kind):
+    if kind == "container":
+        error = isle("create", "--cpu", "soft", "busybox", check=False).stderr
+        assert "(--cpu) is for virtual machines" in error and "--vm" in error
+        isle("run", "-d", "--name", "plain", "busybox", "sleep", "1000")
+        assert isle("ps", "--format", "[{{.Cpu}}]").stdout == "[]\n"
+        return
+    assert "'abacus': there are auto, kvm and soft" in isle("create", "--cpu", "abacus", "busybox",
+                                                            check=False).stderr
+    isle("run", "-d", "--name", "asked", "--cpu", "soft", "busybox", "sleep", "1000")
+    assert isle("inspect", "-f", "{{.State.Cpu}}", "asked").stdout == "soft\n"
+    isle("run", "-d", "--name", "chosen", "busybox", "sleep", "1000")
+    shown = isle("ps", "--format", "{{.Names}} {{.Cpu}}").stdout.splitlines()
+    well = os.access("/dev/kvm", os.R_OK | os.W_OK) and (os.path.exists("/sys/module/kvm_intel") or
+                                                         os.path.exists("/sys/module/kvm_amd"))
+    assert shown == ["chosen " + ("kvm" if well else "soft"), "asked soft"]
+    isle("kill", "asked")
+    until(lambda: isle("inspect", "-f", "{{.State.Running}}", "asked").stdout == "false\n", 20,
+          lambda: "its end")
+    assert "Cpu" not in json.loads(isle("inspect", "asked").stdout)[0]["State"]
+
+
+def test_top(isle):
+    isle("run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 1001 & exec sleep 1000")
+    until(lambda: len(isle("top", "busy").stdout.splitlines()) == 3, 20, lambda: "both")
+    lines = isle("top", "busy").stdout.splitlines()
+    assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert sorted(line.split(None, 7)[7] for line in lines[1:]) == ["sleep 1000", "sleep 1001"]
+    lines = isle("top", "busy", "-eo", "pid,comm").stdout.splitlines()
+    assert lines[0].split() == ["PID", "COMMAND"]
+    assert [line.split()[1] for line in lines[1:]] == ["sleep", "sleep"]
+    assert "PID" in isle("top", "busy", "-eo", "comm", check=False).stderr

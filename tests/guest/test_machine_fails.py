@@ -1,4 +1,5 @@
 """Machines that do not come up, or go: one clear error, and nothing left behind."""
+import json
 import os
 import signal
 import subprocess
@@ -91,3 +92,20 @@ def test_create_that_is_killed(runtime, bundle):
     process.wait()
     runtime.call("delete", "--force", id)
     assert "does not exist" in runtime.fails("state", id)
+
+
+def test_cpu_that_is_asked_for(runtime, bundle, monkeypatch):
+    """The annotation wins over the environment, and the state tells the choice."""
+    bundle.config["annotations"] = {"isle.vm.cpu": "soft", "other": "kept"}
+    monkeypatch.setenv("ISLE_VM_CPU", "abacus")
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    expected = {"isle.vm.cpu": "soft", "other": "kept"}
+    assert json.loads(runtime.call("state", id).stdout)["annotations"] == expected
+    assert json.loads(runtime.call("list", "--format", "json").stdout)[0]["annotations"] == expected
+    bundle.config["annotations"] = {"isle.vm.cpu": "auto"}
+    other = runtime.start_detached(bundle)
+    chosen = json.loads(runtime.call("state", other).stdout)["annotations"]["isle.vm.cpu"]
+    assert chosen in ("kvm", "soft")
+    bundle.config["annotations"] = {"isle.vm.cpu": "slow"}
+    assert "annotation isle.vm.cpu: 'slow' is not known; there are auto, kvm and soft" in runtime.run(
+        bundle, check=False).stderr

@@ -21,6 +21,15 @@ def members_of(id):
     return pids
 
 
+def check_known_or_free(runtime, bundle, id):
+    """An id that `state` does not know can be created; one that it knows cannot."""
+    if runtime.call("state", id, check=False).returncode == 0:
+        error = runtime.fails("create", "--bundle", bundle.path, id)
+        assert "already exists" in error
+    else:
+        runtime.create(bundle, id=id)
+
+
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_killed_anywhere_in_create(runtime, bundle, leaks, verb):
     bundle.set_args("sleep", "1000").write()
@@ -28,6 +37,7 @@ def test_killed_anywhere_in_create(runtime, bundle, leaks, verb):
     id = runtime.new_id()
     for stops in range(1, STOPS_MAX, STRIDE):
         alive = kill_at(runtime.command(verb, *flags, "--bundle", bundle.path, id), stops)
+        check_known_or_free(runtime, bundle, id)
         runtime.call("delete", "--force", id)
         leaks.check()
         assert members_of(id) == []
@@ -46,6 +56,7 @@ def test_killed_anywhere_in_start_and_delete(runtime, bundle, leaks, verb):
         id = runtime.create(bundle)
         pid = runtime.pid(id)
         alive = kill_at(runtime.command(verb, id), stops)
+        check_known_or_free(runtime, bundle, id)
         runtime.call("delete", "--force", id)
         assert not is_alive(pid)
         leaks.check()
@@ -53,6 +64,23 @@ def test_killed_anywhere_in_start_and_delete(runtime, bundle, leaks, verb):
             break
     else:
         pytest.fail("the program makes more system calls than expected")
+
+
+@pytest.mark.parametrize("content", [[], ["start.sock"], ["vm"]])
+def test_directory_without_a_record_is_no_container(runtime, bundle, leaks, content):
+    """What a create killed before its record leaves, and a delete killed after it."""
+    id = runtime.new_id()
+    (runtime.root / id).mkdir(parents=True)
+    for name in content:
+        (runtime.root / id / name).mkdir()
+    assert "container does not exist" in runtime.fails("state", id)
+    assert "container does not exist" in runtime.fails("delete", id)
+    assert id not in runtime.call("list").stdout
+    runtime.create(bundle.set_args("sleep", "1000"), id=id)
+    assert runtime.status(id) == "created"
+    assert "already exists" in runtime.fails("create", "--bundle", bundle.path, id)
+    runtime.call("delete", "--force", id)
+    leaks.check()
 
 
 def test_child_ends_with_a_killed_runtime(runtime, bundle, leaks, tmp_path):

@@ -225,13 +225,21 @@ def test_rootless(bundle, tmp_path):
     assert os.listdir(state) == []
 
 
-def test_unsupported_things_are_said(runtime, bundle):
-    bundle.config["linux"]["intelRdt"] = {"closID": "x"}
-    error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
-    assert "intelRdt is not supported" in error
-    done = subprocess.run([runtime.program, "--systemd-cgroup", "list"], capture_output=True,
-                          text=True, check=False)
-    assert done.returncode == 1 and "systemd cgroup driver is not supported" in done.stderr
+@pytest.mark.parametrize("where,what,said", [
+    ("linux", {"intelRdt": {"closID": "x"}}, "intelRdt needs the resctrl file system"),
+    ("linux", {"mountLabel": "u:r:t"}, "SELinux is not enabled on this host, which linux.mountLabel"),
+    ("process", {"selinuxLabel": "u:r:t"}, "SELinux is not enabled on this host"),
+    ("process", {"apparmorProfile": "x"}, "AppArmor is not enabled on this host")])
+def test_what_the_host_has_not_is_said(runtime, bundle, leaks, where, what, said):
+    bundle.config[where].update(what)
+    assert said in runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
+    leaks.check()
+
+
+def test_rdt_of_a_container_without_it_cannot_be_updated(runtime, bundle):
+    id = runtime.create(bundle.set_args("true"))
+    error = runtime.fails("update", "--l3-cache-schema", "L3:0=1", id, code=1)
+    assert "the container was made without intelRdt" in error
 
 
 def test_state_of_pod_members(runtime, bundle):

@@ -161,3 +161,15 @@ def test_refused_with_the_reason(netns, tmp_path, option, told):
                            option], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (1, 2)
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("option, words", [
+    ("fd=5,mac=02:00:00:00:00:01", "descriptor 5 is no tap"),
+    ("fd=5", "network with fd 5: it needs a mac"),
+    ("fd=5,tap=tap0,mac=02:00:00:00:00:01", "no tap is named"),
+])
+def test_descriptor_that_is_none(option, words):
+    done = subprocess.run([vm.VMM, "--kernel", vm.debian_kernel(), "--net", option],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode == 1 and words in done.stderr

@@ -92,6 +92,14 @@ static char *command_text(char *const *argv)
         return buf_take(&text);
 }
 
+/* Not docker's: of a virtual machine that runs. */
+static void put_cpu(struct json_object *object, const struct instance *instance)
+{
+        auto_free char *cpu = instance_vm_cpu(instance);
+        if (cpu)
+                put_string(object, "Cpu", cpu);
+}
+
 struct json_object *container_summary(struct instance *instance,
                                       const struct container_sizes *sizes, int64_t now_ns)
 {
@@ -110,6 +118,7 @@ struct json_object *container_summary(struct instance *instance,
         put_sizes(o, sizes);
         put_map(o, "Labels", spec->config.labels);
         put_string(o, "State", instance_state_name(instance->state));
+        put_cpu(o, instance);
         put_string(o, "Status", status);
         struct json_object *host = put_object(o, "HostConfig");
         put_string(host, "NetworkMode",
@@ -128,6 +137,7 @@ static void put_state(struct json_object *object, const struct instance *instanc
                  s == INSTANCE_RUNNING || s == INSTANCE_PAUSED || s == INSTANCE_RESTARTING);
         put_bool(state, "Paused", s == INSTANCE_PAUSED);
         put_bool(state, "Restarting", s == INSTANCE_RESTARTING);
+        put_cpu(state, instance);
         put_bool(state, "OOMKilled", instance->oom_killed);
         put_bool(state, "Dead", s == INSTANCE_DEAD);
         put_int(state, "Pid", instance->pid);

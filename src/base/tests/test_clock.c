@@ -1,6 +1,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "base/str.h"
 #include "base/tests/test.h"
@@ -19,6 +20,20 @@ static void text_round_trips(void **state)
         char text[CLOCK_TEXT_SIZE];
         clock_format(1767323045000000006, text);
         assert_string_equal(text, "2026-01-02T03:04:05.000000006Z");
+}
+
+static void every_day_is_the_calendars(void **state)
+{
+        (void)state;
+        for (int64_t day = -100000; day <= 100000; day++) {
+                char text[CLOCK_TEXT_SIZE], expected[CLOCK_TEXT_SIZE];
+                time_t seconds = day * 86400 + 86399;
+                struct tm tm;
+                gmtime_r(&seconds, &tm);
+                strftime(expected, sizeof(expected), "%Y-%m-%dT%H:%M:%S.000000000Z", &tm);
+                clock_format(seconds * NS_PER_S, text);
+                assert_string_equal(text, expected);
+        }
 }
 
 static void offsets_and_fractions_are_read(void **state)
@@ -44,6 +59,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(text_round_trips),
+                cmocka_unit_test(every_day_is_the_calendars),
                 cmocka_unit_test(offsets_and_fractions_are_read),
         };
         return cmocka_run_group_tests_name("base-clock", tests, NULL, NULL);

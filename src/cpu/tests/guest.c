@@ -163,3 +163,19 @@ struct guest_end guest_run(struct guest *g, uint64_t budget)
         end.rsp = get64(g, at + 24);
         return end;
 }
+
+struct cpu_state *guest_code(struct guest *g, bool user, const uint8_t *code, const uint8_t *end)
+{
+        guest_long_mode(g, user);
+        uint64_t u = user ? GUEST_PTE_U : 0;
+        guest_map(g, USER_CODE, GUEST_FREE, u | GUEST_PTE_W);
+        guest_map(g, USER_CODE + 4096, GUEST_FREE + 0x1000, u | GUEST_PTE_W);
+        guest_map(g, USER_DATA, GUEST_FREE + 0x2000, u | GUEST_PTE_W);
+        guest_map(g, USER_DATA + 4096, GUEST_FREE + 0x3000, u | GUEST_PTE_W);
+        memcpy(g->ram + GUEST_FREE, code, (size_t)(end - code));
+        struct cpu_state *s = cpu_state(g->cpu);
+        s->rip = USER_CODE;
+        s->gpr[CPU_RSP] = user ? USER_DATA + 0x1000 : GUEST_STACK0 - 0x800;
+        s->gpr[CPU_RBX] = USER_DATA;
+        return s;
+}

@@ -60,3 +60,16 @@ void guest_map(struct guest *guest, uint64_t linear, uint64_t gpa, uint64_t flag
 void guest_long_mode(struct guest *guest, bool user);
 /* Runs until a handler halts or the budget ends. */
 struct guest_end guest_run(struct guest *guest, uint64_t budget);
+
+/* Code of a test, assembled: `name` up to `name`_end, for 16, 32 or 64 bits. */
+#define GUEST_CODE(name, bits, text)                                                               \
+        __asm__(".pushsection .rodata\n.intel_syntax noprefix\n.code" #bits "\n" #name ":\n" text  \
+                "\n" #name "_end:\n.code64\n.att_syntax prefix\n.popsection\n");                   \
+        extern const uint8_t name[], name##_end[]
+
+#define USER_CODE 0x400000u
+#define USER_DATA 0x600000u
+
+/* Long mode with a page of code and two of data, which RBX points to; user or supervisor.
+ * `g` was created. */
+struct cpu_state *guest_code(struct guest *g, bool user, const uint8_t *code, const uint8_t *end);

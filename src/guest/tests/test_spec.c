@@ -99,6 +99,20 @@ static void the_network_is_joined_outside_only(void **state)
         done(&jail, &inside);
 }
 
+static void network_devices_are_moved_to_the_jail(void **state)
+{
+        (void)state;
+        struct oci_spec jail, inside;
+        struct err err = { 0 };
+        static const char config[] = HEAD SPACES(
+                "") ",\"netDevices\":{\"eth7\":{\"name\":\"a\"}}}}";
+        assert_int_equal(make(config, &jail, &inside, &err), 0);
+        assert_int_equal(jail.linux_->net_devices_length, 1);
+        assert_string_equal(jail.linux_->net_devices[0].host_name, "eth7");
+        assert_int_equal(inside.linux_->net_devices_length, 0);
+        done(&jail, &inside);
+}
+
 static void limits_leave_room_for_the_machine(void **state)
 {
         (void)state;
@@ -178,7 +192,6 @@ static void what_cannot_be_shared_is_refused(void **state)
                   "host's network" },
                 { HEAD "\"linux\":{\"namespaces\":[{\"type\":\"mount\"},{\"type\":\"network\"}]}}",
                   "its own pid namespace" },
-                { HEAD SPACES("") ",\"netDevices\":{\"eth0\":{}}}}", "network devices" },
                 { HEAD SPACES("") ",\"seccomp\":{\"defaultAction\":\"SCMP_ACT_ALLOW\","
                                   "\"listenerPath\":\"/l\"}}}",
                   "seccomp listener" },
@@ -215,6 +228,7 @@ int main(void)
                 cmocka_unit_test(volumes_meet_in_the_share),
                 cmocka_unit_test(the_program_is_only_inside),
                 cmocka_unit_test(the_network_is_joined_outside_only),
+                cmocka_unit_test(network_devices_are_moved_to_the_jail),
                 cmocka_unit_test(limits_leave_room_for_the_machine),
                 cmocka_unit_test(limits_beyond_all_memory_stay_limits),
                 cmocka_unit_test(processors_are_what_the_quota_takes),

@@ -52,12 +52,32 @@ static void an_id_has_one_winner(void **state)
         const char *root = *state;
         struct state first, second;
         struct err err;
+        static const struct record record = { .id = (char *)"box",
+                                              .oci_version = (char *)"1.2.0",
+                                              .bundle = (char *)"/bundle" };
         assert_int_equal(state_make(root, "box", &first, &err), 0);
+        assert_int_equal(state_write(&first, &record, config, &err), 0);
         assert_int_equal(state_make(root, "box", &second, &err), -EEXIST);
         assert_non_null(strstr(err_text(&err), "already exists"));
         assert_int_equal(state_remove(&first, &err), 0);
         state_close(&first);
         assert_int_equal(state_open(root, "box", false, &second, &err), -ENOENT);
+}
+
+/* What is left when a create is killed before its record, or a delete after it. */
+static void a_directory_without_a_record_is_taken_over(void **state)
+{
+        const char *root = *state;
+        struct state box;
+        struct err err;
+        auto_free char *path = xasprintf("%s/box", root);
+        auto_free char *inside = xasprintf("%s/vm", path);
+        assert_int_equal(mkdir(path, 0711), 0);
+        assert_int_equal(mkdir(inside, 0700), 0);
+        assert_int_equal(state_make(root, "box", &box, &err), 0);
+        assert_int_equal(access(inside, F_OK), -1);
+        assert_int_equal(state_remove(&box, &err), 0);
+        state_close(&box);
 }
 
 static void a_record_comes_back_as_written(void **state)
@@ -219,6 +239,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(ids_are_names_of_directories),
                 cmocka_unit_test_setup_teardown(an_id_has_one_winner, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_directory_without_a_record_is_taken_over, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_record_comes_back_as_written, setup, teardown),
                 cmocka_unit_test_setup_teardown(lists_show_containers_only, setup, teardown),
                 cmocka_unit_test(a_damaged_record_is_refused),

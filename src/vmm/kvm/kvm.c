@@ -414,14 +414,6 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
         take(arg, "emulated_by_software", atomic_load(&v->emulated));
 }
 
-bool kvm_runs_well(void)
-{
-        if (access(DEVICE, R_OK | W_OK) < 0)
-                return false;
-        return access("/sys/module/kvm_intel", F_OK) == 0 ||
-               access("/sys/module/kvm_amd", F_OK) == 0;
-}
-
 #define OPERATIONS(attach_)                                                                        \
         {                                                                                          \
                 .name = "kvm", .jail = JAIL_VCPU_KVM, .attach = (attach_), .detach = kvm_detach,   \

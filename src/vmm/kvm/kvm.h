@@ -41,10 +41,6 @@ struct kvm_vcpu {
         atomic_uint_fast64_t exits, pio_exits, mmio_exits, emulated;
 };
 
-/* Whether this host's KVM is there, and backed by hardware: on a host whose KVM is
- * PVM's (module kvm_pvm), guest kernels are emulated, slower than by ourselves. */
-bool kvm_runs_well(void);
-
 /* ---- state.c: between KVM's structures and ours ---- */
 int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
 int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);

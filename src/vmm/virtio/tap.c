@@ -97,6 +97,24 @@ int tap_check(int fd, const char *name, struct err *err)
         return 0;
 }
 
+int tap_adopt(int fd, int *ret_fd, struct err *err)
+{
+        struct ifreq request = { 0 };
+        int size = sizeof(struct virtio_net_hdr_v1);
+        if (ioctl(fd, TUNGETIFF, &request) < 0)
+                return err_set(err, errno, "descriptor %d is no tap", fd);
+        if (!(request.ifr_flags & IFF_TAP) || !(request.ifr_flags & IFF_VNET_HDR))
+                return err_plain(err, EINVAL,
+                                 "descriptor %d, '%s': a tap with IFF_VNET_HDR is needed", fd,
+                                 request.ifr_name);
+        if (ioctl(fd, TUNSETVNETHDRSZ, &size) < 0)
+                return err_set(err, errno, "tap '%s': size of the packet header", request.ifr_name);
+        if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+                return err_set(err, errno, "tap '%s'", request.ifr_name);
+        *ret_fd = fd;
+        return 0;
+}
+
 int tap_set_offloads(int fd, unsigned flags)
 {
         return ioctl(fd, TUNSETOFFLOAD, (unsigned long)flags) < 0 ? -errno : 0;
