@@ -254,6 +254,11 @@ int cli_restore(const struct cli *cli, int argc, char **argv, int *ret_code, str
         int r = parse(argc, argv, "+:b:d", restore_flags, &options, &launch, err);
         if (r < 0)
                 return r;
+        if (options.cgroups == CRIU_CGROUPS_FULL || options.cgroups == CRIU_CGROUPS_STRICT)
+                return err_plain(err, EOPNOTSUPP,
+                                 "--manage-cgroups-mode full and strict are for groups that CRIU "
+                                 "makes; those of a container are made before, with the limits of "
+                                 "config.json: use soft or ignore");
         r = restore(cli, argv, &launch, &options, ret_code, err);
         return r < 0 ? err_wrap(err, "restore container %s", argv[optind]) : 0;
 }
