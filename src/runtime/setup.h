@@ -50,7 +50,7 @@ int console_open_pts(int root_fd, int *ret_dirfd, struct err *err);
 int start_wait(int listen_fd, int *ret_fd, struct err *err);
 
 /* Whether the host has the security modules that are asked for; before its tree is left. */
-int attributes_check(const struct oci_process *process, struct err *err);
+int attributes_check(const struct oci_process *oci, struct err *err);
 /* Attributes that need no order: attributes.c. */
 int attributes_apply(const struct setup *setup, struct err *err);
 /* Loads the filter, and hands its listener to setup->seccomp_fd. */

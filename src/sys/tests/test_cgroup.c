@@ -70,14 +70,17 @@ static void own_groups_are_read(void **state)
                           "9:name=systemd:/init.scope\n4:cpu,cpuacct:/a/b\n3:memory:/x:y\n"
                           "garbage\n2:perf_event:/\n0::/user.slice\n",
                           "/sys/fs/cgroup");
-        assert_int_equal(host.length, 3);
-        assert_int_equal(host.places[0].controllers,
+        assert_int_equal(host.length, 4);
+        assert_int_equal(host.places[0].controllers, CGROUP_BIT(CGROUP_SYSTEMD));
+        assert_string_equal(host.places[0].mount, "/sys/fs/cgroup/systemd");
+        assert_string_equal(host.places[0].own, "/init.scope");
+        assert_int_equal(host.places[1].controllers,
                          CGROUP_BIT(CGROUP_CPU) | CGROUP_BIT(CGROUP_CPUACCT));
-        assert_string_equal(host.places[0].mount, "/sys/fs/cgroup/cpu,cpuacct");
-        assert_string_equal(host.places[0].own, "/a/b");
-        assert_string_equal(host.places[1].own, "/x:y");
-        assert_int_equal(host.places[2].controllers, 0);
-        assert_string_equal(host.places[2].mount, "/sys/fs/cgroup/unified");
+        assert_string_equal(host.places[1].mount, "/sys/fs/cgroup/cpu,cpuacct");
+        assert_string_equal(host.places[1].own, "/a/b");
+        assert_string_equal(host.places[2].own, "/x:y");
+        assert_int_equal(host.places[3].controllers, 0);
+        assert_string_equal(host.places[3].mount, "/sys/fs/cgroup/unified");
         cgroup_host_finish(&host);
 }
 
