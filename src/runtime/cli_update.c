@@ -48,7 +48,7 @@ static const struct update_flag {
         { "cpuset-mems", CPU, TEXT, offsetof(struct oci_cpu, mems), 0 },
 };
 
-enum { FLAG_FIRST = 1000, FLAG_L3_CACHE = 2000, FLAG_MEM_BW };
+enum { FLAG_FIRST = 1000, FLAG_L3_CACHE = 2000, FLAG_MEM_BW, FLAG_CHECK };
 
 static void *section_of(struct oci_resources *resources, enum section section)
 {
@@ -127,13 +127,14 @@ static int read_resources(const char *path, struct oci_resources *ret, struct er
 
 static int parse(int argc, char **argv, struct oci_resources *resources, struct err *err)
 {
-        struct option longs[ELEMENTS(update_flags) + 4] = { 0 };
+        struct option longs[ELEMENTS(update_flags) + 5] = { 0 };
         size_t n = 0;
         int flag;
         for (; n < ELEMENTS(update_flags); n++)
                 longs[n] = (struct option){ update_flags[n].name, required_argument, NULL,
                                             FLAG_FIRST + (int)n };
         longs[n++] = (struct option){ "resources", required_argument, NULL, 'r' };
+        longs[n++] = (struct option){ "check-before-update", no_argument, NULL, FLAG_CHECK };
         longs[n++] = (struct option){ "l3-cache-schema", required_argument, NULL, FLAG_L3_CACHE };
         longs[n++] = (struct option){ "mem-bw-schema", required_argument, NULL, FLAG_MEM_BW };
         while ((flag = cli_next(argc, argv, ":r:", longs, err)) != -1) {
@@ -142,7 +143,11 @@ static int parse(int argc, char **argv, struct oci_resources *resources, struct 
                         return -EINVAL;
                 if (flag == FLAG_L3_CACHE || flag == FLAG_MEM_BW)
                         return err_plain(err, EOPNOTSUPP, "Intel RDT is not supported yet");
-                if (flag == 'r') {
+                if (flag == FLAG_CHECK) {
+                        struct oci_memory *memory = section_of(resources, MEMORY);
+                        memory->check_before_update = memory->has_check_before_update = true;
+                        r = 0;
+                } else if (flag == 'r') {
                         json_free(&oci_resources_shape, resources);
                         r = read_resources(optarg, resources, err);
                 } else {
@@ -160,9 +165,9 @@ int cli_update(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         (void)ret_code;
         int r = parse(argc, argv, &resources, err);
         if (r == 0)
-                r = cli_refuse_machine(cli, "update", argv[optind], err);
-        if (r == 0)
-                r = container_update(cli->root, argv[optind], &resources, err);
+                r = state_has_machine(cli->root, argv[optind])
+                            ? cli->machines->update(cli->root, argv[optind], &resources, err)
+                            : container_update(cli->root, argv[optind], &resources, err);
         json_free(&oci_resources_shape, &resources);
         return r;
 }
