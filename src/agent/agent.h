@@ -45,6 +45,9 @@ void process_free(struct process *process);
 /* Gives the cards of a request of this kind to the network namespace of `pid`: network.c. */
 int agent_give_cards(const struct agent_request *request, pid_t pid, struct err *err);
 
+/* The first `count` processors work, all others rest: cpus.c. */
+int agent_set_cpus(uint32_t count, struct err *err);
+
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);
 

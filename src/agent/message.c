@@ -13,7 +13,7 @@
 #define SIZE_LIMIT     65535 /* of a terminal */
 
 static const char *const op_names[] = { "",       "stream",  "launch", "call", "resize",
-                                        "signal", "network", "list",   NULL };
+                                        "signal", "network", "list",   "cpus", NULL };
 
 static const struct json_field address_fields[] = {
         JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
@@ -75,6 +75,7 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "rows", JSON_UINT, rows, 0),
         JSON_FIELD(struct agent_request, "columns", JSON_UINT, columns, 0),
         JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),
+        JSON_FIELD(struct agent_request, "count", JSON_UINT, count, 0),
         JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
 };
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
@@ -144,6 +145,8 @@ static int check_request(const struct agent_request *request, struct err *err)
         if (request->op == AGENT_OP_SIGNAL && (request->signal < 1 || request->signal > SIGNAL_MAX))
                 return err_plain(err, EINVAL, "request: signal %u is not 1 to %d", request->signal,
                                  SIGNAL_MAX);
+        if (request->op == AGENT_OP_CPUS && request->count < 1)
+                return err_plain(err, EINVAL, "request: count 0 of processors is not 1 or more");
         if (request->rows > SIZE_LIMIT || request->columns > SIZE_LIMIT)
                 return err_plain(err, EINVAL, "request: a terminal of %u x %u is too large",
                                  request->rows, request->columns);

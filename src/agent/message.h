@@ -17,6 +17,7 @@
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
+ *   cpus     has the first `count` processors work, and no other.
  *   list     answered with the `processes` of all containers, and the clock and memory that
  *            their numbers refer to.
  *
@@ -52,6 +53,7 @@ enum agent_op {
         AGENT_OP_SIGNAL,
         AGENT_OP_NETWORK,
         AGENT_OP_LIST,
+        AGENT_OP_CPUS,
 };
 
 struct agent_card {
@@ -68,6 +70,7 @@ struct agent_request {
         bool terminal; /* launch */
         uint32_t rows, columns;
         uint32_t signal;
+        uint32_t count;           /* cpus, at least 1 */
         struct agent_card *cards; /* network */
         size_t cards_length;
 };

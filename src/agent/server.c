@@ -160,6 +160,15 @@ static void do_list(struct connection *connection)
                 answer(connection, &reply);
 }
 
+static void do_cpus(struct connection *connection, const struct agent_request *request)
+{
+        struct err err = { 0 };
+        if (agent_set_cpus(request->count, &err) < 0)
+                answer_error(connection, &err);
+        else
+                answer(connection, &(struct agent_reply){ .ok = true });
+}
+
 static void serve(struct server *server, struct connection *connection,
                   const struct agent_request *request)
 {
@@ -179,6 +188,9 @@ static void serve(struct server *server, struct connection *connection,
                 break;
         case AGENT_OP_LIST:
                 do_list(connection);
+                break;
+        case AGENT_OP_CPUS:
+                do_cpus(connection, request);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)

@@ -12,6 +12,7 @@ int main(int argc, char **argv)
                 .start = guest_start,
                 .remove = guest_delete,
                 .ps = guest_ps,
+                .update = guest_update,
                 .shim = shim_main,
         };
         return runtime_main(argc, argv, &vm);

@@ -28,12 +28,16 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         struct oci_spec *spec = &launch->spec;
         const struct launch_options *options = launch->options;
         const char *cpu;
+        struct guest_size size;
         int r = guest_choose_cpu(spec, &cpu, err);
+        if (r == 0)
+                r = guest_size(spec, &size, err);
         if (r < 0)
                 return r;
         json_map_set(&spec->annotations, GUEST_CPU_ANNOTATION, cpu);
-        guest->config = (struct shim_config){ .memory_bytes = guest_memory_bytes(spec),
-                                              .cpus = guest_cpus(spec),
+        guest->config = (struct shim_config){ .memory_bytes = size.memory_bytes,
+                                              .cpus = size.cpus,
+                                              .cpus_max = size.cpus_max,
                                               .cpu = xstrdup(cpu),
                                               .terminal = spec->process && spec->process->terminal,
                                               .waits = options->wait_for_start };
@@ -46,7 +50,8 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
 {
         struct guest *guest = arg;
         int state = launch->state.fd;
-        if (mkdirat(state, "vm", 0700) < 0 || mkdirat(state, "jail", 0755) < 0)
+        if (mkdirat(state, "vm", 0700) < 0 || mkdirat(state, "jail", 0755) < 0 ||
+            mkdirat(state, GUEST_CONTROL_NAME, 0700) < 0)
                 return err_set(err, errno, "make the jail");
         auto_free char *text = json_encode_text(&shim_config_shape, &guest->config, false);
         int r = file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);

@@ -13,6 +13,7 @@
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
+ *   ROOT/ID/control/  bound there, too: the control socket of isle-vmm, for update
  *   ROOT/ID/jail/   the jail's root: mount points only
  *
  * In the jail /share is what the guest sees by virtio-fs: rootfs/ and, for each bind
@@ -26,7 +27,11 @@
 #define GUEST_DIRECTORY "/isle/vm"  /* in the jail: ROOT/ID/vm */
 #define GUEST_TEMPLATE  "/isle/template"
 #define GUEST_SHARE     "/share"
-#define GUEST_SOCKET    "vsock" /* in that directory */
+/* Of isle-vmm's control socket, apart: who breaks out of the machine sees the vsock's only. */
+#define GUEST_CONTROL_NAME   "control" /* in ROOT/ID */
+#define GUEST_CONTROL        "/isle/control"
+#define GUEST_CONTROL_SOCKET "api"
+#define GUEST_SOCKET         "vsock" /* in that directory */
 
 #define GUEST_CACHE "/var/cache/isle"
 
@@ -75,9 +80,26 @@ int guest_make_inside(const char *config, char **ret_text, struct err *err);
 /* It shows something of the host's, and so comes by the share. */
 bool guest_mount_is_bind(const struct oci_mount *mount);
 
-/* Sizes of the machine. */
+/* --- how large it is: size.c --- */
+
+/* Annotations of config.json: how far `update` can go beyond the limits at creation. */
+#define GUEST_MEMORY_ANNOTATION "isle.vm.memory-max"
+#define GUEST_CPUS_ANNOTATION   "isle.vm.cpus-max"
+#define GUEST_CPUS_MAX          64
+
+struct guest_size {
+        uint64_t memory_bytes;
+        uint32_t cpus, cpus_max; /* at the start, and that there are */
+};
+int guest_size(const struct oci_spec *spec, struct guest_size *ret, struct err *err);
+/* What the limits alone ask for. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
+/* The memory of a machine for a container with this limit, and the processors for a quota. */
+uint64_t guest_memory_for(int64_t limit_bytes);
+unsigned guest_cpus_for(const struct oci_cpu *cpu);
+/* Limits of the container become those of its machine, on the host. */
+void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
@@ -89,6 +111,9 @@ int guest_start(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
 /* The guest's processes, as ps(1) with these options prints them, on standard output. */
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
+/* New limits, for the host's groups, the container's in the guest, and the machine: update.c. */
+int guest_update(const char *root, const char *id, struct oci_resources *resources,
+                 struct err *err);
 
 /* The network namespace of a process. */
 int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
@@ -96,7 +121,7 @@ int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 /* What the shim is told, in GUEST_DIRECTORY/shim.json. */
 struct shim_config {
         uint64_t memory_bytes;
-        uint32_t cpus;
+        uint32_t cpus, cpus_max;
         char *cpu;    /* of isle-vmm's --cpu */
         char *inside; /* config.json of the guest */
         bool terminal;

@@ -10,39 +10,8 @@
 #include "guest/guest.h"
 #include "sys/kvm.h"
 
-/* Beside the guest's memory: the machine's program and what it translates, the shim. */
-#define OVERHEAD_BYTES       ((int64_t)160 << 20)
-#define GUEST_OVERHEAD_BYTES ((uint64_t)64 << 20) /* the guest's kernel and agent */
-#define DEFAULT_MEMORY_BYTES ((uint64_t)1 << 30)
-#define MINIMUM_MEMORY_BYTES ((uint64_t)128 << 20)
-#define MEMORY_UNIT_BYTES    ((uint64_t)1 << 20)
-#define CPUS_MAX             64
-#define KVM_MAJOR            10
-#define KVM_MINOR            232
-
-uint64_t guest_memory_bytes(const struct oci_spec *spec)
-{
-        const struct oci_resources *resources = spec->linux_ ? spec->linux_->resources : NULL;
-        const struct oci_memory *memory = resources ? resources->memory : NULL;
-        if (!memory || !memory->has_limit || memory->limit <= 0)
-                return DEFAULT_MEMORY_BYTES;
-        uint64_t bytes = (uint64_t)memory->limit + GUEST_OVERHEAD_BYTES;
-        if (bytes < MINIMUM_MEMORY_BYTES)
-                bytes = MINIMUM_MEMORY_BYTES;
-        return (bytes + MEMORY_UNIT_BYTES - 1) & ~(MEMORY_UNIT_BYTES - 1);
-}
-
-unsigned guest_cpus(const struct oci_spec *spec)
-{
-        const struct oci_resources *resources = spec->linux_ ? spec->linux_->resources : NULL;
-        const struct oci_cpu *cpu = resources ? resources->cpu : NULL;
-        if (!cpu || !cpu->has_quota_us || cpu->quota_us <= 0 || !cpu->has_period_us ||
-            cpu->period_us == 0)
-                return 1;
-        uint64_t quota_us = (uint64_t)cpu->quota_us;
-        uint64_t cpus = quota_us / cpu->period_us + (quota_us % cpu->period_us != 0);
-        return cpus > CPUS_MAX ? CPUS_MAX : (unsigned)cpus;
-}
+#define KVM_MAJOR 10
+#define KVM_MINOR 232
 
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err)
 {
@@ -174,31 +143,15 @@ static int add_namespaces(struct oci_linux *linux_, const struct oci_spec *spec,
         return 0;
 }
 
-static void add_overhead(int64_t *bytes)
-{
-        if (*bytes > 0)
-                *bytes = *bytes > INT64_MAX - OVERHEAD_BYTES ? INT64_MAX : *bytes + OVERHEAD_BYTES;
-}
-
 /* The limits of the container hold for the machine, with what the machine itself needs
  * on top; how many processes there may be is the guest's matter. */
-static void add_resources(struct oci_linux *linux_, struct oci_linux *old)
+static void add_resources(struct oci_linux *linux_, struct oci_linux *old, uint64_t machine_bytes)
 {
         struct oci_resources *resources = old->resources;
         old->resources = NULL;
         if (!resources)
                 resources = xcalloc(1, sizeof(*resources));
-        struct oci_memory *memory = resources->memory;
-        if (memory && memory->has_limit)
-                add_overhead(&memory->limit);
-        if (memory && memory->has_swap)
-                add_overhead(&memory->swap);
-        if (memory && memory->has_reservation)
-                add_overhead(&memory->reservation);
-        if (resources->pids)
-                resources->pids->has_limit = false;
-        strv_free(resources->unified);
-        resources->unified = NULL;
+        guest_host_limits(resources, machine_bytes);
         resources->devices = xrealloc(resources->devices, resources->devices_length + 1,
                                       sizeof(*resources->devices));
         resources->devices[resources->devices_length++] = (struct oci_device_rule){
@@ -283,7 +236,10 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
                     int channel, struct err *err)
 {
         struct oci_spec jail = { 0 };
+        struct guest_size size;
         int r = check(spec, err);
+        if (r == 0)
+                r = guest_size(spec, &size, err);
         if (r < 0)
                 return r;
         jail.linux_ = xcalloc(1, sizeof(*jail.linux_));
@@ -299,12 +255,14 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
         add_programs(&jail, parts);
         auto_free char *directory = xasprintf("%s/vm", state);
         add_mount(&jail, GUEST_DIRECTORY, "bind", directory, "bind,nosuid,nodev,noexec");
+        auto_free char *control = xasprintf("%s/" GUEST_CONTROL_NAME, state);
+        add_mount(&jail, GUEST_CONTROL, "bind", control, "bind,nosuid,nodev,noexec");
         add_share(&jail, spec);
         add_process(&jail, spec, channel);
         r = add_namespaces(jail.linux_, spec, err);
         jail.linux_->cgroups_path = spec->linux_->cgroups_path ? xstrdup(spec->linux_->cgroups_path)
                                                                : NULL;
-        add_resources(jail.linux_, spec->linux_);
+        add_resources(jail.linux_, spec->linux_, size.memory_bytes);
         add_kvm(jail.linux_);
         take_net_devices(jail.linux_, spec->linux_);
         take_hooks(&jail, spec);

@@ -40,6 +40,7 @@ _Static_assert(AGENT_READY_PORT == 1025, "READY_SOCKET names it");
 static const struct json_field config_fields[] = {
         JSON_FIELD(struct shim_config, "memoryBytes", JSON_UINT, memory_bytes, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpus", JSON_UINT, cpus, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "cpusMax", JSON_UINT, cpus_max, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpu", JSON_STRING, cpu, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "inside", JSON_STRING, inside, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "terminal", JSON_BOOL, terminal, 0),
@@ -123,6 +124,37 @@ static int receive_taps(struct shim *shim, struct err *err)
         return r;
 }
 
+static void add_options(const struct shim *shim, char ***argv)
+{
+        const char *const fixed[] = {
+                "isle-vmm",        "--no-reboot", "--kernel", "/isle/kernel", "--initrd",
+                "/isle/initramfs", "--serial",    "stdio",    "--cpu",        shim->config.cpu,
+        };
+        for (size_t i = 0; i < ELEMENTS(fixed); i++)
+                strv_push(argv, fixed[i]);
+        strv_push(argv, "--fs");
+        strv_push(argv, SHARE_OPTION);
+        strv_push(argv, "--vsock");
+        strv_push(argv, SOCKET_OPTION);
+        strv_push(argv, "--api-socket");
+        strv_push(argv, GUEST_CONTROL "/" GUEST_CONTROL_SOCKET);
+        strv_push(argv, "--cmdline"); /* what it is to have more of can be set to work later */
+        strv_push_take(argv,
+                       shim->config.cpus_max > shim->config.cpus
+                               ? xasprintf(GUEST_KERNEL_ARGUMENTS " maxcpus=%u", shim->config.cpus)
+                               : xstrdup(GUEST_KERNEL_ARGUMENTS));
+        strv_push(argv, "--cpus");
+        strv_push_take(argv, xasprintf("%u", shim->config.cpus_max));
+        strv_push(argv, "--memory");
+        strv_push_take(argv, xasprintf("%juk", (uintmax_t)shim->config.memory_bytes / 1024));
+        if (access(GUEST_TEMPLATE, F_OK) == 0) {
+                strv_push(argv, "--memory-template");
+                strv_push(argv, GUEST_TEMPLATE);
+        }
+        for (char **option = shim->cards; option && *option; option++)
+                strv_push(argv, *option);
+}
+
 static int start_machine(struct shim *shim, struct err *err)
 {
         int fds[2];
@@ -131,29 +163,7 @@ static int start_machine(struct shim *shim, struct err *err)
                 return err_set(err, errno, "pipe");
         shim->console = fds[0];
         auto_fd write_end = fds[1];
-        static const char *const fixed[] = {
-                "isle-vmm", "--no-reboot",     "--kernel",  "/isle/kernel",
-                "--initrd", "/isle/initramfs", "--cmdline", GUEST_KERNEL_ARGUMENTS,
-                "--serial", "stdio",
-        };
-        for (size_t i = 0; i < ELEMENTS(fixed); i++)
-                strv_push(&argv, fixed[i]);
-        strv_push(&argv, "--fs");
-        strv_push(&argv, SHARE_OPTION);
-        strv_push(&argv, "--vsock");
-        strv_push(&argv, SOCKET_OPTION);
-        strv_push(&argv, "--cpu");
-        strv_push(&argv, shim->config.cpu);
-        strv_push(&argv, "--cpus");
-        strv_push_take(&argv, xasprintf("%u", shim->config.cpus));
-        strv_push(&argv, "--memory");
-        strv_push_take(&argv, xasprintf("%juk", (uintmax_t)shim->config.memory_bytes / 1024));
-        if (access(GUEST_TEMPLATE, F_OK) == 0) {
-                strv_push(&argv, "--memory-template");
-                strv_push(&argv, GUEST_TEMPLATE);
-        }
-        for (char **option = shim->cards; option && *option; option++)
-                strv_push(&argv, *option);
+        add_options(shim, &argv);
         struct spawn_fd child_fds[2 + NETWORK_CARDS_MAX] = { { write_end, 1 }, { write_end, 2 } };
         for (size_t i = 0; i < shim->taps_length; i++)
                 child_fds[2 + i] = (struct spawn_fd){ shim->taps[i], (int)(TAP_FD + i) };

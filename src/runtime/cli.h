@@ -21,6 +21,8 @@ struct runtime_vm {
         int (*start)(const char *root, const char *id, struct err *);
         int (*remove)(const char *root, const char *id, bool force, struct err *);
         int (*ps)(const char *root, const char *id, char *const *options, struct err *);
+        int (*update)(const char *root, const char *id, struct oci_resources *resources,
+                      struct err *);
         void (*shim)(int channel); /* the command "vm-shim", for ourselves */
 };
 

@@ -48,7 +48,7 @@ static const struct update_flag {
         { "cpuset-mems", CPU, TEXT, offsetof(struct oci_cpu, mems), 0 },
 };
 
-enum { FLAG_FIRST = 1000, FLAG_L3_CACHE = 2000, FLAG_MEM_BW };
+enum { FLAG_FIRST = 1000, FLAG_L3_CACHE = 2000, FLAG_MEM_BW, FLAG_CHECK };
 
 static void *section_of(struct oci_resources *resources, enum section section)
 {
@@ -128,13 +128,14 @@ static int read_resources(const char *path, struct oci_resources *ret, struct er
 static int parse(int argc, char **argv, struct oci_resources *resources,
                  struct container_change *change, struct err *err)
 {
-        struct option longs[ELEMENTS(update_flags) + 4] = { 0 };
+        struct option longs[ELEMENTS(update_flags) + 5] = { 0 };
         size_t n = 0;
         int flag;
         for (; n < ELEMENTS(update_flags); n++)
                 longs[n] = (struct option){ update_flags[n].name, required_argument, NULL,
                                             FLAG_FIRST + (int)n };
         longs[n++] = (struct option){ "resources", required_argument, NULL, 'r' };
+        longs[n++] = (struct option){ "check-before-update", no_argument, NULL, FLAG_CHECK };
         longs[n++] = (struct option){ "l3-cache-schema", required_argument, NULL, FLAG_L3_CACHE };
         longs[n++] = (struct option){ "mem-bw-schema", required_argument, NULL, FLAG_MEM_BW };
         while ((flag = cli_next(argc, argv, ":r:", longs, err)) != -1) {
@@ -144,6 +145,10 @@ static int parse(int argc, char **argv, struct oci_resources *resources,
                 if (flag == FLAG_L3_CACHE || flag == FLAG_MEM_BW) {
                         *(flag == FLAG_L3_CACHE ? &change->l3_cache_schema
                                                 : &change->mem_bw_schema) = optarg;
+                        r = 0;
+                } else if (flag == FLAG_CHECK) {
+                        struct oci_memory *memory = section_of(resources, MEMORY);
+                        memory->check_before_update = memory->has_check_before_update = true;
                         r = 0;
                 } else if (flag == 'r') {
                         json_free(&oci_resources_shape, resources);
@@ -157,6 +162,19 @@ static int parse(int argc, char **argv, struct oci_resources *resources,
         return cli_expect(argc, argv, 1, false, err);
 }
 
+static int update(const struct cli *cli, const char *id, struct oci_resources *resources,
+                  const struct container_change *change, struct err *err)
+{
+        if (!state_has_machine(cli->root, id))
+                return container_update(cli->root, id, change, err);
+        if (change->l3_cache_schema || change->mem_bw_schema)
+                return err_plain(err, EOPNOTSUPP,
+                                 "container '%s' is a virtual machine: its cache and memory "
+                                 "bandwidth schemata are those it was made with",
+                                 id);
+        return cli->machines->update(cli->root, id, resources, err);
+}
+
 int cli_update(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
 {
         struct oci_resources resources = { 0 };
@@ -164,9 +182,7 @@ int cli_update(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         (void)ret_code;
         int r = parse(argc, argv, &resources, &change, err);
         if (r == 0)
-                r = cli_refuse_machine(cli, "update", argv[optind], err);
-        if (r == 0)
-                r = container_update(cli->root, argv[optind], &change, err);
+                r = update(cli, argv[optind], &resources, &change, err);
         json_free(&oci_resources_shape, &resources);
         return r;
 }

@@ -92,6 +92,18 @@ static int put_max(const char *directory, const char *file, int64_t value, struc
         return cgroup_put_number(directory, file, value, err);
 }
 
+/* What is used after what can be had back (caches) was, on kernels that can be asked to. */
+static uint64_t reclaim_down_to(const char *d, uint64_t bytes)
+{
+        uint64_t usage = cgroup_get_number(d, "memory.current", 0);
+        if (usage <= bytes)
+                return usage;
+        auto_free char *path = xasprintf("%s/memory.reclaim", d);
+        auto_free char *amount = xasprintf("%ju", (uintmax_t)(usage - bytes));
+        (void)file_put(AT_FDCWD, path, amount, NULL); /* says EAGAIN where it was less */
+        return cgroup_get_number(d, "memory.current", 0);
+}
+
 static int apply_memory(const char *d, const struct cgroup_limits *l, struct err *err)
 {
         int64_t swap = CGROUP_UNSET;
@@ -108,7 +120,7 @@ static int apply_memory(const char *d, const struct cgroup_limits *l, struct err
                                          (long long)l->memory_swap_bytes);
         }
         if (l->memory_check_before_update && l->memory_bytes >= 0) {
-                uint64_t usage = cgroup_get_number(d, "memory.current", 0);
+                uint64_t usage = reclaim_down_to(d, (uint64_t)l->memory_bytes);
                 if (usage > (uint64_t)l->memory_bytes)
                         return err_plain(err, EBUSY,
                                          "unable to set memory limit to %lld (current usage: %llu)",

@@ -153,6 +153,22 @@ def test_cpu_is_chosen_and_shown(isle, kind):
     assert "Cpu" not in json.loads(isle("inspect", "asked").stdout)[0]["State"]
 
 
+def test_update(isle, kind):
+    """Limits change while it runs, and are those of its next start."""
+    isle("run", "-d", "--name", "sized", "-m", "256m", "--cpus", "1", "--annotation",
+         "isle.vm.cpus-max=2", "busybox", "sleep", "1000") if kind == "vm" else isle(
+        "run", "-d", "--name", "sized", "-m", "256m", "--cpus", "1", "busybox", "sleep", "1000")
+    assert isle("update", "-m", "128m", "--memory-swap", "-1", "--cpus", "2", "sized").stdout == "sized\n"
+    shown = isle("inspect", "-f", "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", "sized").stdout
+    assert shown == f"{128 << 20} 2000000000\n"
+    if kind == "vm":
+        assert isle("exec", "sized", "nproc").stdout == "2\n"
+        assert isle("exec", "sized", "cat", "/sys/fs/cgroup/memory.max").stdout == f"{128 << 20}\n"
+        error = isle("update", "-m", "2g", "--memory-swap", "-1", "sized", check=False).stderr
+        assert "Cannot update container" in error and "isle.vm.memory-max" in error
+        assert isle("inspect", "-f", "{{.HostConfig.Memory}}", "sized").stdout == f"{128 << 20}\n"
+
+
 def test_top(isle):
     isle("run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 1001 & exec sleep 1000")
     until(lambda: len(isle("top", "busy").stdout.splitlines()) == 3, 20, lambda: "both")

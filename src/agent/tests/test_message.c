@@ -56,6 +56,8 @@ static void what_is_out_of_range_is_refused(void **state)
         assert_non_null(strstr(refusal("{\"op\":\"signal\",\"signal\":0}"), "signal 0"));
         assert_non_null(strstr(refusal("{\"op\":\"signal\",\"signal\":65}"), "signal 65"));
         assert_non_null(strstr(refusal("{\"op\":\"resize\",\"rows\":70000}"), "70000"));
+        assert_non_null(strstr(refusal("{\"op\":\"cpus\",\"count\":0}"), "count 0"));
+        assert_non_null(strstr(refusal("{\"op\":\"network\"}"), "key ''"));
         assert_non_null(strstr(refusal("{\"op\":\"halt\"}"), "op"));
         auto_agent_reply reply = { 0 };
         const char *exit = "{\"exit\":256}";
