@@ -500,6 +500,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
                 r = variant->transform(launch, variant->arg, err);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
+        if (r == 0 && cloned)
+                rootfs_find_label(&launch->plan);
         if (r == 0)
                 r = check_terminal(launch, err);
         if (r == 0 && cloned)

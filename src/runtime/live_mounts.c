@@ -237,6 +237,8 @@ static int change_mounts(struct state *state, struct record *record, struct list
         int r = oci_spec_validate(&only, err);
         if (r == 0)
                 r = plan_create(&only, record->bundle, record->id, &plan, err);
+        if (r == 0)
+                rootfs_find_label(&plan);
         if (r == 0 && !plan.private_mounts)
                 r = err_plain(err, EOPNOTSUPP, "the container has no mount namespace of its own");
         if (r == 0)

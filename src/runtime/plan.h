@@ -62,8 +62,9 @@ struct plan_join {
 struct plan {
         const struct oci_spec *spec;
         struct plan_process process;
-        char *rootfs;       /* absolute */
-        int new_namespaces; /* CLONE_NEW… to create, CLONE_NEWTIME apart */
+        char *rootfs;            /* absolute */
+        const char *mount_label; /* NULL until rootfs_find_label() */
+        int new_namespaces;      /* CLONE_NEW… to create, CLONE_NEWTIME apart */
         bool new_time;
         struct plan_join joins[NAMESPACE_KINDS]; /* in the order of joining */
         size_t joins_length;

@@ -60,16 +60,13 @@ static int cut_propagation(const struct plan *plan, struct err *err)
 int rootfs_open(struct rootfs *rootfs, struct err *err)
 {
         const struct plan *plan = rootfs->plan;
-        int r = rootfs_check_label(plan, err);
-        if (r < 0)
-                return r;
         if (!plan->private_mounts) { /* nothing will be mounted: chroot */
                 rootfs->root_fd = open(plan->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
                 if (rootfs->root_fd < 0)
                         return err_set(err, errno, "rootfs '%s'", plan->rootfs);
                 return 0;
         }
-        r = cut_propagation(plan, err);
+        int r = cut_propagation(plan, err);
         if (r < 0)
                 return r;
         auto_fd fd = take_fd(rootfs->root_source_fd);

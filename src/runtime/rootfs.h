@@ -56,9 +56,10 @@ int rootfs_prepare_devices(const struct plan *plan, int *fds, struct err *err);
 /* Parts, for rootfs_mount. */
 int rootfs_mount_cgroup(struct rootfs *rootfs, const struct plan_mount *mount, struct err *err);
 int rootfs_make_devices(struct rootfs *rootfs, struct err *err);
-/* linux.mountLabel, of SELinux: an error where that is not on; an option of a new file
- * system, where its type can have one; an attribute afterwards, where it can have that. */
-int rootfs_check_label(const struct plan *plan, struct err *err);
+/* linux.mountLabel, of SELinux. Where that is not on there is nothing to label, which is only
+ * said, as other runtimes go on, too. It is an option of a new file system, where its type can
+ * have one, and an attribute afterwards, where it can have that. */
+void rootfs_find_label(struct plan *plan);
 void rootfs_add_context(const struct plan *plan, const char *type, char ***data);
 int rootfs_label_late(const struct plan *plan, const char *type, int mount_fd, struct err *err);
 /* Sets what the options say on a mount that is not attached yet. */

@@ -227,13 +227,18 @@ def test_rootless(bundle, tmp_path):
 
 @pytest.mark.parametrize("where,what,said", [
     ("linux", {"intelRdt": {"closID": "x"}}, "intelRdt needs the resctrl file system"),
-    ("linux", {"mountLabel": "u:r:t"}, "SELinux is not enabled on this host, which linux.mountLabel"),
     ("process", {"selinuxLabel": "u:r:t"}, "SELinux is not enabled on this host"),
     ("process", {"apparmorProfile": "x"}, "AppArmor is not enabled on this host")])
 def test_what_the_host_has_not_is_said(runtime, bundle, leaks, where, what, said):
     bundle.config[where].update(what)
     assert said in runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
     leaks.check()
+
+
+def test_mount_label_without_selinux_is_a_warning(runtime, bundle):
+    bundle.config["linux"]["mountLabel"] = "u:r:t"
+    done = runtime.run(bundle.set_args("true"))
+    assert "SELinux is not enabled on this host: linux.mountLabel 'u:r:t'" in done.stderr
 
 
 def test_rdt_of_a_container_without_it_cannot_be_updated(runtime, bundle):
