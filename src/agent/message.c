@@ -12,8 +12,8 @@
 #define SIGNAL_MAX     64
 #define SIZE_LIMIT     65535 /* of a terminal */
 
-static const char *const op_names[] = { "",       "stream",  "launch", "call", "resize",
-                                        "signal", "network", "list",   "cpus", NULL };
+static const char *const op_names[] = { "",        "stream", "launch", "call",  "resize", "signal",
+                                        "network", "list",   "cpus",   "clock", NULL };
 
 static const struct json_field address_fields[] = {
         JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
@@ -76,6 +76,7 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "columns", JSON_UINT, columns, 0),
         JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),
         JSON_FIELD(struct agent_request, "count", JSON_UINT, count, 0),
+        JSON_FIELD(struct agent_request, "shift_ns", JSON_INT, shift_ns, 0),
         JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
 };
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
@@ -110,6 +111,7 @@ static const struct json_field reply_fields[] = {
                          &process_shape, 0),
         JSON_FIELD(struct agent_reply, "uptime_ms", JSON_UINT, uptime_ms, 0),
         JSON_FIELD(struct agent_reply, "memory_kib", JSON_UINT, memory_kib, 0),
+        JSON_FIELD(struct agent_reply, "realtime_ns", JSON_INT, realtime_ns, 0),
 };
 static const struct json_shape reply_shape = JSON_SHAPE("reply", struct agent_reply, reply_fields);
 

@@ -17,6 +17,7 @@
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
+ *   clock    moves the real time by `shift_ns` (0: does not); answered with `realtime_ns` after.
  *   cpus     has the first `count` processors work, and no other.
  *   list     answered with the `processes` of all containers, and the clock and memory that
  *            their numbers refer to.
@@ -54,6 +55,7 @@ enum agent_op {
         AGENT_OP_NETWORK,
         AGENT_OP_LIST,
         AGENT_OP_CPUS,
+        AGENT_OP_CLOCK,
 };
 
 struct agent_card {
@@ -71,6 +73,7 @@ struct agent_request {
         uint32_t rows, columns;
         uint32_t signal;
         uint32_t count;           /* cpus, at least 1 */
+        int64_t shift_ns;         /* clock */
         struct agent_card *cards; /* network */
         size_t cards_length;
 };
@@ -100,6 +103,7 @@ struct agent_reply {
         struct agent_process *processes; /* of a list */
         size_t processes_length;
         uint64_t uptime_ms, memory_kib;
+        int64_t realtime_ns; /* of clock */
 };
 
 extern const struct json_shape agent_netdev_shape; /* of a struct netdev */

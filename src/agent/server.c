@@ -8,10 +8,12 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -169,6 +171,22 @@ static void do_cpus(struct connection *connection, const struct agent_request *r
                 answer(connection, &(struct agent_reply){ .ok = true });
 }
 
+static void do_clock(struct connection *connection, const struct agent_request *request)
+{
+        struct err err = { 0 };
+        int64_t wanted_ns;
+        bool sane = !__builtin_add_overflow(clock_realtime_ns(), request->shift_ns, &wanted_ns) &&
+                    wanted_ns >= 0;
+        struct timespec wanted = { .tv_sec = wanted_ns / NS_PER_S,
+                                   .tv_nsec = wanted_ns % NS_PER_S };
+        if (request->shift_ns && (!sane || clock_settime(CLOCK_REALTIME, &wanted) < 0)) {
+                err_set(&err, sane ? errno : ERANGE, "set the clock");
+                answer_error(connection, &err);
+                return;
+        }
+        answer(connection, &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
+}
+
 static void serve(struct server *server, struct connection *connection,
                   const struct agent_request *request)
 {
@@ -191,6 +209,9 @@ static void serve(struct server *server, struct connection *connection,
                 break;
         case AGENT_OP_CPUS:
                 do_cpus(connection, request);
+                break;
+        case AGENT_OP_CLOCK:
+                do_clock(connection, request);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)

@@ -17,8 +17,9 @@
 #include "base/str.h"
 #include "guest/guest.h"
 
-#define CHUNK_BYTES  65536
-#define GREETING_MAX 64
+#define CHUNK_BYTES   65536
+#define GREETING_MAX  64
+#define CLOCK_SAMPLES 3
 
 static int wait_readable(int fd, int64_t deadline_ns, struct err *err)
 {
@@ -128,6 +129,45 @@ int agent_call(int directory_fd, char *const *argv, struct agent_reply *ret, str
         auto_fd fd = -1;
         int r = agent_connect(directory_fd, &fd, err);
         return r == 0 ? agent_ask(fd, &in, &request, ret, err) : r;
+}
+
+struct clock_sample {
+        int64_t ahead_ns; /* the host's is, of the guest's; right to half of the width */
+        int64_t width_ns;
+};
+
+static int sample_clock(int fd, struct buf *in, struct clock_sample *best, struct err *err)
+{
+        struct agent_request request = { .op = AGENT_OP_CLOCK };
+        auto_agent_reply reply = { 0 };
+        int64_t before_ns = clock_realtime_ns();
+        int r = agent_ask(fd, in, &request, &reply, err);
+        int64_t width_ns = clock_realtime_ns() - before_ns;
+        int64_t ahead_ns;
+        if (r < 0)
+                return r;
+        if (__builtin_sub_overflow(before_ns + width_ns / 2, reply.realtime_ns, &ahead_ns))
+                return err_plain(err, EPROTO, "the guest's clock is out of range");
+        if (width_ns >= 0 && width_ns < best->width_ns)
+                *best = (struct clock_sample){ ahead_ns, width_ns };
+        return 0;
+}
+
+int agent_set_clock(int directory_fd, struct err *err)
+{
+        struct clock_sample best = { .width_ns = INT64_MAX };
+        struct agent_request request = { .op = AGENT_OP_CLOCK };
+        auto_agent_reply reply = { 0 };
+        auto_buf in = { 0 };
+        auto_fd fd = -1;
+        int r = agent_connect(directory_fd, &fd, err);
+        for (int i = 0; r == 0 && i < CLOCK_SAMPLES; i++)
+                r = sample_clock(fd, &in, &best, err);
+        int64_t half_ns = best.width_ns / 2;
+        if (r < 0 || (best.ahead_ns >= -half_ns && best.ahead_ns <= half_ns))
+                return r;
+        request.shift_ns = best.ahead_ns;
+        return agent_ask(fd, &in, &request, &reply, err);
 }
 
 static int open_stream(int directory_fd, const char *key, unsigned number, int *ret_fd,

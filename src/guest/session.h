@@ -33,6 +33,10 @@ int agent_ask(int fd, struct buf *in, const struct agent_request *request, struc
 /* Runs a verb of the guest's runtime. */
 int agent_call(int directory_fd, char *const *argv, struct agent_reply *ret, struct err *err);
 
+/* Sets the guest's real time to the host's: at boot it loses what its kernel takes before it has a
+ * clock, which on a busy host is tenths of a second. */
+int agent_set_clock(int directory_fd, struct err *err);
+
 /* Launches; standard descriptors 0 to 2 of the caller become the process's (with
  * request->terminal 0 and 1, which are a terminal). `request->key` is chosen here. */
 int session_open(struct session *session, int directory_fd, struct agent_request *request,

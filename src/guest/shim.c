@@ -298,6 +298,8 @@ static int run_program(struct shim *shim, struct err *err)
         static char *const argv[] = { "start", GUEST_ID, NULL };
         auto_agent_reply reply = { 0 };
         int r = give_cards(shim, err);
+        if (r == 0)
+                r = agent_set_clock(shim->directory_fd, err);
         return r == 0 ? agent_call(shim->directory_fd, argv, &reply, err) : r;
 }
 
