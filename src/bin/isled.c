@@ -91,7 +91,9 @@ static int lock_report_holder(int fd, const char *root, struct err *err)
                          root, *pid ? pid : "unknown");
 }
 
-/* One isled per state directory: the lock lasts as long as the descriptor. */
+/* One isled per state directory. The lock is the process's: a child that was made just before
+ * isled was killed, and has not come to its exec yet, does not keep it. It lasts as long as no
+ * descriptor of the file is closed. */
 static int root_lock(const char *root, int *ret_fd, struct err *err)
 {
         int r = file_make_dirs(AT_FDCWD, root, 0711, err);
@@ -102,7 +104,7 @@ static int root_lock(const char *root, int *ret_fd, struct err *err)
         if (fd < 0)
                 return explain(root, err_set(err, errno, "open %s", path), err);
         struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-        if (fcntl(fd, F_OFD_SETLK, &whole) < 0) {
+        if (fcntl(fd, F_SETLK, &whole) < 0) {
                 if (errno == EAGAIN || errno == EACCES)
                         return lock_report_holder(fd, root, err);
                 return err_set(err, errno, "lock %s", path);
