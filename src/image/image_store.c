@@ -5,12 +5,17 @@
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/rand.h"
 #include "image/durable.h"
 #include "image/recover.h"
 #include "image/registry.h"
+
+#define LOCK_WAIT_NS (2 * NS_PER_S)
+#define LOCK_POLL_NS 5000000
 
 void image_notice(struct image_store *st, const char *format, ...)
 {
@@ -75,6 +80,23 @@ static int open_dir(struct image_store *st, const char *name, mode_t mode, int *
         return 0;
 }
 
+/* A child of one that was killed, made just before and not come to its exec yet, still holds
+ * the lock for a moment. */
+static int lock(const struct image_store *st, struct err *err)
+{
+        const struct timespec pause = { .tv_nsec = LOCK_POLL_NS };
+        int64_t deadline = clock_monotonic_ns() + LOCK_WAIT_NS;
+        while (flock(st->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+                if (errno != EWOULDBLOCK && errno != EINTR)
+                        return err_set(err, errno, "lock image store '%s'", st->root);
+                if (clock_monotonic_ns() > deadline)
+                        return err_plain(err, EBUSY,
+                                         "image store '%s' is in use by another process", st->root);
+                nanosleep(&pause, NULL);
+        }
+        return 0;
+}
+
 static int open_directories(struct image_store *st, struct err *err)
 {
         int r = file_make_dirs(AT_FDCWD, st->root, 0711, err);
@@ -97,10 +119,7 @@ static int open_directories(struct image_store *st, struct err *err)
                 r = open_dir(st, directories[i].name, directories[i].mode, directories[i].fd, err);
         if (r < 0)
                 return r;
-        if (flock(st->lock_fd, LOCK_EX | LOCK_NB) < 0)
-                return err_plain(err, errno == EWOULDBLOCK ? EBUSY : errno,
-                                 "image store '%s' is in use by another process", st->root);
-        return 0;
+        return lock(st, err);
 }
 
 static int read_boot_id(struct image_store *st, struct err *err)
