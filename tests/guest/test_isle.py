@@ -171,10 +171,13 @@ def test_update(isle, kind):
 
 def test_top(isle):
     isle("run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 1001 & exec sleep 1000")
-    until(lambda: len(isle("top", "busy").stdout.splitlines()) == 3, 20, lambda: "both")
-    lines = isle("top", "busy").stdout.splitlines()
-    assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-    assert sorted(line.split(None, 7)[7] for line in lines[1:]) == ["sleep 1000", "sleep 1001"]
+
+    def commands():
+        return sorted(line.split(None, 7)[7] for line in isle("top", "busy").stdout.splitlines())
+
+    until(lambda: commands() == ["CMD", "sleep 1000", "sleep 1001"], 20, lambda: commands())
+    assert isle("top", "busy").stdout.splitlines()[0].split() == ["UID", "PID", "PPID", "C", "STIME",
+                                                                  "TTY", "TIME", "CMD"]
     lines = isle("top", "busy", "-eo", "pid,comm").stdout.splitlines()
     assert lines[0].split() == ["PID", "COMMAND"]
     assert [line.split()[1] for line in lines[1:]] == ["sleep", "sleep"]

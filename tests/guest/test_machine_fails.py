@@ -75,7 +75,7 @@ def test_guest_that_does_not_answer(runtime, running):
     runtime.call("delete", running)
 
 
-@pytest.mark.parametrize("verb", [["update", "--pids-limit", "5"], ["checkpoint"]])
+@pytest.mark.parametrize("verb", [["checkpoint"]])
 def test_verbs_that_are_not_there_yet(runtime, running, verb):
     assert "not supported yet" in runtime.fails(*verb, running)
 
