@@ -259,3 +259,21 @@ char **str_split(const char *s, char separator)
                 s = end + 1;
         }
 }
+
+int str_to_bits(const char *text, unsigned long *bits, size_t bits_max)
+{
+        auto_strv ranges = str_split(text, ',');
+        for (char **range = ranges; *range; range++) {
+                char *dash = strchr(*range, '-');
+                uint32_t first, last;
+                if (dash)
+                        *dash = '\0';
+                if (str_to_u32(*range, &first) < 0 ||
+                    str_to_u32(dash ? dash + 1 : *range, &last) < 0 || first > last ||
+                    last >= bits_max)
+                        return -EINVAL;
+                for (uint32_t bit = first; bit <= last; bit++)
+                        bits[bit / (8 * sizeof(long))] |= 1ul << bit % (8 * sizeof(long));
+        }
+        return 0;
+}

@@ -63,6 +63,10 @@ static inline int str_hex_digit(char c)
  * b|k|kb|kib|m|…|p (powers of 1024, any case). */
 int str_to_size(const char *s, uint64_t *ret_bytes);
 
+/* Sets the bits that a list of numbers and ranges names, "0-3,7"; -EINVAL where it is no such
+ * list or goes beyond `bits_max`. */
+int str_to_bits(const char *text, unsigned long *bits, size_t bits_max);
+
 /* NULL-terminated vectors of strings, each on the heap. */
 void strv_free(char **v);
 size_t strv_length(char *const *v);

@@ -116,31 +116,12 @@ static int set_personality(const struct oci_linux *linux_, struct err *err)
         return 0;
 }
 
-/* "0-3,7" into a bit set; -EINVAL where it is not such a list. */
-static int parse_list(const char *text, unsigned long *bits, size_t bits_max)
-{
-        auto_strv ranges = str_split(text, ',');
-        for (char **range = ranges; *range; range++) {
-                char *dash = strchr(*range, '-');
-                uint32_t first, last;
-                if (dash)
-                        *dash = '\0';
-                if (str_to_u32(*range, &first) < 0 ||
-                    str_to_u32(dash ? dash + 1 : *range, &last) < 0 || first > last ||
-                    last >= bits_max)
-                        return -EINVAL;
-                for (uint32_t bit = first; bit <= last; bit++)
-                        bits[bit / (8 * sizeof(long))] |= 1ul << bit % (8 * sizeof(long));
-        }
-        return 0;
-}
-
 static int set_affinity(const char *cpus, struct err *err)
 {
         unsigned long bits[CPUS_MAX / (8 * sizeof(long))] = { 0 };
         if (str_empty(cpus))
                 return 0;
-        if (parse_list(cpus, bits, CPUS_MAX) < 0)
+        if (str_to_bits(cpus, bits, CPUS_MAX) < 0)
                 return err_plain(err, EINVAL, "execCPUAffinity '%s' is not a CPU list", cpus);
         if (syscall(SYS_sched_setaffinity, 0, sizeof(bits), bits) < 0)
                 return err_set(err, errno, "set CPU affinity '%s'", cpus);
@@ -174,7 +155,7 @@ static int set_memory_policy(const struct oci_linux *linux_, struct err *err)
                 mode |= flags[i].bit;
         }
         unsigned long nodes[1024 / (8 * sizeof(long))] = { 0 };
-        if (!str_empty(from->nodes) && parse_list(from->nodes, nodes, 1024) < 0)
+        if (!str_empty(from->nodes) && str_to_bits(from->nodes, nodes, 1024) < 0)
                 return err_plain(err, EINVAL, "memory policy nodes '%s' are not a list",
                                  from->nodes);
         if (syscall(SYS_set_mempolicy, mode, str_empty(from->nodes) ? NULL : nodes,

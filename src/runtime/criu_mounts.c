@@ -256,37 +256,50 @@ int criu_mounts_prepare(const struct plan *plan, char *const *cgroups, struct cr
         return 0;
 }
 
-/* Below another mount it is that one's content, which CRIU makes or finds. */
-static bool is_below_another(const struct plan *plan, size_t index)
+/* The mount that is at the destination of the `index`-th already, and what follows there; NULL
+ * for the rootfs. */
+static const struct plan_mount *mount_around(const struct plan *plan, size_t index,
+                                             const char **ret_rest)
 {
+        const char *at = plan->mounts[index].oci->destination;
+        const struct plan_mount *nearest = NULL;
+        *ret_rest = at;
         for (size_t i = 0; i < index; i++) {
-                const char *rest = str_after(plan->mounts[index].oci->destination,
-                                             plan->mounts[i].oci->destination);
-                if (rest && *rest == '/')
-                        return true;
+                const char *rest = str_after(at, plan->mounts[i].oci->destination);
+                if (!rest || *rest != '/' || strlen(rest) > strlen(*ret_rest))
+                        continue;
+                nearest = &plan->mounts[i];
+                *ret_rest = rest;
         }
-        return false;
+        return nearest;
+}
+
+/* In the rootfs, or in what is bound around it. The content of other mounts CRIU makes. */
+static int make_target(const struct plan *plan, size_t index, struct err *err)
+{
+        const struct plan_mount *mount = &plan->mounts[index];
+        const char *rest;
+        const struct plan_mount *around = mount_around(plan, index, &rest);
+        struct stat st = { .st_mode = S_IFDIR };
+        auto_fd fd = -1;
+        if (mount->kind == PLAN_MOUNT_REMOUNT || (around && around->kind != PLAN_MOUNT_BIND))
+                return 0;
+        if (mount->kind == PLAN_MOUNT_BIND && stat(mount->source, &st) < 0)
+                return err_set(err, errno, "source '%s' of the mount at '%s'", mount->source,
+                               mount->oci->destination);
+        const char *tree = around ? around->source : plan->rootfs;
+        auto_fd root = open(tree, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root < 0)
+                return err_set(err, errno, "open '%s'", tree);
+        int r = S_ISDIR(st.st_mode) ? resolve_make_dir(root, rest, 0755, &fd, err)
+                                    : resolve_make_file(root, rest, 0755, &fd, err);
+        return r < 0 ? err_wrap(err, "mount point '%s'", mount->oci->destination) : 0;
 }
 
 int criu_mounts_make_targets(const struct plan *plan, struct err *err)
 {
-        auto_fd root = open(plan->rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (root < 0)
-                return err_set(err, errno, "rootfs '%s'", plan->rootfs);
-        for (size_t i = 0; i < plan->mounts_length; i++) {
-                const struct plan_mount *mount = &plan->mounts[i];
-                const char *at = mount->oci->destination;
-                struct stat st = { .st_mode = S_IFDIR };
-                auto_fd fd = -1;
-                if (mount->kind == PLAN_MOUNT_REMOUNT || is_below_another(plan, i))
-                        continue;
-                if (mount->kind == PLAN_MOUNT_BIND && stat(mount->source, &st) < 0)
-                        return err_set(err, errno, "source '%s' of the mount at '%s'",
-                                       mount->source, at);
-                int r = S_ISDIR(st.st_mode) ? resolve_make_dir(root, at, 0755, &fd, err)
-                                            : resolve_make_file(root, at, 0755, &fd, err);
-                if (r < 0)
-                        return err_wrap(err, "mount point '%s'", at);
-        }
-        return 0;
+        int r = 0;
+        for (size_t i = 0; r == 0 && i < plan->mounts_length; i++)
+                r = make_target(plan, i, err);
+        return r;
 }

@@ -30,7 +30,7 @@ int criu_mounts_prepare(const struct plan *plan, char *const *cgroups, struct cr
                         struct err *err);
 void criu_mounts_finish(struct criu_mounts *mounts);
 
-/* Mount points that the rootfs has not, as at a first start. */
+/* Mount points that the rootfs, or what is bound around them, has not, as at a first start. */
 int criu_mounts_make_targets(const struct plan *plan, struct err *err);
 
 #define auto_criu_mounts __attribute__((cleanup(criu_mounts_finish))) struct criu_mounts

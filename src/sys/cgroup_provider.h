@@ -83,6 +83,8 @@ typedef int cgroup_fresh(const char *directory, void *arg, struct err *err);
 int cgroup_make_directory(const char *mount, const char *directory, cgroup_fresh *fresh, void *arg,
                           struct err *err);
 
+int cgroup_v1_apply_devices(const char *directory, const struct cgroup_limits *limits,
+                            struct err *err);
 /* Replaces the device program of a version 2 group. */
 int cgroup_bpf_devices(struct cgroup *cgroup, const struct cgroup_device_rule *rules, size_t length,
                        struct err *err);

@@ -303,43 +303,12 @@ static int apply_net_prio(const char *directory, const struct cgroup_limits *l, 
         return r;
 }
 
-/* One write a rule, since the kernel takes no more; one open a run of rules for a file. */
-static int apply_devices(const char *directory, const struct cgroup_limits *l, struct err *err)
-{
-        auto_fd fd = -1;
-        const char *file = NULL;
-        for (size_t i = 0; i < l->devices_length; i++) {
-                const struct cgroup_device_rule *rule = &l->devices[i];
-                char text[64], major[24] = "*", minor[24] = "*";
-                if (rule->major >= 0)
-                        snprintf(major, sizeof(major), "%lld", (long long)rule->major);
-                if (rule->minor >= 0)
-                        snprintf(minor, sizeof(minor), "%lld", (long long)rule->minor);
-                if (rule->type == 'a')
-                        snprintf(text, sizeof(text), "a");
-                else
-                        snprintf(text, sizeof(text), "%c %s:%s %s", rule->type, major, minor,
-                                 rule->access);
-                const char *wanted = rule->allow ? "devices.allow" : "devices.deny";
-                int r = 0;
-                if (wanted != file) {
-                        close_fd(&fd);
-                        r = cgroup_open_file(directory, file = wanted, O_WRONLY, &fd, err);
-                }
-                if (r == 0)
-                        r = cgroup_write(fd, directory, file, text, err);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
 static const struct {
         enum cgroup_controller controller;
         int (*apply)(const char *directory, const struct cgroup_limits *, struct err *);
 } appliers[] = {
         { CGROUP_CPU, apply_cpu },         { CGROUP_CPUSET, apply_cpuset },
-        { CGROUP_MEMORY, apply_memory },   { CGROUP_DEVICES, apply_devices },
+        { CGROUP_MEMORY, apply_memory },   { CGROUP_DEVICES, cgroup_v1_apply_devices },
         { CGROUP_PIDS, apply_pids },       { CGROUP_BLKIO, apply_io },
         { CGROUP_HUGETLB, apply_hugetlb }, { CGROUP_RDMA, apply_rdma },
         { CGROUP_NET_CLS, apply_net_cls }, { CGROUP_NET_PRIO, apply_net_prio },

@@ -11,6 +11,7 @@
 #include "sys/systemd.h"
 
 #define CPUS_MAX      4096 /* bits of a mask */
+#define BITS          (8 * sizeof(unsigned long))
 #define PERIOD_US     100000
 #define QUOTA_STEP_US 10000 /* systemd thinks in percents */
 
@@ -63,30 +64,27 @@ static void put_limit(struct buf *to, const char *name, int64_t value)
                 systemd_put_u64(to, name, value < 0 ? UINT64_MAX : (uint64_t)value);
 }
 
+static uint8_t byte_of(const unsigned long *bits, size_t index)
+{
+        return (uint8_t)(bits[index * 8 / BITS] >> (index * 8 % BITS));
+}
+
 /* "0-3,7" as bits, the least in the first byte. */
 static int put_cpus(struct buf *to, const char *name, const char *list, struct err *err)
 {
-        uint8_t mask[CPUS_MAX / 8] = { 0 };
+        unsigned long bits[CPUS_MAX / BITS] = { 0 };
         size_t used = 0;
         if (str_empty(list))
                 return 0;
-        auto_strv parts = str_split(list, ',');
-        for (char **part = parts; *part; part++) {
-                unsigned first, last;
-                int n = 0, m = 0;
-                if (sscanf(*part, "%u%n-%u%n", &first, &n, &last, &m) == 1)
-                        last = first;
-                if ((*part)[m > n ? m : n] || n == 0 || first > last || last >= CPUS_MAX)
-                        return err_plain(err, EINVAL, "%s: '%s' is not a list of numbers", name,
-                                         list);
-                for (unsigned cpu = first; cpu <= last; cpu++)
-                        mask[cpu / 8] |= (uint8_t)(1u << cpu % 8);
-                if (last / 8 + 1 > used)
-                        used = last / 8 + 1;
-        }
+        if (str_to_bits(list, bits, CPUS_MAX) < 0)
+                return err_plain(err, EINVAL, "%s: '%s' is not a list of numbers", name, list);
+        for (size_t i = 0; i < CPUS_MAX / 8; i++)
+                if (byte_of(bits, i))
+                        used = i + 1;
         systemd_put_name(to, name, "ay");
         struct dbus_array array = dbus_array_begin(to, 1);
-        buf_append(to, mask, used);
+        for (size_t i = 0; i < used; i++)
+                dbus_put_byte(to, byte_of(bits, i));
         dbus_array_end(to, array);
         return 0;
 }

@@ -230,6 +230,20 @@ def test_mounts_below_a_recursive_bind(runtime, bundle, images, tmp_path):
         subprocess.run(["umount", tree / "below"], check=True)
 
 
+def test_a_bind_below_a_bind_has_its_place_made(runtime, bundle, images, tmp_path):
+    for name in ("outer", "inner"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inner" / "file").write_text("within")
+    bundle.mount("/data", tmp_path / "outer", "bind", ["bind"])
+    bundle.mount("/data/for/inner", tmp_path / "inner", "bind", ["bind"])
+    id = start(runtime, bundle)
+    dump(runtime, images, id)
+    os.rmdir(tmp_path / "outer" / "for" / "inner")
+    os.rmdir(tmp_path / "outer" / "for")
+    restore(runtime, bundle, images, id)
+    assert inside(runtime, id, "cat /data/for/inner/file") == "within"
+
+
 def test_pipes_are_those_of_the_restore(runtime, bundle, images):
     bundle.config["root"]["readonly"] = False
     bundle.sh("while read line; do echo got $line; echo err $line >&2; done").write()
