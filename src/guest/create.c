@@ -46,6 +46,19 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         return r == 0 ? guest_make_inside(launch->config_text, &guest->config.inside, err) : r;
 }
 
+static int make_targets(const struct launch *launch, struct err *err)
+{
+        struct oci_spec spec;
+        const char *config = launch->config_text;
+        int r = oci_spec_parse(config, strlen(config), &spec, err);
+        if (r < 0)
+                return r;
+        if (spec.root->readonly)
+                r = guest_make_targets(&spec, err);
+        json_free(&oci_spec_shape, &spec);
+        return r;
+}
+
 static int prepare(struct launch *launch, void *arg, struct err *err)
 {
         struct guest *guest = arg;
@@ -54,10 +67,13 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
             mkdirat(state, GUEST_CONTROL_NAME, 0700) < 0)
                 return err_set(err, errno, "make the jail");
         auto_free char *text = json_encode_text(&shim_config_shape, &guest->config, false);
-        int r = file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
-        return r == 0 ? file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
-                                     strlen(guest->config.cpu), 0644, false, err)
-                      : r;
+        int r = make_targets(launch, err);
+        if (r == 0)
+                r = file_replace(state, "vm/" GUEST_CONFIG, text, strlen(text), 0600, false, err);
+        if (r == 0)
+                r = file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
+                                 strlen(guest->config.cpu), 0644, false, err);
+        return r;
 }
 
 /* The hooks have run. Who makes a namespace for the container without a hook may bring

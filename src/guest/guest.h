@@ -77,6 +77,11 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
 /* config.json -> the guest's: inside.c; heap text. */
 int guest_make_inside(const char *config, char **ret_text, struct err *err);
 
+/* A read-only root is read-only to the machine, which cannot make mount points there: makes those
+ * of a config.json, on the host, as a container's creation does; relative to the bundle, which is
+ * the working directory. targets.c. */
+int guest_make_targets(const struct oci_spec *spec, struct err *err);
+
 /* It shows something of the host's, and so comes by the share. */
 bool guest_mount_is_bind(const struct oci_mount *mount);
 

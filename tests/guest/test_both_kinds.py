@@ -98,6 +98,19 @@ def test_read_only_root(runtime, bundle):
     assert not (bundle.rootfs / "etc" / "made").exists()
 
 
+def test_read_only_root_gets_mount_points(runtime, bundle, tmp_path):
+    """They are made before, for a machine on the host; a link leads nowhere out of the root."""
+    (tmp_path / "file").write_text("content")
+    (bundle.rootfs / "link").symlink_to("/../../../../../tmp")
+    bundle.mount("/new/deep", tmp_path, "bind", ["bind", "ro"])
+    bundle.mount("/etc/single", tmp_path / "file", "bind", ["bind", "ro"])
+    bundle.mount("/link/scratch", "tmpfs", "tmpfs")
+    bundle.sh("cat /new/deep/file /etc/single; touch /link/scratch/x && touch /new/x")
+    done = runtime.run(bundle, check=False)
+    assert done.stdout == "contentcontent" and "/new/x: Read-only file system" in done.stderr
+    assert (bundle.rootfs / "tmp" / "scratch").is_dir() and not os.path.exists("/tmp/scratch")
+
+
 def test_volumes_are_live_both_ways(runtime, bundle, tmp_path):
     shared, single = tmp_path / "shared", tmp_path / "single"
     shared.mkdir()

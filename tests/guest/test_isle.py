@@ -153,6 +153,12 @@ def test_cpu_is_chosen_and_shown(isle, kind):
     assert "Cpu" not in json.loads(isle("inspect", "asked").stdout)[0]["State"]
 
 
+def test_read_only(isle):
+    done = isle("run", "--rm", "--read-only", "-v", "rov:/new", "--tmpfs", "/scratch", "busybox", "sh",
+                "-c", "touch /new/a /scratch/b && ls /new; touch /c", check=False)
+    assert done.stdout == "a\n" and "/c: Read-only file system" in done.stderr
+
+
 def test_update(isle, kind):
     """Limits change while it runs, and are those of its next start."""
     isle("run", "-d", "--name", "sized", "-m", "256m", "--cpus", "1", "--annotation",
