@@ -92,53 +92,6 @@ static int connect_terminal(struct launch *launch, struct err *err)
         return 0;
 }
 
-static struct rdt_request rdt_request(const struct oci_intel_rdt *from)
-{
-        return (struct rdt_request){ .clos_id = from->clos_id,
-                                     .l3_cache = from->l3_cache_schema,
-                                     .memory_bandwidth = from->mem_bw_schema,
-                                     .schemata = from->schemata,
-                                     .monitor = from->enable_monitoring || from->enable_cmt ||
-                                                from->enable_mbm };
-}
-
-/* The record tells what will be made. */
-static int name_rdt(struct launch *launch, struct err *err)
-{
-        const struct oci_intel_rdt *from = launch->spec.linux_->intel_rdt;
-        auto_free char *mount = NULL;
-        struct rdt_group group;
-        if (!from)
-                return 0;
-        const struct launch_variant *variant = launch->options->variant;
-        if (variant && variant->make)
-                return err_plain(err, EOPNOTSUPP,
-                                 "a container with intelRdt cannot be restored: images do not "
-                                 "have it");
-        struct rdt_request request = rdt_request(from);
-        int r = rdt_mount(&mount, err);
-        if (r == 0)
-                r = rdt_name(mount, &request, launch->options->id, &group, err);
-        if (r < 0)
-                return r;
-        launch->record.rdt_clos = group.clos;
-        launch->record.rdt_monitor = group.monitor;
-        launch->record.rdt_own = group.own;
-        return 0;
-}
-
-static int make_rdt(struct launch *launch, struct err *err)
-{
-        const struct oci_intel_rdt *from = launch->spec.linux_->intel_rdt;
-        if (!from)
-                return 0;
-        struct rdt_request request = rdt_request(from);
-        struct rdt_group group = record_rdt(&launch->record);
-        int r = rdt_make(&group, &request, err);
-        launch->rdt_made = r == 0;
-        return r;
-}
-
 static int prepare_record(struct launch *launch, struct err *err)
 {
         struct record *record = &launch->record;
@@ -155,7 +108,7 @@ static int prepare_record(struct launch *launch, struct err *err)
                 record->scope = xstrdup(launch->scope->name.unit);
                 record->systemd = xstrdup(systemd_address(launch->scope->systemd));
         }
-        int r = name_rdt(launch, err);
+        int r = launch_name_rdt(launch, err);
         if (r < 0)
                 return r;
         record->cgroups = launch->cgroup ? strv_copy(cgroup_paths(launch->cgroup)) : NULL;
@@ -531,7 +484,7 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
         if (r == 0)
-                r = make_rdt(launch, err);
+                r = launch_make_rdt(launch, err);
         if (r == 0)
                 r = make_cgroup(launch, err);
         if (r == 0 && cloned)

@@ -119,6 +119,10 @@ struct clone_request {
 int clone_child(const struct clone_request *request, pid_t *ret_pid, int *ret_pidfd,
                 struct err *err);
 
+/* linux.intelRdt: what will be made, into the record; then it is. */
+int launch_name_rdt(struct launch *launch, struct err *err);
+int launch_make_rdt(struct launch *launch, struct err *err);
+
 /* Parts, for a variant's make(). */
 /* The systemd driver's scope around launch->pid; nothing with the other. */
 int launch_start_scope(struct launch *launch, struct err *err);

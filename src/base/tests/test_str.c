@@ -106,6 +106,20 @@ static void prefixes_and_suffixes(void **state)
         assert_false(streq(NULL, ""));
 }
 
+static void lists_are_bits(void **state)
+{
+        (void)state;
+        unsigned long bits[2] = { 0 };
+        size_t max = 8 * sizeof(bits);
+        assert_int_equal(str_to_bits("0-2,9,64", bits, max), 0);
+        assert_true(bits[0] == 0x207 && bits[1] == 1);
+        static const char *const bad[] = {
+                "", "x", "1-", "-1", "3-1", "1,,2", "128", "0-128", "1 "
+        };
+        for (size_t n = 0; n < ELEMENTS(bad); n++)
+                assert_int_equal(str_to_bits(bad[n], bits, max), -EINVAL);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -114,6 +128,7 @@ int main(void)
                 cmocka_unit_test(vectors_grow_and_join),
                 cmocka_unit_test(variables_keep_their_place),
                 cmocka_unit_test(prefixes_and_suffixes),
+                cmocka_unit_test(lists_are_bits),
         };
         return cmocka_run_group_tests_name("base-str", tests, NULL, NULL);
 }
