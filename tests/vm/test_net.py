@@ -152,7 +152,7 @@ def test_rate_limit_is_kept(netns, tmp_path):
     ("tap=tap0,queues=99", "99 queues: 1 to 8 are possible"),
     ("tap=tap0,mtu=10", "mtu 10: 68 to 65521 are possible"),
     ("tap=sixteen-bytes-is", "a name of 1 to 15 bytes"),
-    ("tap=tap0,colour=red", "'colour' is not known; there are tap, mac, queues, mtu, bps"),
+    ("tap=tap0,colour=red", "'colour' is not known; there are tap, fd, mac, queues, mtu, bps"),
 ])
 def test_refused_with_the_reason(netns, tmp_path, option, told):
     kernel = tmp_path / "kernel"
