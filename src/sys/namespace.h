@@ -39,6 +39,9 @@ int namespace_open(const char *path, enum namespace_kind kind, int *ret_fd, stru
 /* True where the descriptor is the namespace the caller is in. */
 bool namespace_is_own(int fd, enum namespace_kind kind);
 
+/* We have no rights over the host: somebody else than root, or root of a user namespace. */
+bool namespace_is_rootless(void);
+
 struct namespace_map { /* one line of uid_map or gid_map */
         uint32_t inside, outside, count;
 };
