@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "runtime/container.h"
 #include "runtime/setup.h"
 #include "sys/mounts.h"
 #include "sys/pty.h"
@@ -34,8 +35,8 @@ static int bind_console(int root_fd, int slave, struct err *err)
         return r < 0 ? err_wrap(err, "/dev/console") : 0;
 }
 
-int console_create(int pts_dirfd, int root_fd, int socket_fd, const struct oci_process *process,
-                   struct err *err)
+int console_create(int pts_dirfd, int root_fd, int socket_fd, bool foreground,
+                   const struct oci_process *process, struct err *err)
 {
         static const char name[] = "/dev/ptmx";
         auto_fd master = -1, slave = -1;
@@ -43,6 +44,8 @@ int console_create(int pts_dirfd, int root_fd, int socket_fd, const struct oci_p
         if (r == 0 && process->console_size)
                 r = pty_resize(master, process->console_size->height, process->console_size->width,
                                err);
+        if (r == 0 && foreground)
+                foreground_adopt(master);
         if (r == 0 && root_fd >= 0)
                 r = bind_console(root_fd, slave, err);
         if (r == 0)

@@ -77,6 +77,12 @@ static void copy_size(int master)
                 (void)ioctl(master, TIOCSWINSZ, &size);
 }
 
+void foreground_adopt(int master)
+{
+        copy_size(master);
+        (void)pty_plain_newlines(master, NULL);
+}
+
 /* false at the end of the output. */
 static bool relay_output(struct terminal *terminal)
 {
@@ -157,8 +163,7 @@ static int wait_with_terminal(pid_t pid, int socket_fd, int *ret_code, struct er
         signals = signalfd(-1, &set, SFD_CLOEXEC);
         if (signals < 0)
                 return err_set(err, errno, "signalfd");
-        copy_size(master);
-        (void)pty_plain_newlines(master, NULL);
+        foreground_adopt(master); /* a restored one is as it was */
         (void)fcntl(master, F_SETFL, fcntl(master, F_GETFL) | O_NONBLOCK);
         if (isatty(0))
                 terminal.raw = pty_make_raw(0, &terminal.saved, NULL) == 0;

@@ -151,7 +151,8 @@ static int make_terminal(struct launch *launch, int root_fd, struct err *err)
         int r = console_open_pts(root_fd, &pts, err);
         if (r == 0)
                 r = console_create(pts, launch->plan.private_mounts ? root_fd : -1,
-                                   launch->console_fd, launch->spec.process, err);
+                                   launch->console_fd, launch->master_socket_fd >= 0,
+                                   launch->spec.process, err);
         return r < 0 ? err_wrap(err, "terminal") : 0;
 }
 

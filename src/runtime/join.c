@@ -240,7 +240,8 @@ static int make_terminal(struct join *join, struct err *err)
                 return err_set(err, errno, "open '/'");
         int r = console_open_pts(root, &pts, err);
         if (r == 0)
-                r = console_create(pts, -1, join->console_fd, &join->process, err);
+                r = console_create(pts, -1, join->console_fd, join->master_socket_fd >= 0,
+                                   &join->process, err);
         return r < 0 ? err_wrap(err, "terminal") : 0;
 }
 

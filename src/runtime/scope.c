@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "sys/namespace.h"
 
 #define ANNOTATION           "org.systemd.property."
 #define PROC_TEXT_SIZE_MAX   ((size_t)1 << 20)
@@ -65,19 +66,6 @@ void scope_name_finish(struct scope_name *name)
         *name = (struct scope_name){ 0 };
 }
 
-/* Root of a user namespace is somebody's own systemd's, too. */
-static bool is_user(void)
-{
-        auto_free char *text = NULL;
-        unsigned inside, outside, count;
-        if (geteuid() != 0)
-                return true;
-        if (file_read(AT_FDCWD, "/proc/self/uid_map", PROC_TEXT_SIZE_MAX, &text, NULL, NULL) < 0 ||
-            sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
-                return false;
-        return count != UINT32_MAX;
-}
-
 static int put_annotations(struct buf *to, char *const *annotations, struct err *err)
 {
         int r = 0;
@@ -107,7 +95,7 @@ static int put_properties(struct buf *to, const struct cgroup_limits *limits, st
 int scope_prepare(const struct oci_spec *spec, const struct cgroup_limits *limits, const char *id,
                   struct scope **ret, struct err *err)
 {
-        bool user = is_user();
+        bool user = namespace_is_rootless(); /* then systemd is the user's own */
         auto_free char *base = NULL;
         struct scope *scope = new0(struct scope);
         int r = scope_name_parse(spec->linux_->cgroups_path, id, user, &scope->name, err);

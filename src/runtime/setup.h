@@ -40,9 +40,10 @@ int setup_and_exec(struct setup *setup, struct err *err);
 
 /* The terminal of a process: opens the pty in the container's devpts, makes it
  * the controlling terminal and standard descriptors, binds it over /dev/console
- * when `root_fd` is not -1, and sends the master to `socket_fd`. */
-int console_create(int pts_dirfd, int root_fd, int socket_fd, const struct oci_process *process,
-                   struct err *err);
+ * when `root_fd` is not -1, and sends the master to `socket_fd`. With `foreground` it is
+ * as our caller's terminal is. */
+int console_create(int pts_dirfd, int root_fd, int socket_fd, bool foreground,
+                   const struct oci_process *process, struct err *err);
 /* The devpts of the tree whose root is `root_fd`. */
 int console_open_pts(int root_fd, int *ret_dirfd, struct err *err);
 

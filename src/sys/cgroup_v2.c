@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "sys/cgroup_convert.h"
 #include "sys/cgroup_provider.h"
+#include "sys/namespace.h"
 
 #define FREEZE_TIMEOUT_MS 10000
 
@@ -254,6 +255,16 @@ static int apply_unified(const char *d, char *const *unified, struct err *err)
         return 0;
 }
 
+/* Who has no right to load a program has none to make nodes either. */
+static int apply_devices(struct cgroup *cgroup, const struct cgroup_limits *l, struct err *err)
+{
+        int r = cgroup_bpf_devices(cgroup, l->devices, l->devices_length, err);
+        if (r != -EPERM || !namespace_is_rootless())
+                return r;
+        err_clear(err);
+        return 0;
+}
+
 static int v2_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, struct err *err)
 {
         const char *d = directory_of(cgroup);
@@ -265,7 +276,7 @@ static int v2_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, s
         if (r == 0)
                 r = apply_rest(d, limits, err);
         if (r == 0 && limits->devices)
-                r = cgroup_bpf_devices(cgroup, limits->devices, limits->devices_length, err);
+                r = apply_devices(cgroup, limits, err);
         if (r == 0)
                 r = apply_unified(d, limits->unified, err);
         return r;

@@ -20,7 +20,8 @@
 #include "sys/process.h"
 #include "sys/spawn.h"
 
-#define STACK_BYTES (16 * 1024)
+#define STACK_BYTES      (16 * 1024)
+#define UID_MAP_SIZE_MAX ((size_t)1 << 16)
 
 const struct namespace_info namespace_table[NAMESPACE_KINDS] = {
         [NAMESPACE_USER] = { "user", CLONE_NEWUSER },
@@ -46,6 +47,18 @@ int namespace_open(const char *path, enum namespace_kind kind, int *ret_fd, stru
                                  namespace_table[kind].file);
         *ret_fd = take_fd(fd);
         return 0;
+}
+
+bool namespace_is_rootless(void)
+{
+        auto_free char *text = NULL;
+        unsigned inside, outside, count;
+        if (geteuid() != 0)
+                return true;
+        if (file_read(AT_FDCWD, "/proc/self/uid_map", UID_MAP_SIZE_MAX, &text, NULL, NULL) < 0 ||
+            sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
+                return false;
+        return count != UINT32_MAX;
 }
 
 bool namespace_is_own(int fd, enum namespace_kind kind)

@@ -44,6 +44,9 @@ bool namespace_is_own(int fd, enum namespace_kind kind);
 int namespace_visit(int fd, enum namespace_kind kind, int (*visit)(void *arg, struct err *err),
                     void *arg, struct err *err);
 
+/* We have no rights over the host: somebody else than root, or root of a user namespace. */
+bool namespace_is_rootless(void);
+
 struct namespace_map { /* one line of uid_map or gid_map */
         uint32_t inside, outside, count;
 };

@@ -164,15 +164,20 @@ int systemd_connect(const char *address, bool user, struct systemd **ret, struct
         if (address)
                 return connect_to(address, ret, err);
         auto_strv list = addresses(user);
-        int r = err_plain(err, ENOENT, "XDG_RUNTIME_DIR is not set");
+        auto_buf stories = { 0 };
+        int r = -ENOENT;
         for (char **one = list; one && *one; one++) {
-                r = connect_to(*one, ret, err);
+                struct err story;
+                r = connect_to(*one, ret, &story);
                 if (r == 0)
                         return 0;
+                buf_printf(&stories, "%s%s", stories.size ? "; " : "", err_text(&story));
         }
-        err_wrap(err, "no connection to systemd%s", user ? " of this user" : "");
-        (void)err_advise(err, "where it does not run, use --cgroup-manager=cgroupfs");
-        return r;
+        return err_plain(err, -r,
+                         "no connection to systemd%s: %s; where it does not run, use "
+                         "--cgroup-manager=cgroupfs",
+                         user ? " of this user" : "",
+                         stories.size ? buf_text(&stories) : "XDG_RUNTIME_DIR is not set");
 }
 
 void systemd_close(struct systemd *systemd)
