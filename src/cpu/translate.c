@@ -46,7 +46,7 @@ static struct translated_exit *exit_of(struct work *w, const struct stub *s)
 static struct stub *new_stub(struct work *w, uint8_t *from, uint32_t exit)
 {
         struct stub *s = &w->stubs[w->stubs_length++];
-        *s = (struct stub){ .from = from, .exit = exit, .restores = true };
+        *s = (struct stub){ .from = from, .exit = exit };
         return s;
 }
 
@@ -387,21 +387,27 @@ static void emit_leave(struct work *w, unsigned n)
 
 /* ---- ways out ---- */
 
-/* Past the dispatcher unless it is wanted. */
-static struct stub *emit_poll(struct work *w, uint32_t exit, bool flags)
+/* Goes on where the field at `offset` is zero; the stub for where it is not is returned. */
+static struct stub *emit_zero_check(struct work *w, uint32_t offset, uint32_t exit, bool flags)
 {
         struct emitter *e = &w->e;
         if (!flags) {
-                emit_gs_is_zero(e, FIELD(poll));
+                emit_gs_is_zero(e, offset);
                 return new_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
         }
         emit_mov_reg(e, w->t[2], CPU_RCX);
-        emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+        emit_gs32(e, EMIT_LOAD, CPU_RCX, offset);
         emit_jrcxz(e, 5);
         struct stub *s = new_stub(w, emit_jump(e), exit);
         s->rcx_moved = true;
         emit_mov_reg(e, CPU_RCX, w->t[2]);
         return s;
+}
+
+/* Past the dispatcher unless it is wanted. */
+static void emit_poll(struct work *w, uint32_t exit, bool flags)
+{
+        emit_zero_check(w, FIELD(poll), exit, flags);
 }
 
 /* Jumps to wherever the linear address in t[0] is translated. A way that only leads forward
@@ -717,8 +723,7 @@ static void emit_stub(struct work *w, struct stub *s)
         }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
-        if (s->restores)
-                restore_temporaries(w);
+        restore_temporaries(w);
         if (s->chains) {
                 uint8_t *on = emit_jump(e);
                 emit_patch(on, e->at);
@@ -749,24 +754,6 @@ static bool has_room(const struct translator *t)
                t->faults_length + FAULTS <= TRANSLATE_FAULTS;
 }
 
-/* Goes on where the state that `parked` tells of is in the host's registers; the stub
- * for where it is not is returned. */
-static struct stub *emit_parked_check(struct work *w, uint32_t parked, uint32_t exit)
-{
-        struct emitter *e = &w->e;
-        if (!w->live[0]) {
-                emit_gs_is_zero(e, parked);
-                return new_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
-        }
-        emit_mov_reg(e, w->t[2], CPU_RCX);
-        emit_gs32(e, EMIT_LOAD, CPU_RCX, parked);
-        emit_jrcxz(e, 5);
-        struct stub *s = new_stub(w, emit_jump(e), exit);
-        s->rcx_moved = true;
-        emit_mov_reg(e, CPU_RCX, w->t[2]);
-        return s;
-}
-
 /* All ways in; what has to be in registers is there behind it. */
 static void emit_entries(struct work *w)
 {
@@ -783,11 +770,11 @@ static void emit_entries(struct work *w)
                 b->common = b->spilled;
         if (w->x87) {
                 uint32_t exit = new_exit(w, EXIT_LOAD_X87, 0, w->at[0]);
-                emit_parked_check(w, FIELD(x87_parked), exit)->helper = true;
+                emit_zero_check(w, FIELD(x87_parked), exit, w->live[0])->helper = true;
                 w->cpu->translator.exits[exit].resume = offset_here(w);
         }
         if (w->vectors) {
-                emit_parked_check(w, FIELD(vec_parked), 0)->loads_vectors = true;
+                emit_zero_check(w, FIELD(vec_parked), 0, w->live[0])->loads_vectors = true;
                 if (!w->x87)
                         b->warm = offset_here(w);
         }

@@ -48,7 +48,6 @@ struct stub {
         uint32_t exit;      /* index of the record */
         bool helper;        /* to the helper trampoline; else leave */
         bool rcx_moved;     /* rcx waits in t[2] */
-        bool restores;      /* temporaries are still to be put back */
         bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
         bool has_target;    /* t[0] is an indirect jump's target */
