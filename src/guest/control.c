@@ -16,12 +16,11 @@
 #include "base/str.h"
 #include "codec/json.h"
 #include "guest/guest.h"
+#include "http/wire.h"
 
 #define ANSWER_BYTES_MAX   65536
 #define CHUNK_BYTES        4096
 #define CONTROL_TIMEOUT_MS 10000
-#define STATUS_PREFIX      "HTTP/1.1 "
-#define HEAD_END           "\r\n\r\n"
 
 static const struct json_field balloon_fields[] = {
         JSON_FIELD(struct control_balloon, "target_bytes", JSON_UINT, target_bytes, JSON_REQUIRED),
@@ -30,23 +29,20 @@ static const struct json_field balloon_fields[] = {
 static const struct json_shape balloon_shape = JSON_SHAPE("balloon", struct control_balloon,
                                                           balloon_fields);
 
-int control_parse_answer(const char *text, size_t size, const char **ret_body, struct err *err)
+int control_parse_answer(char *text, size_t size, const char **ret_body, struct err *err)
 {
-        uint32_t status;
-        const char *digits = str_after(text, STATUS_PREFIX);
-        auto_free char *number = digits ? xstrndup(digits, strcspn(digits, " \r\n")) : NULL;
-        const char *end = memmem(text, size, HEAD_END, strlen(HEAD_END));
-        if (!number || str_to_u32(number, &status) < 0 || !end)
+        struct wire_head head;
+        size_t scanned = 0, head_size = wire_head_size(text, size, &scanned);
+        if (head_size == 0 || wire_parse_reply(text, head_size, false, &head) < 0)
                 return err_plain(err, EPROTO, "the machine's control socket gives no HTTP answer");
-        if (status < 200 || status > 299)
-                return err_plain(err, EREMOTEIO, "the machine's control socket refuses with %u",
-                                 status);
-        *ret_body = end + strlen(HEAD_END);
+        if (head.status < 200 || head.status > 299)
+                return err_plain(err, EREMOTEIO, "the machine's control socket refuses with %d",
+                                 head.status);
+        *ret_body = text + head_size;
         return 0;
 }
 
-int control_parse_balloon(const char *text, size_t size, struct control_balloon *ret,
-                          struct err *err)
+int control_parse_balloon(char *text, size_t size, struct control_balloon *ret, struct err *err)
 {
         const char *body;
         int r = control_parse_answer(text, size, &body, err);
@@ -98,7 +94,7 @@ int control_get_balloon(int directory_fd, struct control_balloon *ret, struct er
 {
         auto_buf answer = { 0 };
         int r = call(directory_fd, "GET", "", &answer, err);
-        return r < 0 ? r : control_parse_balloon(buf_text(&answer), answer.size, ret, err);
+        return r < 0 ? r : control_parse_balloon((char *)answer.data, answer.size, ret, err);
 }
 
 int control_set_balloon(int directory_fd, uint64_t target_mib, struct err *err)
@@ -107,5 +103,5 @@ int control_set_balloon(int directory_fd, uint64_t target_mib, struct err *err)
         const char *ignored;
         auto_free char *body = xasprintf("{\"target_mib\":%ju}", (uintmax_t)target_mib);
         int r = call(directory_fd, "PUT", body, &answer, err);
-        return r < 0 ? r : control_parse_answer(buf_text(&answer), answer.size, &ignored, err);
+        return r < 0 ? r : control_parse_answer((char *)answer.data, answer.size, &ignored, err);
 }

@@ -17,7 +17,6 @@ int control_get_balloon(int directory_fd, struct control_balloon *ret, struct er
 int control_set_balloon(int directory_fd, uint64_t target_mib, struct err *err);
 
 /* Of a whole HTTP answer, which a NUL follows: its body, where the status says that all is well.
- * Pure, as the next. */
-int control_parse_answer(const char *text, size_t size, const char **ret_body, struct err *err);
-int control_parse_balloon(const char *text, size_t size, struct control_balloon *ret,
-                          struct err *err);
+ * The text is cut up. Pure, as the next. */
+int control_parse_answer(char *text, size_t size, const char **ret_body, struct err *err);
+int control_parse_balloon(char *text, size_t size, struct control_balloon *ret, struct err *err);

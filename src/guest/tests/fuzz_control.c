@@ -19,6 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 memcpy(text, data, size);
         if (control_parse_balloon(text, size, &balloon, &err) < 0 && !*err_text(&err))
                 abort();
+        if (size) /* it was cut up */
+                memcpy(text, data, size);
         err = (struct err){ 0 };
         int r = control_parse_answer(text, size, &body, &err);
         if (r < 0 ? !*err_text(&err) : body < text || body > text + size)
