@@ -1,0 +1,150 @@
+/* Ways out of a block: branches, calls, returns. See translate_work.h. */
+#include "cpu/translate_work.h"
+
+/* Past the dispatcher unless it is wanted. */
+static void emit_poll(struct work *w, uint32_t exit, bool flags)
+{
+        emit_zero_check(w, FIELD(poll), exit, flags);
+}
+
+void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, bool polls)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        uint32_t table = FIELD(jump_tables) + (w->block->key & 3u) * sizeof(struct jump_table);
+        emit_mov_reg(e, c, CPU_RCX);
+        emit_pext_gs(e, b, a, FIELD(jump_bits));
+        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b,
+                      table + (uint32_t)offsetof(struct jump_table, negated));
+        emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+        emit_jrcxz(e, 5);
+        uint32_t index = work_exit(w, EXIT_INDIRECT, n, 0);
+        w->cpu->translator.exits[index].pop_bytes = pop_bytes;
+        w->cpu->translator.exits[index].pushed = pushed;
+        struct stub *miss = work_stub(w, emit_jump(e), index);
+        miss->has_target = miss->rcx_moved = true;
+        if (polls) {
+                emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
+                emit_jrcxz(e, 5);
+                struct stub *polled = work_stub(w, emit_jump(e), index);
+                polled->has_target = polled->rcx_moved = true;
+        }
+        emit_mov_reg(e, CPU_RCX, c);
+        emit_gs_index(e, EMIT_LOAD, c, b, table + (uint32_t)offsetof(struct jump_table, page));
+        emit_gs(e, EMIT_STORE, c, FIELD(page_linear));
+        if (w->spilled == TRANSLATE_COMMON) {
+                emit_gs_index_jump(e, b, table + (uint32_t)offsetof(struct jump_table, common));
+                return;
+        }
+        emit_gs_index(e, EMIT_LOAD, b, b, table + (uint32_t)offsetof(struct jump_table, code));
+        emit_gs(e, EMIT_STORE, b, FIELD(target));
+        work_restore_temporaries(w);
+        emit_gs_jump(e, FIELD(target));
+}
+
+/* Leads the jump at `from` out of the block to `offset` of the page. */
+static void chain(struct work *w, unsigned n, uint8_t *from, int32_t offset)
+{
+        uint32_t index = work_exit(w, EXIT_DIRECT, n, offset);
+        w->cpu->translator.exits[index].patch = (uint32_t)(from - w->cpu->translator.writable);
+        work_stub(w, from, index)->chains = true;
+}
+
+/* Goes on at `offset` of the page or beyond it. */
+void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
+{
+        struct emitter *e = &w->e;
+        if (!translate_same_page(w, offset)) {
+                emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
+                emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
+                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL, offset <= w->at[n]);
+                return;
+        }
+        if (offset <= w->at[n]) /* backwards: look up now and then */
+                emit_poll(w, work_exit(w, EXIT_DIRECT, n, offset), live);
+        chain(w, n, emit_jump(e), offset);
+}
+
+/* Back to the start of this very block, registers as they are. */
+static void emit_loop(struct work *w, unsigned n)
+{
+        emit_poll(w, work_exit(w, EXIT_DIRECT, n, w->at[0]), w->live[0]);
+        emit_patch(emit_jump(&w->e), w->body);
+}
+
+void emit_jcc(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        unsigned condition = w->block->steps[n].i.code & 15;
+        int32_t target = translate_target(w), next = w->at[n + 1];
+        if (!w->loops && translate_same_page(w, target) && target > w->at[n]) {
+                chain(w, n, emit_jump_if(e, condition), target);
+        } else {
+                uint8_t *out = emit_jump_if(e, condition ^ 1);
+                if (w->loops)
+                        emit_loop(w, n);
+                else
+                        emit_goto(w, n, target, translate_flags_at(w, target));
+                emit_patch(out, e->at);
+        }
+        emit_goto(w, n, next, translate_flags_at(w, next));
+}
+
+void emit_call(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        bool indirect = w->forms[n] == FORM_CALL_IND;
+        const struct insn *i = &w->block->steps[n].i;
+        unsigned a = w->t[0], b = w->t[1];
+        if (indirect && i->is_mem) {
+                emit_address(w, n);
+                emit_check(w, n, 8, false);
+                emit_mov(e, EMIT_LOAD, a, b, a);
+                emit_gs(e, EMIT_STORE, a, FIELD(target));
+        } else if (indirect) {
+                emit_gs(e, EMIT_STORE, i->rm, FIELD(target));
+        }
+        emit_push_check(w, n);
+        emit_lea(e, a, a, b, 0, 0);
+        emit_gs(e, EMIT_LOAD, b, FIELD(page_linear));
+        emit_lea(e, b, b, EMIT_NO_REG, 0, w->at[n + 1]);
+        emit_mov(e, EMIT_STORE, b, a, EMIT_NO_REG);
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        if (!indirect) {
+                emit_goto(w, n, translate_target(w), FLAGS_ALL);
+                return;
+        }
+        emit_gs(e, EMIT_LOAD, a, FIELD(target));
+        emit_indirect(w, n, 0, true, true);
+}
+
+void emit_ret(struct work *w, unsigned n)
+{
+        uint16_t bytes = (uint16_t)(8 + (uint16_t)w->block->steps[n].i.imm);
+        emit_pop_check(w, n, CPU_RSP);
+        emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
+        emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
+        emit_indirect(w, n, bytes, false, true);
+}
+
+void emit_jmp_ind(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        if (i->is_mem) {
+                emit_address(w, n);
+                emit_check(w, n, 8, false);
+                emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
+        } else {
+                emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
+        }
+        emit_indirect(w, n, 0, false, true);
+}
+
+void emit_jmp(struct work *w, unsigned n)
+{
+        int32_t target = translate_target(w);
+        if (w->loops)
+                emit_loop(w, n);
+        else
+                emit_goto(w, n, target, translate_flags_at(w, target));
+}
