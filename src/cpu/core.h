@@ -271,20 +271,31 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 8192u
-#define JUMP_SHIFT  3u     /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PLACES 32768u /* by the lowest bits of the linear address, all of them */
 #define JUMP_PAGES  16384u /* sets of guest physical pages */
 
-/* Where indirect jumps of translated code go, per context: linear address
- * negated, code, and the page it is on. */
+/* What translated code reads of a target, in one line of the host's cache. All zero: none,
+ * but for place 0, where that would be address 0. */
+struct jump_place {
+        uint64_t negated;      /* linear address */
+        const uint8_t *common; /* code for who has the common temporaries spilled */
+        uint64_t page;         /* linear */
+        uint64_t unused;
+};
+
+/* The rest of it. */
+struct jump_origin {
+        const uint8_t *code; /* for who has all registers in place */
+        uint64_t gpa;        /* of the code */
+        uint64_t page2;      /* of the block */
+};
+
+/* Where indirect jumps of translated code go, per context. */
 struct jump_table {
-        uint64_t negated[JUMP_PLACES];
-        const uint8_t *code[JUMP_PLACES];
-        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
-        uint64_t page[JUMP_PLACES];
-        uint64_t gpa[JUMP_PLACES];       /* of the code */
-        uint64_t page2[JUMP_PLACES];     /* of the block */
-        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+        struct jump_place places[JUMP_PLACES];
+        struct jump_origin origins[JUMP_PLACES];
+        uint16_t used[JUMP_PLACES]; /* places to flush, place 0 maybe more than once */
+        unsigned used_length;
         uint64_t pages[JUMP_PAGES / 64]; /* sets that may have places */
 };
 
@@ -331,7 +342,10 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, jump_bits, no_if_bits;
+        uint64_t page_bits, no_if_bits;
+        /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
+         * that every indirect jump goes to place 0, misses and comes to the dispatcher. */
+        _Atomic uint64_t jump_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
         uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */

@@ -65,6 +65,7 @@ void cpu_trim(struct cpu *cpu)
         struct translator *t = &cpu->translator;
         size_t kept = (t->fixed + PAGE_SIZE_BYTES - 1) & ~(size_t)PAGE_MASK;
         cpu_code_flush(cpu);
+        cpu_jumps_trim(cpu);
         release(cpu->blocks, BLOCKS_BYTES, MADV_DONTNEED);
         release(cpu->steps, STEPS_BYTES, MADV_DONTNEED);
         if (t->on) {

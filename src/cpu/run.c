@@ -203,7 +203,7 @@ void cpu_reset(struct cpu *cpu, bool application_processor)
 void cpu_pend(struct cpu *cpu, uint32_t bits)
 {
         atomic_fetch_or(&cpu->pending, bits);
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_set_irq(struct cpu *cpu, bool raised)
@@ -220,7 +220,7 @@ void cpu_raise_nmi(struct cpu *cpu)
         do {
                 new = old | (old & PEND_NMI ? PEND_NMI_AGAIN : PEND_NMI);
         } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_raise_init(struct cpu *cpu)
@@ -234,7 +234,7 @@ void cpu_raise_sipi(struct cpu *cpu, uint8_t vector)
         do {
                 new = (old & 0x00ffffff) | PEND_SIPI | (uint32_t)vector << PEND_SIPI_VECTOR;
         } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_kick(struct cpu *cpu)
@@ -678,7 +678,7 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                          cpu->translation != CPU_TRANSLATE_NEVER;
         for (;;) {
                 if (atomic_load_explicit(&cpu->poll, memory_order_relaxed))
-                        atomic_exchange(&cpu->poll, 0);
+                        cpu_jumps_resume(cpu);
                 uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
                 if (unlikely(pending || cpu->s.nmi_pending)) {
                         take_inputs(cpu);

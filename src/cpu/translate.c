@@ -132,7 +132,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         uint8_t *start = w.e.at = t->writable + t->used;
         emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
-        emit_indirect(&w, (unsigned)(x->step - from->steps), 0, false, true);
+        emit_indirect(&w, (unsigned)(x->step - from->steps), 0, false);
         emit_stubs(&w);
         t->used = work_offset(&w);
         emit_patch(t->writable + x->patch, start);

@@ -7,15 +7,23 @@ static void emit_poll(struct work *w, uint32_t exit, bool flags)
         emit_zero_check(w, FIELD(poll), exit, flags);
 }
 
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, bool polls)
+/* From this block's temporaries to the common ones. */
+static void emit_common(struct work *w)
+{
+        work_move_registers(w, EMIT_STORE, TRANSLATE_COMMON & ~w->spilled);
+        work_move_registers(w, EMIT_LOAD, w->spilled & ~TRANSLATE_COMMON);
+}
+
+void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1], c = w->t[2];
-        uint32_t table = FIELD(jump_tables) + (w->block->key & 3u) * sizeof(struct jump_table);
+        uint32_t places = FIELD(jump_tables) + (w->block->key & 3u) * sizeof(struct jump_table);
+        uint32_t common = places + (uint32_t)offsetof(struct jump_place, common);
         emit_mov_reg(e, c, CPU_RCX);
-        emit_pext_gs(e, b, a, FIELD(jump_bits));
-        emit_gs_index(e, EMIT_LOAD, CPU_RCX, b,
-                      table + (uint32_t)offsetof(struct jump_table, negated));
+        emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
+        emit_gs_at(e, EMIT_LOAD, CPU_RCX, b,
+                   places + (uint32_t)offsetof(struct jump_place, negated));
         emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
         emit_jrcxz(e, 5);
         uint32_t index = work_exit(w, EXIT_INDIRECT, n, 0);
@@ -23,22 +31,16 @@ void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, 
         w->cpu->translator.exits[index].pushed = pushed;
         struct stub *miss = work_stub(w, emit_jump(e), index);
         miss->has_target = miss->rcx_moved = true;
-        if (polls) {
-                emit_gs32(e, EMIT_LOAD, CPU_RCX, FIELD(poll));
-                emit_jrcxz(e, 5);
-                struct stub *polled = work_stub(w, emit_jump(e), index);
-                polled->has_target = polled->rcx_moved = true;
-        }
         emit_mov_reg(e, CPU_RCX, c);
-        emit_gs_index(e, EMIT_LOAD, c, b, table + (uint32_t)offsetof(struct jump_table, page));
-        emit_gs(e, EMIT_STORE, c, FIELD(page_linear));
+        emit_gs_at(e, EMIT_LOAD, a, b, places + (uint32_t)offsetof(struct jump_place, page));
+        emit_gs(e, EMIT_STORE, a, FIELD(page_linear));
         if (w->spilled == TRANSLATE_COMMON) {
-                emit_gs_index_jump(e, b, table + (uint32_t)offsetof(struct jump_table, common));
+                emit_gs_at_jump(e, b, common);
                 return;
         }
-        emit_gs_index(e, EMIT_LOAD, b, b, table + (uint32_t)offsetof(struct jump_table, code));
+        emit_gs_at(e, EMIT_LOAD, b, b, common);
         emit_gs(e, EMIT_STORE, b, FIELD(target));
-        work_restore_temporaries(w);
+        emit_common(w);
         emit_gs_jump(e, FIELD(target));
 }
 
@@ -57,7 +59,7 @@ void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
         if (!translate_same_page(w, offset)) {
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
-                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL, offset <= w->at[n]);
+                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
                 return;
         }
         if (offset <= w->at[n]) /* backwards: look up now and then */
@@ -111,11 +113,11 @@ void emit_call(struct work *w, unsigned n)
         emit_mov(e, EMIT_STORE, b, a, EMIT_NO_REG);
         emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
         if (!indirect) {
-                emit_goto(w, n, translate_target(w), FLAGS_ALL);
+                emit_goto(w, n, translate_target(w), w->live[n + 1]);
                 return;
         }
         emit_gs(e, EMIT_LOAD, a, FIELD(target));
-        emit_indirect(w, n, 0, true, true);
+        emit_indirect(w, n, 0, true);
 }
 
 void emit_ret(struct work *w, unsigned n)
@@ -124,7 +126,7 @@ void emit_ret(struct work *w, unsigned n)
         emit_pop_check(w, n, CPU_RSP);
         emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
-        emit_indirect(w, n, bytes, false, true);
+        emit_indirect(w, n, bytes, false);
 }
 
 void emit_jmp_ind(struct work *w, unsigned n)
@@ -137,7 +139,7 @@ void emit_jmp_ind(struct work *w, unsigned n)
         } else {
                 emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
         }
-        emit_indirect(w, n, 0, false, true);
+        emit_indirect(w, n, 0, false);
 }
 
 void emit_jmp(struct work *w, unsigned n)

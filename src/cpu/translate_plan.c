@@ -187,11 +187,12 @@ static uint16_t flags_after(const struct work *w)
 {
         uint16_t live = FLAGS_ALL;
         enum form f = w->forms[w->length - 1];
-        if (f == FORM_JMP || f == FORM_JCC)
+        bool direct = f == FORM_JMP || f == FORM_JCC || f == FORM_CALL;
+        if (direct)
                 live = w->loops ? w->live[0] : translate_flags_at(w, translate_target(w));
         if (f == FORM_JCC || !form_leaves(f))
                 live |= translate_flags_at(w, w->at[w->length]);
-        return form_leaves(f) && f != FORM_JMP && f != FORM_JCC ? FLAGS_ALL : live;
+        return form_leaves(f) && !direct ? FLAGS_ALL : live;
 }
 
 static void find_live_flags(struct work *w)

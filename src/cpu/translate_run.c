@@ -243,7 +243,6 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
         cpu->no_if_bits = ~(uint64_t)FLAG_IF;
-        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << JUMP_SHIFT;
         cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;

@@ -44,7 +44,7 @@ static void emit_merged_call(struct work *w, unsigned n)
         emit_lea(e, w->t[1], w->t[1], EMIT_NO_REG, 0, w->at[n + 1]);
         emit_mov_place(e, EMIT_STORE, w->t[1], w->t[0], w->place[n]);
         emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
-        emit_goto(w, n, translate_target(w), FLAGS_ALL);
+        emit_goto(w, n, translate_target(w), w->live[n + 1]);
 }
 
 static void emit_merged_step(struct work *w, unsigned n)
@@ -67,7 +67,7 @@ static void emit_merged_step(struct work *w, unsigned n)
                 return;
         case FORM_RET:
                 emit_merged_load(w, n, w->t[0], bytes);
-                emit_indirect(w, n, bytes, false, true);
+                emit_indirect(w, n, bytes, false);
                 return;
         default:
                 emit_step(w, n);

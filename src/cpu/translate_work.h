@@ -168,9 +168,8 @@ const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from);
 
 /* ---- translate_flow.c ---- */
 
-/* Jumps to wherever the linear address in t[0] is translated. A way that only leads forward
- * need not look whether the dispatcher is wanted: no loop is made of such ways alone. */
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed, bool polls);
+/* Jumps to wherever the linear address in t[0] is translated. */
+void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed);
 /* Goes on at `offset` of the page or beyond it; `live` flags are needed there. */
 void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live);
 void emit_jcc(struct work *w, unsigned n);
