@@ -65,9 +65,16 @@
 #define CR4_OSXSAVE    0x40000u
 #define CR4_SMEP       0x100000u
 #define CR4_SMAP       0x200000u
+#define CR4_PKE        0x400000u
+#define CR4_PKS        0x1000000u
 #define CR4_ALLOWED                                                                                \
         (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |         \
-         CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+         CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP |           \
+         CR4_SMAP | CR4_PKE | CR4_PKS)
+
+/* Components of XCR0 that there are: x87, SSE, AVX, PKRU. */
+#define XSTATE_PKRU  0x200ull
+#define XCR0_ALLOWED (7ull | XSTATE_PKRU)
 
 #define EFER_SCE     0x1u
 #define EFER_LME     0x100u
@@ -147,6 +154,9 @@ struct tlb {
         uint8_t *host[TLB_ENTRIES]; /* the page in our memory */
         uint64_t gpa[TLB_ENTRIES];  /* guest physical page | 1 when global */
         uint64_t used[TLB_ENTRIES / 64], used_global[TLB_ENTRIES / 64]; /* places to flush */
+        uint8_t key[TLB_ENTRIES];         /* protection key of the page */
+        uint64_t keyed[TLB_ENTRIES / 64]; /* places that may have another than 0 */
+        uint64_t keyed_words;             /* bit per word of `keyed` that is not 0 */
 };
 
 static inline unsigned tlb_index(uint64_t linear)
@@ -514,6 +524,21 @@ bool cpu_pdptes_valid(struct cpu *cpu);
 /* Segmented address in other than 64-bit code: checks type and limit. */
 uint64_t cpu_linear_legacy(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
                            bool write);
+
+/* ---- keys.c ---- */
+/* Whether the protection key of a page denies a data access to it. */
+bool cpu_key_denies(const struct cpu *cpu, unsigned key, bool user_page, bool write, bool user);
+/* PKRU or IA32_PKRS, which `rights` points to, becomes `value`. */
+void cpu_set_key_rights(struct cpu *cpu, uint32_t *rights, uint32_t value);
+/* The key of the page that a place of the TLB is filled with. */
+static inline void tlb_note_key(struct tlb *t, unsigned i, uint8_t key)
+{
+        t->key[i] = key;
+        if (key) {
+                t->keyed[i / 64] |= 1ull << i % 64;
+                t->keyed_words |= 1ull << i / 64;
+        }
+}
 
 /* ---- segment.c ---- */
 void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector);

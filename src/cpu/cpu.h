@@ -23,7 +23,7 @@
  * gates, #GP) in the guest and is counted in cpu_counters.unimplemented.
  *
  * Limits: no virtual-8086 mode, no call gates, no SMM,
- * VMX/SVM, 5-level paging, AVX-512, MONITOR/MWAIT, TSX, CET, PKU. CPUID says so.
+ * VMX/SVM, 5-level paging, AVX-512, MONITOR/MWAIT, TSX, CET. CPUID says so.
  *
  * Source: Intel SDM volumes 2 and 3 (rev. 084), AMD APM volumes 2 to 5.
  */
@@ -106,7 +106,8 @@ struct cpu_state {
         uint8_t nmi_blocked;      /* until IRET */
         uint8_t nmi_pending;      /* how many are latched, not yet delivered: 0 to 2 */
         uint8_t speculation;      /* SPEC_CTRL: stored, without effect */
-        uint8_t reserved[20];     /* 0; keeps the size a multiple of 32 */
+        uint32_t pkru, pkrs;      /* rights by protection key: of user pages, of the others */
+        uint8_t reserved[12];     /* 0; keeps the size a multiple of 32 */
 };
 
 /* A range of guest physical memory backed by host memory; page aligned. */

@@ -13,11 +13,14 @@
 #define PTE_NX  (1ull << 63)
 #define PTE_ADR 0x000ffffffffff000ull
 
+#define PTE_KEY_SHIFT 59
+
 #define PF_P    0x1u
 #define PF_W    0x2u
 #define PF_U    0x4u
 #define PF_RSVD 0x8u
 #define PF_I    0x10u
+#define PF_PK   0x20u
 
 #define PHYSICAL_BITS 46
 #define PTE_BEYOND    (PTE_ADR & ~((1ull << PHYSICAL_BITS) - 1))
@@ -179,6 +182,7 @@ struct walk {
         uint64_t gpa; /* of the byte */
         bool writable, user, nx, global, dirty;
         bool accessed; /* at every level */
+        uint8_t key;   /* of protection */
         bool present, reserved;
 };
 
@@ -234,6 +238,7 @@ static struct walk walk_leaf(struct cpu *cpu, struct walk w, uint64_t linear, ui
         w.gpa = (entry & PTE_ADR & ~mask) | (linear & mask);
         w.global = entry & PTE_G;
         w.dirty = entry & PTE_D;
+        w.key = entry >> PTE_KEY_SHIFT & 15;
         w.present = true;
         return w;
 }
@@ -374,6 +379,8 @@ static bool allowed(const struct cpu *cpu, const struct walk *w, enum mem_access
                         return false;
                 return user || !w->user || !(cpu->s.cr4 & CR4_SMEP);
         }
+        if (cpu_key_denies(cpu, w->key, w->user, access == ACCESS_WRITE, user))
+                return false;
         if (user)
                 return w->user && (access == ACCESS_READ || w->writable);
         if (w->user && cpu->s.cr4 & CR4_SMAP && context == CTX_KERNEL)
@@ -395,6 +402,9 @@ static _Noreturn void page_fault(struct cpu *cpu, uint64_t linear, const struct 
                 error |= PF_U;
         if (access == ACCESS_FETCH && (cpu->s.efer & EFER_NXE || cpu->s.cr4 & CR4_SMEP))
                 error |= PF_I;
+        if (w->present && access != ACCESS_FETCH &&
+            cpu_key_denies(cpu, w->key, w->user, access == ACCESS_WRITE, context == CTX_USER))
+                error |= PF_PK;
         cpu->s.cr2 = linear;
         cpu_raise_error(cpu, VEC_PF, error);
 }
@@ -476,6 +486,7 @@ static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                 tlb_drop(t, i);
         t->host[i] = host;
         t->gpa[i] = gpa | w->global;
+        tlb_note_key(t, i, w->key);
         (w->global ? t->used_global : t->used)[i / 64] |= 1ull << i % 64;
         if (allowed(cpu, w, ACCESS_READ, context))
                 t->read[i] = tag;

@@ -38,7 +38,7 @@ static const char *state_problem(const struct cpu_state *s)
                 return "unknown bits in EFER";
         if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
                 return "long mode without PAE";
-        if (s->xcr0 & ~7ull || !(s->xcr0 & 1))
+        if (s->xcr0 & ~XCR0_ALLOWED || !(s->xcr0 & 1))
                 return "unsupported XCR0";
         if (s->x87.mxcsr & ~0xffffu)
                 return "reserved bits in MXCSR";
