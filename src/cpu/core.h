@@ -406,8 +406,9 @@ struct cpu {
         uint64_t features; /* bit per enum cpu_feature */
         uint64_t epoch;    /* of jump cache entries and paths; never 0 */
         struct cpu_debug debug;
-        unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
-        uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
+        unsigned stop_hits;          /* bits of debug.dr found; cpu_run() returns */
+        struct cpu_profile *profile; /* NULL: nobody asked for one */
+        uint64_t int3_passed;        /* linear address of an INT3 that the guest shall have */
         struct cpu_counters counters;
         uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
 

@@ -178,11 +178,12 @@ enum cpu_exit {
 
 struct cpu_counters {
         uint64_t instructions;
-        uint64_t blocks_run, blocks_decoded, blocks_invalidated;
+        uint64_t blocks_run, blocks_searched, blocks_decoded, blocks_invalidated;
         uint64_t blocks_translated, translated_runs, helper_steps, code_flushes;
         uint64_t tlb_misses, tlb_flushes, page_walks;
         uint64_t thunks_made, thunk_flushes;
         uint64_t exceptions, interrupts;
+        uint64_t device_accesses, port_accesses;
         uint64_t unimplemented;        /* instructions we refused with #UD */
         uint64_t unimplemented_opcode; /* map << 8 | opcode of the last of them */
 };

@@ -102,6 +102,7 @@ uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write)
 
 static uint64_t bus_read(struct cpu *cpu, uint64_t gpa, unsigned size)
 {
+        cpu->counters.device_accesses++;
         if (!cpu->bus->mmio_read)
                 return UINT64_MAX;
         cpu_fpu_leave(cpu);
@@ -112,6 +113,7 @@ static uint64_t bus_read(struct cpu *cpu, uint64_t gpa, unsigned size)
 
 static void bus_write(struct cpu *cpu, uint64_t gpa, unsigned size, uint64_t value)
 {
+        cpu->counters.device_accesses++;
         if (!cpu->bus->mmio_write)
                 return;
         cpu_code_catch_up(cpu);

@@ -1,4 +1,5 @@
 /* The vCPU's life: creation, reset, inputs, the block cache and the run loop. */
+#include "cpu/profile.h"
 #include "cpu/translate.h"
 
 #include <string.h>
@@ -520,6 +521,7 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
+        cpu->counters.blocks_searched++;
         struct block **head = &cpu->block_hash[block_hash(gpa)];
         for (struct block **link = head; *link; link = &(*link)->next) {
                 struct block *b = *link;
@@ -570,6 +572,8 @@ static inline struct block *block_find(struct cpu *cpu)
 static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
 {
         const struct step *step = b->steps;
+        if (unlikely(cpu->profile))
+                cpu_profile_interpreted(cpu, b, limit);
         cpu->block = b;
         cpu->block_page = b->gpa & ~PAGE_MASK;
         cpu->code_changed = false;

@@ -1,4 +1,5 @@
 /* From a decoded block to host code. See translate.h for the idea. */
+#include "cpu/profile.h"
 #include "cpu/translate_work.h"
 
 #define ROOM (48u << 10) /* more than the largest block takes, stubs too */
@@ -90,6 +91,8 @@ static void emit_entries(struct work *w)
         }
         w->after_checks = work_offset(w);
         w->body = w->e.at;
+        if (unlikely(w->cpu->profile))
+                translate_count(w);
 }
 
 bool cpu_translate_block(struct cpu *cpu, struct block *block)
@@ -114,6 +117,8 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         emit_stubs(&w);
         t->used = work_offset(&w);
         cpu->counters.blocks_translated++;
+        if (unlikely(cpu->profile))
+                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
         return true;
 }
 

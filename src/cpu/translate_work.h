@@ -185,6 +185,11 @@ void emit_merged(struct work *w, struct merged *m);
 /* The run again, where each step looks for itself. */
 void emit_unmerged(struct work *w, const struct merged *m);
 
+/* ---- translate_count.c ---- */
+
+/* The block counts its runs, for a profile. Flags and all registers but the temporaries stay. */
+void translate_count(struct work *w);
+
 /* ---- of instructions ---- */
 
 /* Whether the host may raise what the interpreter then raises in the guest. */

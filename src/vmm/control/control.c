@@ -362,6 +362,23 @@ static void show_metrics(struct http_request *request, void *arg)
         http_reply(request, 200, "text/plain; version=0.0.4", buf_text(&text), text.size);
 }
 
+static void show_profile(struct http_request *request, void *arg)
+{
+        const struct control *c = arg;
+        auto_buf text = { 0 };
+        if (!needs_vm(c, request))
+                return;
+        struct machine *m = c->vm->machine;
+        hold(c);
+        bool profiled = m->cpu->profiled && m->cpu->profiled(m, &text);
+        release(c);
+        if (profiled)
+                http_reply(request, 200, "text/plain", buf_text(&text), text.size);
+        else
+                http_reply_error(request, 409,
+                                 "the VM is not profiled; --profile FILE asks for it");
+}
+
 static const struct http_route routes[] = {
         { "GET", "/vm", show, HTTP_BODY_NONE, NULL },
         { "PUT", "/vm/config", configure, HTTP_BODY_BUFFERED, NULL },
@@ -379,6 +396,7 @@ static const struct http_route routes[] = {
         { "GET", "/vm/devices", list_devices, HTTP_BODY_NONE, NULL },
         { "PUT", "/vm/devices/{name}", attach_device, HTTP_BODY_BUFFERED, NULL },
         { "DELETE", "/vm/devices/{name}", detach_device, HTTP_BODY_NONE, NULL },
+        { "GET", "/vm/profile", show_profile, HTTP_BODY_NONE, NULL },
         { "GET", "/metrics", show_metrics, HTTP_BODY_NONE, NULL },
 };
 
