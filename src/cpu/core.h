@@ -10,7 +10,7 @@
  * A function that cannot complete calls cpu_raise(), which does not return: it
  * jumps back to cpu_run() with rip rewound to the instruction, so a function
  * must not have changed anything the guest can see by then. Memory operands
- * go through the software TLB (mmu.c): linear page -> host address, three
+ * go through the software TLB (tlb.c): linear page -> host address, three
  * tags for read, write and fetch, one table per privilege context.
  *
  * Decoded code is guarded by a generation number per guest physical page
@@ -488,7 +488,7 @@ void cpu_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch kind, 
 
 void cpu_load_cr3(struct cpu *cpu, uint64_t value);
 
-/* ---- mmu.c ---- */
+/* ---- linear.c, tlb.c, walk.c, physical.c; see mmu.h ---- */
 void cpu_tlb_init(struct cpu *cpu);
 void cpu_tlb_flush(struct cpu *cpu, bool global_too);
 void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
