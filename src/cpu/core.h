@@ -231,7 +231,6 @@ struct block {
         uint64_t page2; /* guest physical, 0: does not cross */
         uint32_t generation2;
         struct step *steps;
-        struct block *next; /* same hash */
         uint32_t generation;
         uint16_t length; /* steps */
         uint16_t runs;   /* while interpreted */
@@ -248,7 +247,17 @@ struct block {
 
 #define BLOCK_POOL   65536u
 #define STEP_POOL    262144u
-#define BLOCK_HASH   32768u
+#define BLOCK_BUCKETS 16384u
+#define BLOCK_WAYS    10u
+
+/* Where the decoded blocks of some 32 bytes of code are found: one line of the host's cache,
+ * with what most often tells that a block is not there without a look at any. */
+struct block_bucket {
+        uint16_t tags[BLOCK_WAYS]; /* 0: free */
+        uint8_t victim;            /* who goes when all are taken */
+        uint32_t blocks[BLOCK_WAYS];
+} __attribute__((aligned(64)));
+
 #define JUMP_ENTRIES 4096u
 
 struct jump_entry {
@@ -418,7 +427,7 @@ struct cpu {
         struct path paths[PATH_ENTRIES];
         struct writers writers;
         struct jump_entry jumps[JUMP_ENTRIES];
-        struct block *block_hash[BLOCK_HASH];
+        struct block_bucket *buckets;
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
@@ -451,8 +460,6 @@ static inline void cpu_stop_block(struct cpu *cpu)
         cpu->end = cpu->step + 1;
 }
 void cpu_code_flush(struct cpu *cpu);
-/* The current block that starts at this guest physical address, if it is decoded. */
-const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa);
 __attribute__((noreturn)) void cpu_unimplemented(struct cpu *cpu);
 
 /* ---- event.c ---- */
@@ -583,6 +590,15 @@ int cpu_pools_create(struct cpu *cpu, struct err *err);
 void cpu_pools_destroy(struct cpu *cpu);
 /* Blocks and steps are taken from the start again; for cpu_code_flush(). */
 void cpu_pools_flush(struct cpu *cpu);
+
+/* ---- blocks.c ---- */
+/* The block of the current mode that was decoded at this guest physical address, or NULL. It
+ * may be out of date. */
+struct block *cpu_block_at(const struct cpu *cpu, uint64_t gpa);
+/* Makes the newest block of the pool the one of its address. Another may be forgotten. */
+void cpu_block_add(struct cpu *cpu, const struct block *block);
+/* Forgets all blocks, before the pool of them is emptied. */
+void cpu_blocks_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

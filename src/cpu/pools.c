@@ -7,19 +7,25 @@
 
 #define BLOCKS_BYTES (BLOCK_POOL * sizeof(struct block))
 #define STEPS_BYTES  (STEP_POOL * sizeof(struct step))
+#define BUCKET_BYTES (BLOCK_BUCKETS * sizeof(struct block_bucket))
 
 static void *map(size_t size)
 {
         void *at = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        return at == MAP_FAILED ? NULL : at;
+        if (at == MAP_FAILED)
+                return NULL;
+        /* Taken from the start without gaps, so little of a large page is wasted. */
+        (void)madvise(at, size, MADV_HUGEPAGE);
+        return at;
 }
 
 int cpu_pools_create(struct cpu *cpu, struct err *err)
 {
         cpu->blocks = map(BLOCKS_BYTES);
         cpu->steps = map(STEPS_BYTES);
-        if (!cpu->blocks || !cpu->steps)
+        cpu->buckets = map(BUCKET_BYTES);
+        if (!cpu->blocks || !cpu->steps || !cpu->buckets)
                 return err_set(err, ENOMEM, "memory for the code of vCPU %u", cpu->index);
         return 0;
 }
@@ -30,6 +36,8 @@ void cpu_pools_destroy(struct cpu *cpu)
                 munmap(cpu->blocks, BLOCKS_BYTES);
         if (cpu->steps)
                 munmap(cpu->steps, STEPS_BYTES);
+        if (cpu->buckets)
+                munmap(cpu->buckets, BUCKET_BYTES);
 }
 
 static size_t bytes_in_use(const struct cpu *cpu)
@@ -71,6 +79,7 @@ void cpu_trim(struct cpu *cpu)
         cpu_jumps_trim(cpu);
         release(cpu->blocks, BLOCKS_BYTES, MADV_DONTNEED);
         release(cpu->steps, STEPS_BYTES, MADV_DONTNEED);
+        release(cpu->buckets, BUCKET_BYTES, MADV_DONTNEED);
         if (t->on) {
                 release(t->exits, TRANSLATE_EXITS * sizeof(*t->exits), MADV_DONTNEED);
                 release(t->faults, TRANSLATE_FAULTS * sizeof(*t->faults), MADV_DONTNEED);

@@ -330,7 +330,7 @@ static void take_inputs(struct cpu *cpu)
 
 void cpu_code_flush(struct cpu *cpu)
 {
-        memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
+        cpu_blocks_flush(cpu);
         cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
@@ -500,11 +500,6 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
         return b;
 }
 
-static unsigned block_hash(uint64_t gpa)
-{
-        return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
-}
-
 /* Whether the page behind is the one that it was. */
 static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t linear)
 {
@@ -522,28 +517,13 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 cpu_gp(cpu);
         }
         cpu->counters.blocks_searched++;
-        struct block **head = &cpu->block_hash[block_hash(gpa)];
-        for (struct block **link = head; *link; link = &(*link)->next) {
-                struct block *b = *link;
-                if (b->gpa != gpa || b->mode != cpu->mode)
-                        continue;
-                if (block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
-                        return b;
-                *link = b->next;
+        struct block *b = cpu_block_at(cpu, gpa);
+        if (b && block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
+                return b;
+        if (b)
                 cpu->counters.blocks_invalidated++;
-                break;
-        }
-        struct block *b = block_decode(cpu, linear, gpa, host);
-        b->next = *head;
-        *head = b;
-        return b;
-}
-
-const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
-{
-        const struct block *b = cpu->block_hash[block_hash(gpa)];
-        while (b && (b->gpa != gpa || b->mode != cpu->mode))
-                b = b->next;
+        b = block_decode(cpu, linear, gpa, host);
+        cpu_block_add(cpu, b);
         return b;
 }
 

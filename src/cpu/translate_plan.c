@@ -160,7 +160,7 @@ static const struct block *neighbour(const struct work *w, int32_t offset)
         const struct block *b = w->block, *to;
         if (offset < 0 || offset >= (int32_t)PAGE_SIZE_BYTES)
                 return NULL;
-        to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
+        to = cpu_block_at(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
         return to && to->generation == b->generation ? to : NULL;
 }
 
