@@ -236,7 +236,7 @@ struct block {
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
-        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87, BLOCK_FLAGS */
         /* Offsets in the code cache, 0: not translated; see translate.h. */
         uint32_t code, common, spilled, warm;
         uint16_t temporaries; /* bit per register */
@@ -244,6 +244,7 @@ struct block {
 
 #define BLOCK_VECTORS 1u
 #define BLOCK_X87     2u
+#define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
 #define BLOCK_POOL   65536u
 #define STEP_POOL    262144u
@@ -299,7 +300,7 @@ struct jump_place {
         uint64_t negated;      /* linear address */
         const uint8_t *common; /* code for who has the common temporaries spilled */
         uint64_t page;         /* linear */
-        uint64_t unused;
+        const uint8_t *clean;  /* as `common` for who lost the flags but can recover them */
 };
 
 /* The rest of it. */
@@ -337,6 +338,7 @@ struct translator {
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
         uint32_t helper, leave;    /* offsets of trampolines */
+        uint32_t recover;          /* to where the flags are made again */
         uint32_t load_xmm, load_ymm;
         struct translated_exit *exits;
         uint32_t exits_length;

@@ -206,6 +206,15 @@ static inline void emit_lea(struct emitter *e, unsigned reg, unsigned base, unsi
         emit_memory(e, reg, base, index, scale, disp);
 }
 
+/* lea reg, [rip + displacement]; its place is the four bytes before the next instruction. */
+static inline void emit_lea_code(struct emitter *e, unsigned reg)
+{
+        emit1(e, 0x48 | (reg & 8 ? 4u : 0));
+        emit1(e, 0x8d);
+        emit1(e, (reg & 7) << 3 | 5);
+        emit4(e, 0);
+}
+
 /* mov between reg64 and [base + index]. */
 static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
                             unsigned index)

@@ -128,6 +128,8 @@ static void fill(struct cpu *cpu, struct jump_table *t, const struct block *b)
         if (!in_use(t, place))
                 t->used[t->used_length++] = (uint16_t)place;
         p->common = cpu->translator.executable + b->common;
+        p->clean = b->uses & BLOCK_FLAGS ? cpu->translator.executable + cpu->translator.recover
+                                         : p->common;
         p->page = rip & ~PAGE_MASK;
         t->origins[place] = (struct jump_origin){ cpu->translator.executable + b->code, b->gpa,
                                                   b->page2 };

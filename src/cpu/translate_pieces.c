@@ -4,7 +4,6 @@
 #include "cpu/translate_work.h"
 
 #define CC_ABOVE 7
-#define CC_ZERO  4
 
 uint32_t work_offset(const struct work *w)
 {

@@ -223,6 +223,8 @@ static void emit_trampolines(struct translator *t)
         emit_load_state(&e);
         emit_patch(out, e.at);
         emit_epilogue(&e); /* rax is 0 */
+        t->recover = (uint32_t)(e.at - t->writable);
+        RAW(&e, "\x41\xff\xe1"); /* jmp r9 */
         t->load_xmm = emit_load_vectors(t, &e, false);
         t->load_ymm = emit_load_vectors(t, &e, true);
         t->fixed = t->used = (uint32_t)(e.at - t->writable);
