@@ -340,6 +340,7 @@ static int exec_with(const struct cli *cli, int argc, char **argv, struct exec_o
         if (r < 0)
                 return r;
         options->root = cli->root;
+        options->own_no_new_privs = cli->dialect == CLI_CRUN;
         options->id = argv[optind];
         options->args = argv + optind + 1;
         options->env = lists->env;

@@ -57,6 +57,7 @@ struct exec_options {
         const char *apparmor, *selinux_label;
         char *const *cgroups; /* as cgroup_descend() takes them; NULL */
         bool tty, detach, no_new_privs, ignore_paused;
+        bool own_no_new_privs; /* not the container's noNewPrivileges, as crun has it */
         const char *pid_file, *console_socket;
         unsigned preserve_fds;
         char *const *argv; /* of the program, for exe_guard */

@@ -460,8 +460,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0 && cloned)
                 r = attributes_check(launch->spec.process, err);
         if (r == 0 && cloned)
-                r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
-                                  err);
+                r = filter_create(launch->spec.linux_->seccomp, launch->spec.annotations,
+                                  options->root, &launch->filter, err);
         if (r == 0 && options->systemd_cgroup)
                 r = scope_prepare(&launch->spec, &launch->plan.limits.values, options->id,
                                   &launch->scope, err);

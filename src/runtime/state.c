@@ -23,6 +23,7 @@
 #define RECORD_VERSION  1
 #define RECORD_SIZE_MAX (OCI_CONFIG_SIZE_MAX + ((size_t)1 << 20))
 #define ID_LENGTH_MAX   255 /* it names a directory */
+#define ID_CHARACTERS   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 #define LOCK_POLL_NS    2000000L
 
 #define RECORD_FIELDS                                                                              \
@@ -84,11 +85,13 @@ int state_check_id(const char *id, struct err *err)
         size_t length = strlen(id);
         if (length == 0)
                 return err_plain(err, EINVAL, "container id cannot be empty");
-        bool fine = length <= ID_LENGTH_MAX && !streq(id, ".") && !streq(id, "..");
-        for (const char *c = id; fine && *c; c++)
-                fine = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                       (*c >= '0' && *c <= '9') || strchr("_+-.", *c);
-        if (!fine)
+        size_t fine = strspn(id, ID_CHARACTERS);
+        if (id[fine])
+                return err_plain(
+                        err, EINVAL,
+                        "invalid container ID format: %s: invalid character `%c` in the ID", id,
+                        id[fine]);
+        if (length > ID_LENGTH_MAX || streq(id, ".") || streq(id, ".."))
                 return err_plain(err, EINVAL, "invalid container ID format: %s", id);
         return 0;
 }
