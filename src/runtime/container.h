@@ -64,10 +64,11 @@ struct exec_options {
 };
 int container_exec(const struct exec_options *options, int *ret_code, struct err *err);
 
-/* Waits for a child, forwarding signals and, with a terminal, bytes: foreground.c.
+/* Waits for a child, forwarding signals, with a terminal bytes, and with the descriptor of
+ * notify_listen() what it notifies: foreground.c.
  * foreground_block is called before the child is made. */
 void foreground_block(void);
 /* A terminal whose output is put into ours: of the same size, and newlines are not translated
  * twice. To be done before anybody writes to it. */
 void foreground_adopt(int master);
-int foreground_wait(pid_t pid, int master_socket_fd, int *ret_code, struct err *err);
+int foreground_wait(pid_t pid, int master_socket_fd, int notify_fd, int *ret_code, struct err *err);

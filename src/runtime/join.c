@@ -400,7 +400,7 @@ int container_exec(const struct exec_options *options, int *ret_code, struct err
         }
         *ret_code = 0;
         if (r == 0 && !options->detach)
-                r = foreground_wait(join.pid, join.master_socket_fd, ret_code, err);
+                r = foreground_wait(join.pid, join.master_socket_fd, -1, ret_code, err);
         finish(&join);
         return r;
 }

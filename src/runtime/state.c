@@ -20,6 +20,7 @@
 #include "sys/process.h"
 
 #define RECORD_FILE     "state.json"
+#define STATUS_LINK     "status"
 #define RECORD_VERSION  1
 #define RECORD_SIZE_MAX (OCI_CONFIG_SIZE_MAX + ((size_t)1 << 20))
 #define ID_LENGTH_MAX   255 /* it names a directory */
@@ -43,6 +44,8 @@
                 JSON_FIELD(struct record, "rdtMonitor", JSON_STRING, rdt_monitor, 0),              \
                 JSON_FIELD(struct record, "rdtOwn", JSON_BOOL, rdt_own, 0),                        \
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
+                JSON_FIELD(struct record, "external_descriptors", JSON_STRING,                     \
+                           external_descriptors, 0),                                               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
 static const struct json_field brief_fields[] = { RECORD_FIELDS };
@@ -265,6 +268,13 @@ bool state_is_as_written(struct state *state)
         return fstatat(state->fd, RECORD_FILE, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
                now.st_ino == then->st_ino && now.st_ctim.tv_sec == then->st_ctim.tv_sec &&
                now.st_ctim.tv_nsec == then->st_ctim.tv_nsec;
+}
+
+int state_link_status(struct state *state, struct err *err)
+{
+        if (symlinkat(RECORD_FILE, state->fd, STATUS_LINK) < 0)
+                return err_set(err, errno, "make link '%s'", STATUS_LINK);
+        return 0;
 }
 
 int state_write_process(struct state *state, pid_t pid, uint64_t start_time, struct err *err)

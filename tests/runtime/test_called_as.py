@@ -1,5 +1,6 @@
 """Called by a link named runc or crun, the program speaks and behaves as that one does where the two
 differ."""
+import json
 import re
 import subprocess
 
@@ -76,3 +77,25 @@ def test_whether_exec_inherits_no_new_privileges(called, bundle, name, inherited
     command = ["grep", "NoNewPrivs", "/proc/self/status"]
     assert runtime.call("exec", id, *command).stdout.split() == ["NoNewPrivs:", inherited]
     assert runtime.call("exec", "--no-new-privs", id, *command).stdout.split()[1] == "1"
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_status_file_of_crun(called, bundle, verb):
+    """Of its state directory, programs that know crun read the standard descriptors, as text."""
+    runtime = called("crun")
+    bundle.sh("sleep 1000")
+    id = runtime.create(bundle) if verb == "create" else runtime.start_detached(bundle)
+    status = json.loads((runtime.root / id / "status").read_text())
+    assert json.loads(status["external_descriptors"]) == status["descriptors"]
+    assert len(status["descriptors"]) == 3
+    runtime.call("update", "--pids-limit", "100", id)
+    assert json.loads((runtime.root / id / "status").read_text())["external_descriptors"]
+    runtime.call("delete", "--force", id)
+    assert not (runtime.root / id).exists()
+
+
+def test_no_such_file_under_other_names(called, bundle):
+    runtime = called("runc")
+    id = runtime.create(bundle)
+    assert sorted(p.name for p in (runtime.root / id).iterdir()) == ["process", "start.sock",
+                                                                     "state.json"]
