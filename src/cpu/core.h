@@ -554,7 +554,6 @@ static inline void tlb_note_key(struct tlb *t, unsigned i, uint8_t key)
 void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
 void cpu_set_real_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
 int cpu_read_descriptor(struct cpu *cpu, uint16_t selector, uint64_t *ret);
-struct cpu_segment cpu_segment_from(uint64_t descriptor, uint16_t selector);
 void cpu_far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset);
 void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size);
 void cpu_far_return(struct cpu *cpu, unsigned size, unsigned pop_bytes);

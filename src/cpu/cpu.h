@@ -205,6 +205,9 @@ void cpu_reset(struct cpu *cpu, bool application_processor);
 struct cpu_state *cpu_state(struct cpu *cpu);
 void cpu_state_changed(struct cpu *cpu);
 
+/* What a segment register holds with this descriptor. Pure. */
+struct cpu_segment cpu_segment_from(uint64_t descriptor, uint16_t selector);
+
 /* Runs at most `budget` instructions; an exception or interrupt delivered counts
  * as one, and so does each part of a REP that was interrupted. */
 enum cpu_exit cpu_run(struct cpu *cpu, uint64_t budget);
@@ -259,3 +262,5 @@ void cpu_pass_int3(struct cpu *cpu);
  * cpu_state, little endian. Loading validates and touches the cpu only on success. */
 int cpu_save(struct cpu *cpu, struct buf *ret, struct err *err);
 int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err);
+/* -EINVAL for a state that no processor of ours can be in. Pure. */
+int cpu_state_check(const struct cpu_state *state, struct err *err);

@@ -332,15 +332,19 @@ static int soft_get_state(struct vcpu *v, struct cpu_state *ret, struct err *err
         struct soft_vcpu *s = v->provider;
         (void)err;
         *ret = *cpu_state(s->cpu);
+        ret->cr8 = fabric_tpr(&s->soft->fabric, v->index);
         return 0;
 }
 
 static int soft_set_state(struct vcpu *v, const struct cpu_state *state, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
-        (void)err;
+        int r = cpu_state_check(state, err);
+        if (r < 0)
+                return r;
         *cpu_state(s->cpu) = *state;
         cpu_state_changed(s->cpu);
+        fabric_set_tpr(&s->soft->fabric, v->index, (uint8_t)state->cr8);
         return 0;
 }
 
