@@ -72,6 +72,7 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "config", JSON_STRING, config, 0),
         JSON_FIELD(struct agent_request, "process", JSON_STRING, process, 0),
         JSON_FIELD(struct agent_request, "terminal", JSON_BOOL, terminal, 0),
+        JSON_FIELD(struct agent_request, "plain_newlines", JSON_BOOL, plain_newlines, 0),
         JSON_FIELD(struct agent_request, "rows", JSON_UINT, rows, 0),
         JSON_FIELD(struct agent_request, "columns", JSON_UINT, columns, 0),
         JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),

@@ -69,7 +69,8 @@ struct agent_request {
         uint32_t fd; /* stream: 0, 1, 2 */
         char **argv; /* launch, call: of the runtime, without its own name */
         char *config, *process;
-        bool terminal; /* launch */
+        bool terminal;       /* launch */
+        bool plain_newlines; /* of the terminal: whoever shows them adds what they need */
         uint32_t rows, columns;
         uint32_t signal;
         uint32_t count;           /* cpus, at least 1 */

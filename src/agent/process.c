@@ -91,6 +91,8 @@ static void join_terminal(struct process *process, int master, const struct agen
         set_nonblocking(master);
         if (request->rows || request->columns)
                 (void)pty_resize(master, request->rows, request->columns, NULL);
+        if (request->plain_newlines)
+                (void)pty_plain_newlines(master, NULL);
         process->pumps[0] = (struct pump){ stream, master, .keeps_from = true, .keeps_to = true };
         process->pumps[1] = (struct pump){ master, stream, .keeps_from = true };
 }

@@ -271,7 +271,10 @@ static int launch(struct shim *shim, struct err *err)
                 int r = pty_make_raw(0, &saved, err);
                 if (r < 0)
                         return r;
+                request.plain_newlines = pty_has_plain_newlines(0);
         }
+                if (r == 0) /* the guest's has done it */
+                        r = pty_plain_newlines(0, err);
         int r = session_open(&shim->session, shim->directory_fd, &request, err);
         shim->launched = r == 0;
         return r;
