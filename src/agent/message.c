@@ -104,6 +104,7 @@ static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "ok", JSON_BOOL, ok, 0),
         JSON_FIELD(struct agent_reply, "pid", JSON_INT, pid, 0),
         JSON_FIELD_OPT(struct agent_reply, "exit", JSON_INT, exit, has_exit),
+        JSON_FIELD(struct agent_reply, "oom_kills", JSON_UINT, oom_kills, 0),
         JSON_FIELD(struct agent_reply, "error", JSON_STRING, error, 0),
         JSON_FIELD(struct agent_reply, "code", JSON_INT, code, 0),
         JSON_FIELD(struct agent_reply, "output", JSON_STRING, output, 0),

@@ -50,6 +50,9 @@
  * it is. Without it the environment's ISLE_VM_CPU decides. */
 #define GUEST_CPU_ANNOTATION "isle.vm.cpu"
 #define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
+/* In that directory, for engines: how often the guest's kernel killed in the container for want of
+ * memory, "0" to begin with. Replaced, but not more than some times in a second. */
+#define GUEST_OOM_FILE "oom"
 
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
