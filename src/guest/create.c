@@ -73,6 +73,8 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         if (r == 0)
                 r = file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
                                  strlen(guest->config.cpu), 0644, false, err);
+        if (r == 0)
+                r = file_replace(state, "vm/" GUEST_OOM_FILE, "0", 1, 0644, false, err);
         return r;
 }
 

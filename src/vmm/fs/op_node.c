@@ -42,7 +42,7 @@ int op_batch_forget(struct request *r)
 static int answer_attr(struct request *r, int fd)
 {
         struct stat st;
-        struct fuse_attr_out out = { .attr_valid = FS_VALID_SECS };
+        struct fuse_attr_out out = { .attr_valid_nsec = FS_VALID_NS };
         if (fstat(fd, &st) < 0)
                 return -errno;
         attr_fill(r->server, &st, &out.attr);

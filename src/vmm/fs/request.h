@@ -20,8 +20,11 @@
 #include "vmm/fs/slots.h"
 #include "vmm/vectors.h"
 
-#define FS_ARGS_MAX   (128u << 10) /* a request beside WRITE's data */
-#define FS_VALID_SECS 1            /* how long the guest may trust names and attributes */
+#define FS_ARGS_MAX (128u << 10) /* a request beside WRITE's data */
+/* How long the guest may trust names and attributes: what others do to the files shows after
+ * that. Hardly longer than it takes to do something and look, and a path in a loop is still
+ * asked for some times in a second only. */
+#define FS_VALID_NS (20u * 1000 * 1000)
 
 struct node {
         uint64_t number;
