@@ -18,6 +18,12 @@
 
 /* Mounts, modules, cgroup controllers: setup.c. */
 int agent_setup(struct err *err);
+/* Loads the modules of a directory of the initial ramdisk; there may be none. */
+int agent_load_modules(const char *directory, struct err *err);
+/* Reads the kernel's command line; heap words. */
+char **agent_command_line(void);
+/* Makes the root of layers, where the command line asks for one: layers.c. */
+int agent_mount_layers(struct err *err);
 /* That was all: the machine boots for a template of memory, and goes off. */
 bool agent_only_boots(void);
 

@@ -44,6 +44,16 @@
 #define AGENT_BUNDLE     "/run/isle/bundle"
 #define AGENT_ONLY_BOOT  "isle.only_boot" /* on the kernel's command line: nobody will ask */
 
+/* A root made of layers: on the kernel's command line AGENT_LAYERS with the name of the upper
+ * directory, and ",ro" or ",volatile". The image of the lower ones is the first disk. */
+#define AGENT_LAYERS        "isle.layers="
+#define AGENT_LAYERS_TAG    "layers"          /* of the virtio-fs device of upper and work */
+#define AGENT_ROOT          "/run/isle/root"  /* where the agent mounts it all */
+#define AGENT_MODULES       "/modules"        /* in the initial ramdisk; loaded by name */
+#define AGENT_LAYER_MODULES "/modules-layers" /* as well, for such a root */
+#define AGENT_BAD_IMAGE     "mount the image of the layers" /* what it says of one that is none */
+#define AGENT_WORK          "isle-work" /* name of the overlay's work directory */
+
 #define MESSAGE_SIZE_MAX ((size_t)5 << 20)
 
 enum agent_op {

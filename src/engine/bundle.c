@@ -341,6 +341,11 @@ static int build(const struct bundle_input *in, const struct security *security,
                         spec->domainname = xstrdup(in->instance->spec.config.domainname);
         }
         spec->annotations = host->annotations ? strv_copy(host->annotations) : NULL;
+        if (host_config_wants_vm(host)) /* whatever the runtime's own default is */
+                json_map_set(&spec->annotations, SPEC_VM_ROOTFS,
+                             host_config_wants_layers(host) ? "erofs" : "fs");
+        if (in->layers_image)
+                json_map_set(&spec->annotations, SPEC_VM_ROOTFS_IMAGE, in->layers_image);
         struct oci_linux *l = spec->linux_ = new0(struct oci_linux);
         add_system_mounts(in, spec);
         add_file_mounts(in, spec);

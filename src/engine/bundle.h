@@ -21,6 +21,7 @@ struct bundle_input {
         pid_t ipc_pid, network_pid, pid_pid;
         bool swap_limit; /* the host can limit swap */
         struct id_remap remap;
+        const char *layers_image; /* of a machine that makes its root of layers; NULL: none */
 };
 
 /* The caller frees with json_free(&oci_spec_shape, ret). */

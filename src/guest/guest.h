@@ -17,9 +17,10 @@
  *   ROOT/ID/jail/   the jail's root: mount points only
  *
  * In the jail /share is what the guest sees by virtio-fs: rootfs/ and, for each bind
- * mount, mounts/N. */
+ * mount, mounts/N. A root that is made of layers is none of it: root.h. */
 #pragma once
 
+#include "guest/root.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
 
@@ -59,6 +60,7 @@ struct guest_parts {
         char *kernel, *initramfs;
         char *vmm, *runtime; /* programs */
         char *template;      /* NULL: none */
+        struct guest_root root;
 };
 int guest_parts_find(struct guest_parts *ret, struct err *err);
 void guest_parts_finish(struct guest_parts *parts);
@@ -77,8 +79,8 @@ int guest_check_parts(const struct oci_spec *spec, struct err *err);
 /* config.json -> the jail's spec: jail.c. `channel` is the shim's descriptor. */
 int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, const char *state,
                     int channel, struct err *err);
-/* config.json -> the guest's: inside.c; heap text. */
-int guest_make_inside(const char *config, char **ret_text, struct err *err);
+/* config.json -> the guest's: inside.c; heap text. `layered`: the agent makes the root. */
+int guest_make_inside(const char *config, bool layered, char **ret_text, struct err *err);
 
 /* A read-only root is read-only to the machine, which cannot make mount points there: makes those
  * of a config.json, on the host, as a container's creation does; relative to the bundle, which is
@@ -131,8 +133,10 @@ int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 struct shim_config {
         uint64_t memory_bytes;
         uint32_t cpus, cpus_max;
-        char *cpu;    /* of isle-vmm's --cpu */
-        char *inside; /* config.json of the guest */
+        char *cpu;                   /* of isle-vmm's --cpu */
+        char *inside;                /* config.json of the guest */
+        char *upper;                 /* NULL: the root is shared; root.h */
+        bool read_only, is_volatile; /* with `upper` */
         bool terminal;
         bool waits; /* a listening socket follows on the channel: `start` comes there */
 };

@@ -9,13 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/message.h"
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "guest/cache.h"
 #include "guest/guest.h"
 
-#define FORMAT_VERSION 2
+#define FORMAT_VERSION 3
+#define SUFFIX         ".cpio"
 #define FILE_SIZE_MAX  ((size_t)64 << 20)
 #define DEPTH_MAX      12
 #define DEPENDS        "depends="
@@ -27,12 +30,15 @@
 
 static const char *const wanted[] = { "virtio_pci",     "virtiofs",   "vmw_vsock_virtio_transport",
                                       "virtio_balloon", "virtio_rng", "virtio_net" };
+/* Loaded only where the root is made of layers. */
+static const char *const wanted_for_layers[] = { "virtio_blk", "erofs", "overlay" };
 
 struct modules {
         char **paths;  /* of all files *.ko */
         char **loaded; /* names, in the order of loading */
         struct buf *archive;
         unsigned serial;
+        const char *place; /* of the next one */
 };
 
 static void pad(struct buf *archive)
@@ -145,7 +151,7 @@ static int add_module(struct modules *m, const char *name, int depth, struct err
         size_t turn = strv_length(m->loaded);
         if (turn >= MODULES_MAX)
                 return err_plain(err, E2BIG, "more than %d modules are needed", MODULES_MAX);
-        auto_free char *entry = xasprintf("modules/%02zu-%s.ko", turn, name);
+        auto_free char *entry = xasprintf("%s/%02zu-%s.ko", m->place, turn, name);
         put_entry(m, entry, MODE_FILE, data, size);
         strv_push(&m->loaded, name);
         return 0;
@@ -164,8 +170,9 @@ static int build(const char *kernel, const char *agent, const char *runtime, str
                  struct err *err)
 {
         struct modules m = { .archive = archive };
-        static const char *const directories[] = { "bin",  "dev", "modules", "proc",
-                                                   "root", "run", "sys",     "tmp" };
+        static const char *const directories[] = { "bin",  "dev",  &AGENT_MODULES[1],
+                                                   "proc", "root", &AGENT_LAYER_MODULES[1],
+                                                   "run",  "sys",  "tmp" };
         for (size_t i = 0; i < ELEMENTS(directories); i++)
                 put_entry(&m, directories[i], MODE_DIRECTORY, "", 0);
         int r = put_program(&m, "init", agent, err);
@@ -175,8 +182,12 @@ static int build(const char *kernel, const char *agent, const char *runtime, str
         /* A kernel of its own making has all built in. */
         if (r == 0 && directory && access(directory, F_OK) == 0)
                 r = walk(directory, 0, &m.paths, err);
+        m.place = &AGENT_MODULES[1];
         for (size_t i = 0; r == 0 && i < ELEMENTS(wanted); i++)
                 r = add_module(&m, wanted[i], 0, err);
+        m.place = &AGENT_LAYER_MODULES[1];
+        for (size_t i = 0; r == 0 && i < ELEMENTS(wanted_for_layers); i++)
+                r = add_module(&m, wanted_for_layers[i], 0, err);
         put_entry(&m, "TRAILER!!!", 0, "", 0);
         strv_free(m.paths);
         strv_free(m.loaded);
@@ -188,18 +199,17 @@ static int name_of(const char *kernel, const char *agent, const char *runtime, c
                    struct err *err)
 {
         const char *parts[] = { kernel, agent, runtime };
-        uint64_t hash = 14695981039346656037u; /* FNV-1a */
+        auto_buf text = { 0 };
         for (size_t i = 0; i < ELEMENTS(parts); i++) {
                 struct stat st;
                 if (stat(parts[i], &st) < 0)
                         return err_set(err, errno, "%s", parts[i]);
-                auto_free char *text = xasprintf(
-                        "%d %s %ju %ju %jd.%09ld;", FORMAT_VERSION, parts[i], (uintmax_t)st.st_ino,
-                        (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-                for (const char *c = text; *c; c++)
-                        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+                buf_printf(&text, "%d %s %ju %ju %jd.%09ld;", FORMAT_VERSION, parts[i],
+                           (uintmax_t)st.st_ino, (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
+                           st.st_mtim.tv_nsec);
         }
-        *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx.cpio", (uintmax_t)hash);
+        *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx" SUFFIX,
+                         (uintmax_t)cache_hash(buf_text(&text)));
         return 0;
 }
 
@@ -208,8 +218,12 @@ int initramfs_ensure(const char *kernel, const char *agent, const char *runtime,
 {
         auto_free char *path = NULL;
         auto_buf archive = { 0 };
+        auto_fd fd = -1;
         int r = name_of(kernel, agent, runtime, &path, err);
-        if (r == 0 && access(path, R_OK) < 0) {
+        if (r == 0)
+                fd = cache_use(AT_FDCWD, path);
+        if (r == 0 && fd < 0) {
+                cache_remove_unused(GUEST_CACHE, SUFFIX);
                 r = build(kernel, agent, runtime, &archive, err);
                 if (r == 0)
                         r = file_make_dirs(AT_FDCWD, GUEST_CACHE, 0755, err);

@@ -12,6 +12,7 @@
 #include "guest/ps.h"
 #include "guest/session.h"
 #include "sys/namespace.h"
+#include "sys/overlay.h"
 #include "sys/process.h"
 
 int guest_open_network(pid_t pid, int *ret_fd, struct err *err)
@@ -86,8 +87,11 @@ static int leave_network(const char *root, const char *id, bool force, struct er
 
 int guest_delete(const char *root, const char *id, bool force, struct err *err)
 {
+        auto_free char *layer = root_noted(root, id);
         int r = leave_network(root, id, force, err);
-        return r == 0 ? container_delete(root, id, force, err) : r;
+        if (r == 0)
+                r = container_delete(root, id, force, err);
+        return r == 0 && layer ? overlay_share_marks(layer, err) : r;
 }
 
 static int ask_list(const char *root, const char *id, struct agent_reply *ret, struct err *err)

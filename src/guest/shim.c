@@ -29,9 +29,10 @@
 #define READY_SOCKET    GUEST_SOCKET "_1025"
 #define CONFIG_SIZE_MAX (2 * OCI_CONFIG_SIZE_MAX + 4096)
 #define BOOT_TIMEOUT_MS 120000
-#define WORDS_BYTES     4096        /* of the guest's console that are kept */
-#define TAP_FD          ((size_t)3) /* in the machine, the first of them */
-#define GONE_CODE       255         /* the machine ended before its container did */
+#define WORDS_BYTES     4096           /* of the guest's console that are kept */
+#define TAP_FD          ((size_t)3)    /* in the machine, the first of them */
+#define AGENT_WORDS     "isle-agent: " /* in front of each line of its log */
+#define GONE_CODE       255            /* the machine ended before its container did */
 #define OOM_PAUSE_NS    (100 * NS_PER_MS)
 #define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
 #define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
@@ -44,6 +45,9 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct shim_config, "cpusMax", JSON_UINT, cpus_max, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpu", JSON_STRING, cpu, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "inside", JSON_STRING, inside, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "upper", JSON_STRING, upper, 0),
+        JSON_FIELD(struct shim_config, "readOnly", JSON_BOOL, read_only, 0),
+        JSON_FIELD(struct shim_config, "volatile", JSON_BOOL, is_volatile, 0),
         JSON_FIELD(struct shim_config, "terminal", JSON_BOOL, terminal, 0),
         JSON_FIELD(struct shim_config, "waits", JSON_BOOL, waits, 0),
 };
@@ -127,6 +131,28 @@ static int receive_taps(struct shim *shim, struct err *err)
         return r;
 }
 
+static void add_command_line(const struct shim_config *config, char ***argv)
+{
+        auto_buf line = { 0 };
+        buf_puts(&line, GUEST_KERNEL_ARGUMENTS);
+        if (config->cpus_max > config->cpus) /* those can be set to work later */
+                buf_printf(&line, " maxcpus=%u", config->cpus);
+        if (config->upper)
+                buf_printf(&line, " " AGENT_LAYERS "%s%s%s", config->upper,
+                           config->read_only ? ",ro" : "", config->is_volatile ? ",volatile" : "");
+        strv_push(argv, "--cmdline");
+        strv_push(argv, buf_text(&line));
+}
+
+static void add_layers(const struct shim_config *config, char ***argv)
+{
+        strv_push(argv, "--disk");
+        strv_push(argv, ROOT_IMAGE ",ro,format=raw");
+        strv_push(argv, "--fs");
+        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE ",only=%s:" AGENT_WORK "%s",
+                                       config->upper, config->read_only ? ",ro" : ""));
+}
+
 static void add_options(const struct shim *shim, char ***argv)
 {
         const char *const fixed[] = {
@@ -141,11 +167,9 @@ static void add_options(const struct shim *shim, char ***argv)
         strv_push(argv, SOCKET_OPTION);
         strv_push(argv, "--api-socket");
         strv_push(argv, GUEST_CONTROL "/" GUEST_CONTROL_SOCKET);
-        strv_push(argv, "--cmdline"); /* what it is to have more of can be set to work later */
-        strv_push_take(argv,
-                       shim->config.cpus_max > shim->config.cpus
-                               ? xasprintf(GUEST_KERNEL_ARGUMENTS " maxcpus=%u", shim->config.cpus)
-                               : xstrdup(GUEST_KERNEL_ARGUMENTS));
+        add_command_line(&shim->config, argv);
+        if (shim->config.upper)
+                add_layers(&shim->config, argv);
         strv_push(argv, "--cpus");
         strv_push_take(argv, xasprintf("%u", shim->config.cpus_max));
         strv_push(argv, "--memory");
@@ -202,8 +226,12 @@ static int tell_death(struct shim *shim, struct err *err)
                (shim->words.data[size - 1] == '\n' || shim->words.data[size - 1] == '\r'))
                 shim->words.data[--size] = '\0';
         const char *line = size ? strrchr(shim->words.data, '\n') : NULL;
-        return err_plain(err, ECONNRESET, "the virtual machine ended with status %d: %s",
-                         shim->vmm_code, line ? line + 1 : buf_text(&shim->words));
+        line = line ? line + 1 : buf_text(&shim->words);
+        /* The agent's own words, where the kernel has some more behind them. */
+        for (const char *at = buf_text(&shim->words); (at = strstr(at, AGENT_WORDS)); at++)
+                line = at;
+        return err_plain(err, ECONNRESET, "the virtual machine ended with status %d: %.*s",
+                         shim->vmm_code, (int)strcspn(line, "\r\n"), line);
 }
 
 static void reap(struct shim *shim)

@@ -50,6 +50,7 @@ static const struct json_field filesystem_fields[] = {
         JSON_FIELD(struct vm_filesystem, "path", JSON_STRING, path, JSON_REQUIRED),
         JSON_FIELD(struct vm_filesystem, "read_only", JSON_BOOL, read_only, 0),
         JSON_FIELD(struct vm_filesystem, "submounts", JSON_BOOL, submounts, 0),
+        JSON_FIELD(struct vm_filesystem, "only", JSON_STRV, only, 0),
 };
 static const struct json_shape filesystem_shape = JSON_SHAPE("filesystem", struct vm_filesystem,
                                                              filesystem_fields);
@@ -301,8 +302,10 @@ int vm_config_add_network(struct vm_config *c, const char *text, struct err *err
 int vm_config_add_filesystem(struct vm_config *c, const char *text, struct err *err)
 {
         struct vm_filesystem fs = { 0 };
+        auto_free char *only = NULL;
         const struct word words[] = { { "ro", WORD_FLAG, &fs.read_only },
                                       { "submounts", WORD_FLAG, &fs.submounts },
+                                      { "only", WORD_TEXT, &only },
                                       { 0 } };
         auto_strv parts = str_split(text, ',');
         const char *equals = strchr(parts[0], '=');
@@ -313,6 +316,7 @@ int vm_config_add_filesystem(struct vm_config *c, const char *text, struct err *
                 return r;
         fs.tag = xstrndup(parts[0], (size_t)(equals - parts[0]));
         fs.path = xstrdup(equals + 1);
+        fs.only = only ? str_split(only, ':') : NULL;
         c->filesystems = xrealloc(c->filesystems, c->filesystems_length + 1,
                                   sizeof(*c->filesystems));
         c->filesystems[c->filesystems_length++] = fs;
@@ -419,6 +423,10 @@ static int check_filesystem(const struct vm_config *c, size_t i, struct err *err
         if (str_empty(fs->tag) || strlen(fs->tag) > FS_TAG_MAX)
                 return err_plain(err, EINVAL, "file system '%s': a tag of 1 to %d bytes is needed",
                                  fs->tag ? fs->tag : "", FS_TAG_MAX);
+        for (char **name = fs->only; name && *name; name++)
+                if (!**name || strchr(*name, '/') || streq(*name, ".") || streq(*name, ".."))
+                        return err_plain(err, EINVAL, "file system '%s': only '%s' is not a name",
+                                         fs->tag, *name);
         for (size_t k = 0; k < i; k++)
                 if (streq(c->filesystems[k].tag, fs->tag))
                         return err_plain(err, EINVAL, "two file systems have the tag '%s'",

@@ -34,7 +34,7 @@ static int make(const char *config, struct oci_spec *jail, struct oci_spec *insi
         *inside = (struct oci_spec){ 0 };
         int r = guest_make_jail(jail, &parts, "/run/state", 5, err);
         if (r == 0)
-                r = guest_make_inside(config, &text, err);
+                r = guest_make_inside(config, false, &text, err);
         if (r == 0)
                 assert_int_equal(oci_spec_parse(text, strlen(text), inside, err), 0);
         return r;
@@ -156,7 +156,7 @@ static void limits_beyond_all_memory_stay_limits(void **state)
         assert_true(jail.linux_->resources->memory->limit == INT64_MAX);
         assert_true(jail.linux_->resources->memory->swap == INT64_MAX);
         assert_true(jail.linux_->resources->memory->reservation == INT64_MAX);
-        assert_int_equal(guest_make_inside(config, &text, &err), 0);
+        assert_int_equal(guest_make_inside(config, false, &text, &err), 0);
         assert_int_equal(oci_spec_parse(text, strlen(text), &inside, &err), 0);
         assert_true(inside.linux_->resources->memory->limit == INT64_MAX);
         done(&jail, &inside);
@@ -222,7 +222,7 @@ static void what_is_missing_is_named(void **state)
         struct oci_spec spec;
         struct err err = { 0 };
         char *text = NULL;
-        assert_int_equal(guest_make_inside(config, &text, &err), -EINVAL);
+        assert_int_equal(guest_make_inside(config, false, &text, &err), -EINVAL);
         assert_non_null(strstr(err_text(&err), "process, root and linux"));
         err = (struct err){ 0 };
         assert_int_equal(oci_spec_parse(config, strlen(config), &spec, &err), 0);

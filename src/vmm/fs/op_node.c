@@ -14,6 +14,8 @@ int op_lookup(struct request *r)
         const char *name;
         size_t at = 0;
         int code = request_name(r, &at, &name);
+        if (code == 0 && !request_shows(r, r->header.nodeid, name))
+                code = -ENOENT;
         if (code == 0)
                 code = request_node(r, r->header.nodeid, &parent.it);
         if (code == 0)

@@ -48,6 +48,7 @@ struct handle {
 
 struct fs_server {
         bool read_only;
+        char **only;      /* see fs_options */
         uint64_t resolve; /* openat2: how a name is followed */
         struct fs_id_map uids, gids;
         pthread_mutex_t lock;
@@ -75,6 +76,10 @@ int request_answer(struct request *r, const void *bytes, size_t size);
 int request_text(const struct request *r, size_t *offset, const char **ret);
 /* As above for a name: one component, neither "." nor "..". */
 int request_name(const struct request *r, size_t *offset, const char **ret);
+/* Whether there is such a name in a directory, as far as the guest may know. */
+bool request_shows(const struct request *r, uint64_t directory, const char *name);
+/* -EPERM for a directory whose entries are not the guest's to change. */
+int request_changes(const struct request *r, uint64_t directory);
 /* The node or handle that the request is about, referenced; -ESTALE, -EBADF. */
 int request_node(const struct request *r, uint64_t number, struct node **ret);
 int request_handle(const struct request *r, uint64_t number, bool directory, struct handle **ret);
