@@ -246,8 +246,8 @@ struct block {
 #define BLOCK_X87     2u
 #define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
-#define BLOCK_POOL   65536u
-#define STEP_POOL    262144u
+#define BLOCK_POOL    65536u
+#define STEP_POOL     262144u
 #define BLOCK_BUCKETS 16384u
 #define BLOCK_WAYS    10u
 
