@@ -34,6 +34,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define PAGE_SIZE_BYTES 4096u
+#define PAGE_SHIFT      12u
 #define PAGE_MASK       0xfffull
 
 #define CR0_PE 0x1u
@@ -302,6 +303,9 @@ struct jump_place {
         uint64_t page;         /* linear */
         const uint8_t *clean;  /* as `common` for who lost the flags but can recover them */
 };
+
+#define JUMP_PLACE_SHIFT 5u
+_Static_assert(sizeof(struct jump_place) == 1u << JUMP_PLACE_SHIFT, "places are found by shifting");
 
 /* The rest of it. */
 struct jump_origin {

@@ -174,7 +174,7 @@ void emit_jmp_ind(struct work *w, unsigned n)
                 emit_check(w, n, 8, false);
                 emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         } else {
-                emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
+                emit_mov_reg(&w->e, w->t[0], i->rm);
         }
         emit_indirect(w, n, 0, false);
 }
