@@ -190,6 +190,7 @@ enum insn_pp { PP_NONE, PP_66, PP_F3, PP_F2 };
         X(WBINVD)                                                                                  \
         X(CACHE_LINE)                                                                              \
         X(VMCALL)                                                                                  \
+        X(SERIALIZE)                                                                               \
         X(XGETBV)                                                                                  \
         X(XSETBV)                                                                                  \
         X(RDFSBASE)                                                                                \
@@ -362,6 +363,7 @@ enum cpu_feature {
         FEATURE_INVPCID,
         FEATURE_CLFLUSHOPT,
         FEATURE_CLWB,
+        FEATURE_SERIALIZE,
         FEATURE_COUNT
 };
 

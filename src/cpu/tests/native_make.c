@@ -74,7 +74,7 @@ uint64_t native_hash(const uint8_t *data)
 }
 
 /* Not comparable: time, identity, another process's segments, the host's XCR0,
- * pointers into the thunk, flags that would trap here. */
+ * pointers into the thunk, flags that would trap here, what most hosts lack. */
 static bool excluded(const struct insn *i)
 {
         static const uint16_t ops[] = {
@@ -87,7 +87,7 @@ static bool excluded(const struct insn *i)
                 OP_LOAD_FAR,    OP_INT,          OP_INT1,     OP_POPF,    OP_IRET,
                 OP_RET_FAR,     OP_JMP_FAR,      OP_CALL_FAR, OP_PUSHF,   OP_CALL_FAR_IND,
                 OP_JMP_FAR_IND, OP_MOV_FROM_SEG, OP_INTO,     OP_RDPMC,   OP_LDMXCSR,
-                OP_BOUND,       OP_SYSEXIT,      OP_SYSRET,
+                OP_BOUND,       OP_SYSEXIT,      OP_SYSRET,   OP_SERIALIZE,
         };
         for (unsigned n = 0; n < sizeof(ops) / sizeof(ops[0]); n++)
                 if (i->op == ops[n])

@@ -718,6 +718,25 @@ static void hidden_instructions_are_undefined_and_counted(void **state)
         guest_destroy(&g);
 }
 
+GUEST_CODE(serialize_code, 64,
+           "mov eax, 7; xor ecx, ecx; cpuid; .byte 0x0f, 0x01, 0xe8; mov r8d, 1; .byte 0x66, 0x0f, "
+           "0x01, 0xe8");
+
+static void serialize_is_there_for_kernels_and_programs(void **state)
+{
+        (void)state;
+        for (unsigned user = 0; user < 2; user++) {
+                struct guest g;
+                struct cpu_state *s = setup_code(&g, user, serialize_code, serialize_code_end);
+                struct guest_end end = guest_run(&g, 100);
+                assert_int_equal(end.vector, 6); /* with a prefix it is another instruction */
+                assert_int_equal(end.rip, USER_CODE + 18);
+                assert_int_equal(s->gpr[8], 1);
+                assert_int_equal(s->gpr[CPU_RDX] >> 14 & 1, 1);
+                guest_destroy(&g);
+        }
+}
+
 GUEST_CODE(distant_code, 64, "lea rax, [rip + 0x7fffffff]; .byte 0xe9; .long 0x7ffffff0");
 
 static void distances_reach_as_far_as_they_say(void **state)
@@ -804,6 +823,7 @@ int main(void)
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),
                 cmocka_unit_test(hidden_instructions_are_undefined_and_counted),
+                cmocka_unit_test(serialize_is_there_for_kernels_and_programs),
                 cmocka_unit_test(distances_reach_as_far_as_they_say),
                 cmocka_unit_test(state_survives_saving),
                 cmocka_unit_test(a_kick_from_another_thread_ends_the_run),
