@@ -21,12 +21,12 @@
  * ERMS INVPCID SMAP CLFLUSHOPT CLWB. */
 #define L7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
 #define L7_EBX_OURS (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23) | BIT(24))
-#define L7_ECX      (BIT(2) | BIT(22))           /* UMIP RDPID */
+#define L7_ECX      (BIT(2) | BIT(22)) /* UMIP RDPID */
 /* FSRM SERIALIZE SPEC_CTRL ARCH_CAPABILITIES. Without SERIALIZE a kernel returns from an
  * interrupt to itself instead, by six instructions that are helper steps here, behind each
  * of the 100,000 changes that it makes to its own code while it boots. */
-#define L7_EDX      (BIT(4) | BIT(14) | BIT(26) | BIT(29))
-#define LD1_EAX     (BIT(0) | BIT(1))            /* XSAVEOPT XSAVEC */
+#define L7_EDX  (BIT(4) | BIT(14) | BIT(26) | BIT(29))
+#define LD1_EAX (BIT(0) | BIT(1)) /* XSAVEOPT XSAVEC */
 /* LAHF, LZCNT (host), PREFETCHW */
 #define E1_ECX_OURS (BIT(0) | BIT(8))
 #define E1_ECX_HOST BIT(5)
