@@ -167,7 +167,10 @@ void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
         uint64_t page = gpa >> 12;
         if (page >= cpu->memory->pages)
                 return;
-        uint32_t old = __atomic_fetch_or(&cpu->memory->code_generation[page], 1, __ATOMIC_SEQ_CST);
+        uint32_t *at = &cpu->memory->code_generation[page];
+        if (__atomic_load_n(at, __ATOMIC_ACQUIRE) & 1) /* most often, and waits for no store */
+                return;
+        uint32_t old = __atomic_fetch_or(at, 1, __ATOMIC_SEQ_CST);
         if (old & 1)
                 return;
         forbid_writes(cpu, page);

@@ -112,7 +112,8 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
                 cpu_code_flush(cpu);
                 return false;
         }
-        struct work w = { .cpu = cpu, .block = block };
+        struct work w;
+        work_init(&w, cpu, block);
         t->used = (t->used + 15) & ~15u;
         block->key = cpu->translate_key;
         w.e.at = t->writable + t->used;
@@ -138,7 +139,9 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         struct block *from = x->block;
         if (!has_room(t))
                 return;
-        struct work w = { .cpu = cpu, .block = from, .spilled = from->temporaries };
+        struct work w;
+        work_init(&w, cpu, from);
+        w.spilled = from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)
                 if (w.spilled >> r & 1)

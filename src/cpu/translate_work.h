@@ -33,6 +33,7 @@ enum form {
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
+        FORM_PUSHF,
         FORM_POP,
         FORM_LEAVE,
         FORM_HELPER, /* by the interpreter, then on */
@@ -99,12 +100,19 @@ struct work {
         uint32_t after_checks;       /* the same as an offset */
         bool uppers_noted;           /* that upper halves are in use */
         const struct step *x87_last; /* that moved FIP, of the native ones so far */
-        struct stub stubs[STUBS];
         uint32_t fault_exits[BLOCK_STEPS]; /* that go on in the copy of a run; 0: none */
-        unsigned stubs_length;
+        unsigned stubs_length, faults_length;
+        /* Four kilobytes that work_init() leaves as they are. */
+        struct stub stubs[STUBS];
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
-        unsigned faults_length;
 };
+
+static inline void work_init(struct work *w, struct cpu *cpu, struct block *block)
+{
+        __builtin_memset(w, 0, offsetof(struct work, stubs));
+        w->cpu = cpu;
+        w->block = block;
+}
 
 /* ---- translate_plan.c ---- */
 
