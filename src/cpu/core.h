@@ -153,7 +153,7 @@ enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 struct tlb {
         uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES], fetch[TLB_ENTRIES];
         uint8_t *host[TLB_ENTRIES]; /* the page in our memory */
-        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | 1 when global */
+        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | TLB_GLOBAL, TLB_LARGE, TLB_HUGE */
         uint64_t used[TLB_ENTRIES / 64], used_global[TLB_ENTRIES / 64]; /* places to flush */
         uint8_t key[TLB_ENTRIES];         /* protection key of the page */
         uint64_t keyed[TLB_ENTRIES / 64]; /* places that may have another than 0 */
@@ -176,6 +176,21 @@ static inline uint64_t tlb_nothing(unsigned index)
 {
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
+
+/* What a place is of. */
+#define TLB_GLOBAL 1u
+#define TLB_LARGE  2u /* part of a page of 2 or 4 MiB */
+#define TLB_HUGE   4u /* of 1 GiB */
+
+#define LARGE_ENTRIES 1024u /* as many regions of 2 MiB */
+#define HUGE_ENTRIES  4u
+
+/* Which larger pages have parts in the TLB, whose places INVLPG takes away with whatever address
+ * in them: by linear >> 21 and linear >> 30, each plus 1; 0 is free. */
+struct larger_pages {
+        uint64_t large[LARGE_ENTRIES], huge[HUGE_ENTRIES];
+        unsigned next_huge;
+};
 
 #define WRITER_SETS 1024u
 #define WRITER_WAYS 4u
@@ -433,6 +448,7 @@ struct cpu {
         struct tlb tlbs[CTX_COUNT];
         struct path paths[PATH_ENTRIES];
         struct writers writers;
+        struct larger_pages larger;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block_bucket *buckets;
         struct block *blocks;

@@ -531,7 +531,8 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 static bool fetched_global(const struct cpu *cpu, uint64_t linear)
 {
         const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) &&
+               t->gpa[tlb_index(linear)] & TLB_GLOBAL;
 }
 
 static inline struct block *block_find(struct cpu *cpu)
