@@ -50,6 +50,7 @@ static const struct option options[] = {
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
+        { "iommu", no_argument, NULL, 'I' },
         { "test-devices", no_argument, NULL, 'T' },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },
@@ -96,6 +97,7 @@ static const char usage[] =
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
+        "  --iommu           an IOMMU (Intel VT-d) between devices and memory; with --cpu soft\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
         "At the control socket of a machine that runs:\n"
@@ -214,6 +216,9 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'U':
                 c->no_unpack = true;
+                return 0;
+        case 'I':
+                c->iommu = true;
                 return 0;
         default:
                 c->test_devices = true;

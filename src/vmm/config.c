@@ -83,6 +83,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
         JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
         JSON_FIELD(struct vm_config, "profile", JSON_STRING, profile, 0),
+        JSON_FIELD(struct vm_config, "iommu", JSON_BOOL, iommu, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),
@@ -455,6 +456,20 @@ static int check_devices(const struct vm_config *c, struct err *err)
         return r < 0 ? r : check_vsock(c->vsock, err);
 }
 
+static int check_iommu(const struct vm_config *c, struct err *err)
+{
+        if (c->iommu && c->cpu != VM_CPU_SOFT)
+                return err_plain(err, EINVAL,
+                                 "an IOMMU with cpu '%s': it needs interrupt chips of ours; "
+                                 "choose soft",
+                                 vm_cpu_names[c->cpu]);
+        if (c->iommu && c->transport != VM_TRANSPORT_PCI)
+                return err_plain(err, EINVAL,
+                                 "an IOMMU with transport '%s': it serves PCI devices; choose pci",
+                                 vm_transport_names[c->transport]);
+        return 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct err *err)
 {
         if (!c->kernel)
@@ -474,5 +489,6 @@ int vm_config_check(const struct vm_config *c, struct err *err)
                                  "lets one come");
         if (c->serial != VM_PORT_NONE && c->console == VM_PORT_STDIO)
                 return err_plain(err, EINVAL, "both serial and console are at stdio; choose one");
-        return check_devices(c, err);
+        int r = check_iommu(c, err);
+        return r < 0 ? r : check_devices(c, err);
 }

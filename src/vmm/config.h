@@ -81,6 +81,7 @@ struct vm_config {
         char *memory_file;      /* NULL: memory goes with the machine */
         char *memory_template;  /* see share.h; NULL: none */
         char *profile;          /* NULL: none; a file, see soft/profile.h */
+        bool iommu;             /* between devices and memory: Intel VT-d */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */
