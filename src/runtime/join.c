@@ -292,6 +292,7 @@ static void join_main(void *arg)
                 .preserve_fds = join->options->preserve_fds,
                 .affinity = affinity ? affinity->final : NULL,
         };
+        log_debug("child process in init()");
         if (enter(join, &err) == 0)
                 (void)setup_and_exec(&setup, &err);
         (void)sync_send_error(setup.report_fd, &err);
@@ -332,6 +333,7 @@ static int launch(struct join *join, struct err *err)
         };
         /* Not to be looked at from inside before it has executed its program. */
         (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+        log_debug("nsexec container setup: one more process in its namespaces");
         r = clone_child(&request, &join->pid, &join->pidfd, err);
         close_fd(&join->child_fd);
         close_fd(&join->console_fd);
