@@ -121,6 +121,10 @@ static int compose_process(struct join *join, struct err *err)
 {
         const struct exec_options *options = join->options;
         struct oci_process *process = &join->process;
+        if (!join->record.config->process)
+                return err_plain(err, EINVAL,
+                                 "the container has no process of its own to take the rest from; "
+                                 "give all of it with --process");
         int r = copy_process(join->record.config->process, process, err);
         if (r < 0)
                 return r;

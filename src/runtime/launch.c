@@ -63,6 +63,14 @@ static int read_config(struct launch *launch, struct err *err)
         return 0;
 }
 
+/* What a container without one is created with; only its `start` needs a program (setup.c). */
+static struct oci_process *absent_process(void)
+{
+        struct oci_process *process = new0(struct oci_process);
+        process->cwd = xstrdup("/");
+        return process;
+}
+
 static int check_terminal(const struct launch *launch, struct err *err)
 {
         const struct launch_options *options = launch->options;
@@ -458,6 +466,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         int r = read_config(launch, err);
         if (r == 0 && variant && variant->transform)
                 r = variant->transform(launch, variant->arg, err);
+        if (r == 0 && !variant && options->wait_for_start && !launch->spec.process)
+                launch->spec.process = absent_process();
         if (r == 0 && !variant)
                 launch->notifies = notify_prepare(options->root, options->id, &launch->spec);
         if (r == 0)

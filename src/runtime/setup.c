@@ -229,10 +229,12 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
                 r = give_up_privileges(setup, err);
         if (r == 0)
                 r = change_directory(oci->cwd, is_there, err);
-        if (r == 0)
+        if (r == 0 && oci->args)
                 r = find_program(setup, env, ret_path, err);
         if (r == 0)
                 r = wait_for_start(setup, err);
+        if (r == 0 && !oci->args)
+                r = err_plain(err, EINVAL, "config.json has no \"process\" to start");
         if (r == 0)
                 log_debug("init: closing the pipe to signal completion, by executing %s",
                           *ret_path);
