@@ -120,12 +120,17 @@ struct globals {
         bool done; /* help or version was printed */
 };
 
+static enum log_style text_style(enum cli_dialect dialect)
+{
+        return dialect == CLI_RUNC ? LOG_STYLE_FIELDS : LOG_STYLE_TEXT;
+}
+
 static int set_log_format(const char *text, struct globals *globals, struct err *err)
 {
         if (streq(text, "json"))
                 globals->log.style = LOG_STYLE_JSON;
         else if (streq(text, "text") || *text == '\0')
-                globals->log.style = LOG_STYLE_TEXT;
+                globals->log.style = text_style(globals->cli.dialect);
         else
                 return err_plain(err, EINVAL, "invalid log-format: %s", text);
         return 0;
@@ -264,7 +269,10 @@ int runtime_main(int argc, char **argv, const struct runtime_vm *machines)
                          .argv = argv,
                          .machines = machines,
                          .vm = streq(base_name(argv[0]), VM_NAME) },
-                .log = { .fd = 2, .level = LOG_LEVEL_INFO, .program = cli_name(dialect) },
+                .log = { .fd = 2,
+                         .level = LOG_LEVEL_INFO,
+                         .program = cli_name(dialect),
+                         .style = text_style(dialect) },
                 .log_fd = -1,
         };
         int code = 0;

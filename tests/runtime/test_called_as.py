@@ -62,7 +62,7 @@ def test_help(called, name, general, of_exec):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("runc", "runc: error: No help topic for 'foo'"),
+    ("runc", "level=error msg=\"No help topic for 'foo'\""),
     ("crun", "crun: error: unknown command foo; see crun --help"),
     ("isle-runtime", "isle-runtime: error: unknown command foo; see isle-runtime --help")])
 def test_unknown_commands(called, name, words):
@@ -99,3 +99,27 @@ def test_no_such_file_under_other_names(called, bundle):
     id = runtime.create(bundle)
     assert sorted(p.name for p in (runtime.root / id).iterdir()) == ["process", "start.sock",
                                                                      "state.json"]
+
+
+STEPS = ["nsexec container setup", "child process in init()",
+         "init: closing the pipe to signal completion"]
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
+    runtime = called("runc")
+    id = runtime.start_detached(bundle.sh("sleep 1000"))
+    arguments = ["exec", id, "true"]
+    if verb == "run":
+        bundle.set_args("true").write()
+        arguments = ["run", "--bundle", bundle.path, runtime.new_id()]
+    lines = runtime.call("--debug", *arguments).stderr.splitlines()
+    assert [step for line in lines for step in STEPS if step in line] == STEPS
+    assert all(re.match('time="[^"]*" level=debug msg="', line) for line in lines)
+    assert "debug" not in runtime.call(*arguments).stderr
+    log = tmp_path / "log"
+    done = runtime.call("--debug", "--log", log, "--log-format", "json", *arguments)
+    assert "debug" not in done.stderr
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [step for entry in told for step in STEPS if step in entry["msg"]] == STEPS
+    assert {entry["level"] for entry in told} == {"debug"}
