@@ -7,9 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * kill, pause, resume, state and list need no code of their own, start and delete only for
- * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
- * the machine with it.
+ * kill, pause, state and list need no code of their own, start and delete only for the
+ * network (network.h), resume for the clock (clock.h), and when the shim dies, however it dies, the
+ * pid namespace takes the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -119,6 +119,7 @@ int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
 int guest_start(const char *root, const char *id, struct err *err);
+int guest_resume(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
 /* The guest's processes, as ps(1) with these options prints them, on standard output. */
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
