@@ -20,6 +20,7 @@
  * mount, mounts/N. A root that is made of layers is none of it: root.h. */
 #pragma once
 
+#include "base/buf.h"
 #include "guest/root.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
@@ -69,6 +70,10 @@ void guest_parts_finish(struct guest_parts *parts);
  * one kernel; made once and kept: initramfs.c. */
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
+
+/* What it holds, appended to `archive`. */
+int initramfs_build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                    struct err *err);
 
 /* Memory that machines of this kernel and ramdisk have in common; made once and kept:
  * template.c. *ret_path is untouched where this kernel has none. */
