@@ -116,6 +116,8 @@ uint64_t guest_memory_for(int64_t limit_bytes);
 unsigned guest_cpus_for(const struct oci_cpu *cpu);
 /* Limits of the container become those of its machine, on the host. `cpus`: that there may be. */
 void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus);
+/* By which they grow. */
+uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
