@@ -66,7 +66,7 @@ def idle_memory(daemon, rootfs):
     ids = [frame.run_quietly([*isle, "run", "-d", "--vm", "--vm-rootfs", rootfs, "tree", "sh", "-c",
                               "cat /large/0 > /dev/null; exec sleep 1000"]).strip()
            for _ in range(2)]
-    time.sleep(20)  # it gives back what it does not use
+    time.sleep(float(os.environ.get("SETTLE_S", "20")))  # it gives back what it does not use
     pid = int(frame.run_quietly([*isle, "inspect", "-f", "{{.State.Pid}}", ids[1]]))
     held = sum(private_bytes(p) for p in descendants(pid))
     frame.run_quietly([*isle, "rm", "-f", *ids])

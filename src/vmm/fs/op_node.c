@@ -44,7 +44,7 @@ int op_batch_forget(struct request *r)
 static int answer_attr(struct request *r, int fd)
 {
         struct stat st;
-        struct fuse_attr_out out = { .attr_valid = FS_VALID_SECS };
+        struct fuse_attr_out out = { .attr_valid = r->server->valid_secs };
         if (fstat(fd, &st) < 0)
                 return -errno;
         attr_fill(r->server, &st, &out.attr);

@@ -20,8 +20,10 @@
 #include "vmm/fs/slots.h"
 #include "vmm/vectors.h"
 
-#define FS_ARGS_MAX   (128u << 10) /* a request beside WRITE's data */
-#define FS_VALID_SECS 1            /* how long the guest may trust names and attributes */
+#define FS_ARGS_MAX (128u << 10) /* a request beside WRITE's data */
+/* How long the guest may trust names and attributes. */
+#define FS_VALID_SECS           1
+#define FS_VALID_EXCLUSIVE_SECS 86400
 
 struct node {
         uint64_t number;
@@ -45,6 +47,7 @@ struct handle {
 
 struct fs_server {
         bool read_only;
+        uint64_t valid_secs;
         char **only;      /* see fs_options */
         uint64_t resolve; /* openat2: how a name is followed */
         struct fs_id_map uids, gids;
