@@ -27,6 +27,22 @@ int agent_mount_layers(struct err *err);
 /* That was all: the machine boots for a template of memory, and goes off. */
 bool agent_only_boots(void);
 
+/* --- kills for want of memory: oom.c --- */
+
+struct cgroup;
+
+struct oom {
+        struct cgroup *group; /* NULL: none is watched */
+        int fd;               /* polls POLLIN when there may be more kills; -1 */
+        uint32_t kills;
+};
+
+/* Of the group that the process is in. */
+int oom_watch(struct oom *oom, pid_t pid, struct err *err);
+/* Brings the count up to date: there were more. */
+bool oom_look(struct oom *oom);
+void oom_finish(struct oom *oom);
+
 /* --- a process and its streams: process.c --- */
 
 struct process {
@@ -36,6 +52,7 @@ struct process {
         pid_t pid;                  /* 0 before the launch */
         int master;                 /* of its terminal, or -1; the pumps' too */
         struct pump pumps[AGENT_STREAMS];
+        struct oom oom; /* of the container's first process */
         bool ended;
         int exit_code;
 };

@@ -12,7 +12,8 @@
  *            is that JSON). Its standard descriptors are the streams of the same `key`.
  *            Answered with `pid`, and, when the process has ended, with `exit`. In
  *            between the host may send, on this connection, resize and signal, which
- *            are not answered.
+ *            are not answered. Of the container's first process it is also told, then
+ *            and with the exit, how often the kernel killed for want of memory: `oom_kills`.
  *   network  gives the network cards of `cards`, which are in the agent's own network
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
@@ -79,7 +80,8 @@ struct agent_request {
         uint32_t fd; /* stream: 0, 1, 2 */
         char **argv; /* launch, call: of the runtime, without its own name */
         char *config, *process;
-        bool terminal; /* launch */
+        bool terminal;       /* launch */
+        bool plain_newlines; /* of the terminal: whoever shows them adds what they need */
         uint32_t rows, columns;
         uint32_t signal;
         uint32_t count;           /* cpus, at least 1 */
@@ -107,6 +109,7 @@ struct agent_reply {
         int64_t pid;
         int32_t exit;
         bool has_exit;
+        uint32_t oom_kills; /* of launch */
         char *error;
         int32_t code;
         char *output, *errors;           /* of a call */

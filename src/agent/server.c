@@ -20,8 +20,8 @@
 
 #define CHUNK_BYTES     65536
 #define LISTEN_BACKLOG  128
-#define ENTRIES_FIXED   2 /* the listener and the signals */
-#define ENTRIES_PROCESS (AGENT_STREAMS * PUMP_ENTRIES)
+#define ENTRIES_FIXED   2                                  /* the listener and the signals */
+#define ENTRIES_PROCESS (1 + AGENT_STREAMS * PUMP_ENTRIES) /* the kills, and its streams */
 
 struct connection {
         struct connection *next;
@@ -67,6 +67,7 @@ static struct process *find_or_make(struct server *server, const char *key)
         *process = (struct process){ .next = server->processes,
                                      .key = xstrdup(key),
                                      .streams = { -1, -1, -1 },
+                                     .oom.fd = -1,
                                      .master = -1 };
         for (int i = 0; i < AGENT_STREAMS; i++)
                 process->pumps[i] = (struct pump){ .from = -1, .to = -1 };
@@ -266,13 +267,28 @@ static void reap(struct server *server)
                                 process_ended(p, status);
 }
 
-/* Its end is told when all that it wrote has been passed on. */
-static void tell_end(struct server *server, struct process *process)
+static void tell(struct server *server, const struct process *process,
+                 const struct agent_reply *reply)
 {
         for (struct connection *c = server->connections; c; c = c->next)
                 if (c->process == process && c->fd >= 0)
-                        answer(c, &(struct agent_reply){ .exit = process->exit_code,
-                                                         .has_exit = true });
+                        answer(c, reply);
+}
+
+static void tell_kills(struct server *server, struct process *process)
+{
+        if (oom_look(&process->oom))
+                tell(server, process, &(struct agent_reply){ .oom_kills = process->oom.kills });
+}
+
+/* Its end is told when all that it wrote has been passed on. */
+static void tell_end(struct server *server, struct process *process)
+{
+        (void)oom_look(&process->oom);
+        tell(server, process,
+             &(struct agent_reply){ .exit = process->exit_code,
+                                    .has_exit = true,
+                                    .oom_kills = process->oom.kills });
         remove_process(server, process);
 }
 
@@ -316,9 +332,11 @@ static void watch(const struct server *server, struct pollfd *entries)
         *entries++ = (struct pollfd){ server->signals, POLLIN, 0 };
         for (const struct connection *c = server->connections; c; c = c->next)
                 *entries++ = (struct pollfd){ c->fd, POLLIN, 0 };
-        for (const struct process *p = server->processes; p; p = p->next)
+        for (const struct process *p = server->processes; p; p = p->next) {
+                *entries++ = (struct pollfd){ p->oom.fd, POLLIN, 0 };
                 for (int i = 0; i < AGENT_STREAMS; i++, entries += PUMP_ENTRIES)
                         pump_watch(&p->pumps[i], entries);
+        }
 }
 
 static void work(struct server *server, const struct pollfd *entries)
@@ -328,9 +346,12 @@ static void work(struct server *server, const struct pollfd *entries)
         const struct pollfd *at = entries + ENTRIES_FIXED;
         for (struct connection *c = server->connections; c; c = c->next)
                 at++;
-        for (struct process *p = server->processes; p; p = p->next)
+        for (struct process *p = server->processes; p; p = p->next) {
+                if (at++->revents)
+                        tell_kills(server, p);
                 for (int i = 0; i < AGENT_STREAMS; i++, at += PUMP_ENTRIES)
                         pump_work(&p->pumps[i], at);
+        }
         at = entries + ENTRIES_FIXED;
         for (struct connection *c = server->connections; c; c = c->next, at++)
                 if (c->fd >= 0 && at->revents)

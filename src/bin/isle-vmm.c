@@ -46,6 +46,7 @@ static const struct option options[] = {
         { "detach", required_argument, NULL, 'D' },
         { "gdb", required_argument, NULL, 'g' },
         { "gdb-wait", no_argument, NULL, 'G' },
+        { "profile", required_argument, NULL, 'L' },
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
@@ -89,6 +90,9 @@ static const char usage[] =
         "                    lets gdb come, with 'target remote'; without a host only from this "
         "one\n"
         "  --gdb-wait        the guest stands until gdb lets it go\n"
+        "  --profile FILE    counts what guest code runs on the software CPU; the report is "
+        "appended\n"
+        "                    to FILE, and /tmp/perf-PID.map lets perf show guest code\n"
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
@@ -199,6 +203,9 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'G':
                 c->gdb_wait = true;
+                return 0;
+        case 'L':
+                replace(&c->profile, optarg);
                 return 0;
         case 'S':
                 return take_sandbox(optarg, err);

@@ -135,6 +135,8 @@ static const struct {
         F(VMCALL, exec_hypercall),
         F(XGETBV, exec_xgetbv),
         F(XSETBV, exec_xsetbv),
+        F(RDPKRU, exec_rdpkru),
+        F(WRPKRU, exec_wrpkru),
         F(RDFSBASE, exec_fsgsbase),
         F(RDGSBASE, exec_fsgsbase),
         F(WRFSBASE, exec_fsgsbase),

@@ -101,6 +101,12 @@ void cpu_jumps_flush(struct cpu *cpu, bool kernel_too);
 /* The same for code of one guest physical page, which changed. */
 void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa);
 void cpu_jumps_init(struct cpu *cpu);
+/* Memory of the tables goes back to the host. */
+void cpu_jumps_trim(struct cpu *cpu);
+/* Backward branches and indirect jumps come to the dispatcher, until it resumes; from any
+ * thread. */
+void cpu_jumps_stop(struct cpu *cpu);
+void cpu_jumps_resume(struct cpu *cpu);
 /* Jumps to rip find this translated block. */
 void cpu_jump_remember(struct cpu *cpu, const struct block *block);
 /* Code for rip in the current context, or NULL. With code the shadow of STI or MOV SS

@@ -83,7 +83,7 @@ struct oci_capabilities *bundle_capabilities(char *const *names, bool for_root)
         return caps;
 }
 
-static void add_rlimits(const struct host_config *host, struct oci_process *process)
+void bundle_add_rlimits(const struct host_config *host, struct oci_process *process)
 {
         for (size_t i = 0; i < host->ulimits_length; i++) {
                 const struct ulimit *u = &host->ulimits[i];
@@ -130,7 +130,7 @@ static struct oci_process *build_process(const struct bundle_input *in,
         p->no_new_privileges = security->no_new_privileges;
         p->oom_score_adj = (int32_t)host->oom_score_adj;
         p->has_oom_score_adj = true;
-        add_rlimits(host, p);
+        bundle_add_rlimits(host, p);
         return p;
 }
 

@@ -33,6 +33,8 @@ int bundle_build(const struct bundle_input *input, struct oci_spec *ret, struct 
 struct oci_capabilities *bundle_capabilities(char *const *names, bool for_root);
 /* PATH, HOSTNAME, TERM, HOME under what `env` says. strv. */
 char **bundle_environment(char *const *env, const char *hostname, const char *home, bool tty);
+/* Those of --ulimit. */
+void bundle_add_rlimits(const struct host_config *host, struct oci_process *process);
 /* Limits of `host`; without devices. */
 struct oci_resources *bundle_resources(const struct host_config *host, bool swap_limit);
 /* Adds device nodes and rules to `linux_` and its resources. */

@@ -349,6 +349,7 @@ static int build_process(const struct exec *exec, int root_fd, struct oci_proces
                 .oom_score_adj = (int32_t)i->spec.host.oom_score_adj,
                 .has_oom_score_adj = true,
         };
+        bundle_add_rlimits(&i->spec.host, p);
         if (config->tty && exec->private->rows && exec->private->columns) {
                 p->console_size = new0(struct oci_console_size);
                 *p->console_size = (struct oci_console_size){ exec->private->rows,

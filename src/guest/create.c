@@ -91,6 +91,8 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         if (r == 0)
                 r = file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
                                  strlen(guest->config.cpu), 0644, false, err);
+        if (r == 0)
+                r = file_replace(state, "vm/" GUEST_OOM_FILE, "0", 1, 0644, false, err);
         if (r == 0 && guest->parts.root.image)
                 r = root_note(state, &guest->parts.root, err);
         return r;

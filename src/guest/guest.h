@@ -51,6 +51,9 @@
  * it is. Without it the environment's ISLE_VM_CPU decides. */
 #define GUEST_CPU_ANNOTATION "isle.vm.cpu"
 #define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
+/* In that directory, for engines: how often the guest's kernel killed in the container for want of
+ * memory, "0" to begin with. Replaced, but not more than some times in a second. */
+#define GUEST_OOM_FILE "oom"
 
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
@@ -102,11 +105,12 @@ int guest_size(const struct oci_spec *spec, struct guest_size *ret, struct err *
 /* What the limits alone ask for. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
-/* The memory of a machine for a container with this limit, and the processors for a quota. */
+/* The memory of a machine for a container with this limit, not more than the host has; and the
+ * processors for a quota. */
 uint64_t guest_memory_for(int64_t limit_bytes);
 unsigned guest_cpus_for(const struct oci_cpu *cpu);
-/* Limits of the container become those of its machine, on the host. */
-void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes);
+/* Limits of the container become those of its machine, on the host. `cpus`: that there may be. */
+void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 

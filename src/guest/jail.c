@@ -154,13 +154,14 @@ static int add_namespaces(struct oci_linux *linux_, const struct oci_spec *spec,
 
 /* The limits of the container hold for the machine, with what the machine itself needs
  * on top; how many processes there may be is the guest's matter. */
-static void add_resources(struct oci_linux *linux_, struct oci_linux *old, uint64_t machine_bytes)
+static void add_resources(struct oci_linux *linux_, struct oci_linux *old,
+                          const struct guest_size *size)
 {
         struct oci_resources *resources = old->resources;
         old->resources = NULL;
         if (!resources)
                 resources = xcalloc(1, sizeof(*resources));
-        guest_host_limits(resources, machine_bytes);
+        guest_host_limits(resources, size->memory_bytes, size->cpus_max);
         resources->devices = xrealloc(resources->devices, resources->devices_length + 1,
                                       sizeof(*resources->devices));
         resources->devices[resources->devices_length++] = (struct oci_device_rule){
@@ -271,7 +272,7 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
         r = add_namespaces(jail.linux_, spec, err);
         jail.linux_->cgroups_path = spec->linux_->cgroups_path ? xstrdup(spec->linux_->cgroups_path)
                                                                : NULL;
-        add_resources(jail.linux_, spec->linux_, size.memory_bytes);
+        add_resources(jail.linux_, spec->linux_, &size);
         add_kvm(jail.linux_);
         take_net_devices(jail.linux_, spec->linux_);
         take_hooks(&jail, spec);

@@ -23,6 +23,7 @@ struct session {
         struct pump pumps[SESSION_STREAMS];
         bool has_exit;
         int exit_code;
+        uint32_t oom_kills; /* that were told */
 };
 
 /* A connection to the agent behind the vsock device's Unix socket, `directory`/vsock. */

@@ -33,6 +33,7 @@
 #define TAP_FD          ((size_t)3)    /* in the machine, the first of them */
 #define AGENT_WORDS     "isle-agent: " /* in front of each line of its log */
 #define GONE_CODE       255            /* the machine ended before its container did */
+#define OOM_PAUSE_NS    (100 * NS_PER_MS)
 #define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
 #define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
 
@@ -69,6 +70,8 @@ struct shim {
         struct buf words; /* the last of it */
         struct session session;
         bool launched;
+        uint32_t oom_told;   /* of session.oom_kills */
+        int64_t oom_next_ns; /* not before that is more told: a guest may say anything */
 };
 
 static int read_config(struct shim *shim, struct err *err)
@@ -297,7 +300,10 @@ static int launch(struct shim *shim, struct err *err)
                                          .terminal = shim->config.terminal };
         if (shim->config.terminal) {
                 struct termios saved; /* goes with the terminal, which is ours alone */
+                request.plain_newlines = pty_has_plain_newlines(0);
                 int r = pty_make_raw(0, &saved, err);
+                if (r == 0) /* the guest's has done it */
+                        r = pty_plain_newlines(0, err);
                 if (r < 0)
                         return r;
         }
@@ -367,6 +373,28 @@ static void serve_start(struct shim *shim)
         close_fd(&shim->start_listener);
 }
 
+static void tell_oom(struct shim *shim)
+{
+        char text[16];
+        int size = snprintf(text, sizeof(text), "%u", shim->session.oom_kills);
+        shim->oom_told = shim->session.oom_kills;
+        shim->oom_next_ns = clock_monotonic_ns() + OOM_PAUSE_NS;
+        (void)file_replace(shim->directory_fd, GUEST_OOM_FILE, text, (size_t)size, 0644, false,
+                           NULL);
+}
+
+/* Milliseconds until there is something to tell, or -1. */
+static int oom_timeout(struct shim *shim)
+{
+        if (shim->session.oom_kills == shim->oom_told)
+                return -1;
+        int64_t left_ns = shim->oom_next_ns - clock_monotonic_ns();
+        if (left_ns > 0)
+                return (int)(left_ns / NS_PER_MS) + 1;
+        tell_oom(shim);
+        return -1;
+}
+
 static int serve(struct shim *shim, struct err *err)
 {
         int r = 0;
@@ -377,7 +405,7 @@ static int serve(struct shim *shim, struct err *err)
                 own[0] = (struct pollfd){ shim->signals, POLLIN, 0 };
                 own[1] = (struct pollfd){ shim->console, POLLIN, 0 };
                 own[2] = (struct pollfd){ shim->start_listener, POLLIN, 0 };
-                if (poll(entries, ELEMENTS(entries), -1) < 0 && errno != EINTR)
+                if (poll(entries, ELEMENTS(entries), oom_timeout(shim)) < 0 && errno != EINTR)
                         return err_set(err, errno, "poll");
                 if (own[0].revents)
                         r = take_signal(shim, err);
@@ -412,6 +440,8 @@ void shim_main(int channel)
         (void)sync_send(channel, SYNC_READY, NULL);
         close_fd(&shim.channel);
         r = serve(&shim, &err);
+        if (shim.session.oom_kills != shim.oom_told)
+                tell_oom(&shim);
         if (r < 0)
                 fprintf(stderr, "isle-runtime: %s\n", err_text(&err));
         /* The first process of the pid namespace: the machine ends with us. */

@@ -148,7 +148,7 @@ static int set_cpus(struct update *u, struct err *err)
 
 static int update_host(struct update *u, struct err *err)
 {
-        guest_host_limits(u->resources, u->config.memory_bytes);
+        guest_host_limits(u->resources, u->config.memory_bytes, u->config.cpus_max);
         const struct container_change change = { .resources = u->resources };
         return container_update(u->root, u->id, &change, err);
 }

@@ -131,14 +131,19 @@ static char **external_namespaces(const struct plan *plan, pid_t pid)
         return externals;
 }
 
+char *checkpoint_descriptors_text(char *const *descriptors)
+{
+        bool known = descriptors && strv_length(descriptors) == 3;
+        /* Nothing in these names needs escaping. */
+        return xasprintf("[\"%s\",\"%s\",\"%s\"]", known ? descriptors[0] : "",
+                         known ? descriptors[1] : "", known ? descriptors[2] : "");
+}
+
 static int write_descriptors(int images_fd, char *const *descriptors, struct err *err)
 {
-        auto_buf text = { 0 };
-        for (int i = 0; i < 3; i++) /* nothing in these names needs escaping */
-                buf_printf(&text, "%s\"%s\"", i ? "," : "[",
-                           descriptors && strv_length(descriptors) == 3 ? descriptors[i] : "");
-        buf_puts(&text, "]\n");
-        int r = file_replace(images_fd, CHECKPOINT_DESCRIPTORS, text.data, text.size, 0600, false,
+        auto_free char *array = checkpoint_descriptors_text(descriptors);
+        auto_free char *text = xasprintf("%s\n", array);
+        int r = file_replace(images_fd, CHECKPOINT_DESCRIPTORS, text, strlen(text), 0600, false,
                              err);
         return r < 0 ? err_wrap(err, "descriptors of the checkpoint") : 0;
 }

@@ -47,6 +47,8 @@ struct checkpoint_options {
 /* The standard descriptors of a process that we start now, as CRIU would name them: "pipe:[7]",
  * "file[1a:5]", or "" for what it has no such name for. Heap. */
 char **checkpoint_descriptors(void);
+/* As descriptors.json has them, three in any case; heap. */
+char *checkpoint_descriptors_text(char *const *descriptors);
 
 /* Writes the images. After a failure the container goes on as before, `paused` or not. After
  * success its processes are gone, unless options say otherwise; it is not deleted yet. */

@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
+#include "runtime/notify.h"
 #include "runtime/start.h"
 #include "sys/cgroup.h"
 #include "sys/process.h"
@@ -127,9 +128,13 @@ int container_run(const struct launch_options *options, bool keep, int *ret_code
         if (r < 0)
                 return r;
         *ret_code = 0;
-        if (!options->detach) {
+        if (!options->detach || launch.notify_fd >= 0)
                 state_unlock(&launch.state); /* others may want the container while it runs */
-                r = foreground_wait(launch.pid, launch.master_socket_fd, ret_code, err);
+        if (options->detach && launch.notify_fd >= 0)
+                r = notify_wait(launch.notify_fd, launch.pidfd, err);
+        if (!options->detach) {
+                r = foreground_wait(launch.pid, launch.master_socket_fd, launch.notify_fd, ret_code,
+                                    err);
                 if (r == 0 && !keep)
                         r = delete_own(&launch, err);
         }
@@ -162,6 +167,27 @@ static int begin(const char *root, const char *id, struct state *state, struct r
         return r == 0 ? state_status(state, record, status, err) : r;
 }
 
+static int run_poststart(struct state *state, const struct record *record, struct err *err)
+{
+        const struct oci_hooks *hooks = record->config->hooks;
+        if (!hooks || hooks->poststart_length == 0)
+                return 0;
+        struct hook_state told = {
+                .id = record->id,
+                .status = "running",
+                .bundle = record->bundle,
+                .oci_version = OCI_RUNTIME_SPEC_VERSION,
+                .pid = record->pid,
+                .annotations = record->annotations,
+        };
+        struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
+        int r = hooks_run(&set, &told, err);
+        /* The specification: it is stopped, and the lifecycle goes on to its end. */
+        if (r < 0 && kill_init(record, NULL) == 0)
+                (void)destroy(state, record, NULL);
+        return r;
+}
+
 int container_start(const char *root, const char *id, struct err *err)
 {
         auto_state state = { .fd = -1 };
@@ -174,28 +200,21 @@ int container_start(const char *root, const char *id, struct err *err)
                 return err_plain(err, EINVAL, "cannot start a container that has stopped");
         if (status != STATE_CREATED)
                 return err_plain(err, EINVAL, "cannot start an already running container");
-        r = start_tell(&state, err);
+        auto_fd pidfd = -1, notify = -1;
+        r = notify_listen(&state, &notify, err);
+        if (r == 0 && notify >= 0)
+                r = process_open((pid_t)record.pid, record.start_time, &pidfd, err);
+        if (r == 0)
+                r = start_tell(&state, err);
         if (r < 0)
                 return r;
         if (unlinkat(state.fd, STATE_SOCKET, 0) < 0)
                 return err_set(err, errno, "remove the start socket");
-        const struct oci_hooks *hooks = record.config->hooks;
-        if (!hooks || hooks->poststart_length == 0)
-                return 0;
-        struct hook_state told = {
-                .id = record.id,
-                .status = "running",
-                .bundle = record.bundle,
-                .oci_version = OCI_RUNTIME_SPEC_VERSION,
-                .pid = record.pid,
-                .annotations = record.annotations,
-        };
-        struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
-        r = hooks_run(&set, &told, err);
-        /* The specification: it is stopped, and the lifecycle goes on to its end. */
-        if (r < 0 && kill_init(&record, NULL) == 0)
-                (void)destroy(&state, &record, NULL);
-        return r;
+        r = run_poststart(&state, &record, err);
+        if (r < 0 || notify < 0)
+                return r;
+        state_unlock(&state);
+        return notify_wait(notify, pidfd, err);
 }
 
 /* Without a pid namespace of its own, the death of the first process leaves the

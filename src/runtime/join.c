@@ -127,6 +127,8 @@ static int compose_process(struct join *join, struct err *err)
         strv_free(process->args);
         process->args = strv_copy(options->args);
         process->terminal = options->tty;
+        if (options->own_no_new_privs)
+                process->no_new_privileges = false;
         if (options->no_new_privs)
                 process->no_new_privileges = true;
         replace(&process->cwd, options->cwd);
@@ -165,8 +167,8 @@ static int load(struct join *join, struct err *err)
         if (r == 0)
                 r = plan_process_create(&join->process, &join->plan, err);
         if (r == 0)
-                r = filter_create(join->record.config->linux_->seccomp, options->root,
-                                  &join->filter, err);
+                r = filter_create(join->record.config->linux_->seccomp, join->record.annotations,
+                                  options->root, &join->filter, err);
         return r;
 }
 
@@ -398,7 +400,7 @@ int container_exec(const struct exec_options *options, int *ret_code, struct err
         }
         *ret_code = 0;
         if (r == 0 && !options->detach)
-                r = foreground_wait(join.pid, join.master_socket_fd, ret_code, err);
+                r = foreground_wait(join.pid, join.master_socket_fd, -1, ret_code, err);
         finish(&join);
         return r;
 }

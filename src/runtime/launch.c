@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "runtime/checkpoint.h"
 #include "runtime/exe_guard.h"
+#include "runtime/notify.h"
 #include "runtime/rootfs.h"
 #include "runtime/setup.h"
 #include "runtime/start.h"
@@ -115,7 +116,10 @@ static int prepare_record(struct launch *launch, struct err *err)
         if (!launch->spec.process->terminal)
                 record->descriptors = checkpoint_descriptors();
         record->annotations = strv_copy(launch->spec.annotations);
-        return state_write(&launch->state, record, launch->config_text, err);
+        if (launch->options->crun_status)
+                record->external_descriptors = checkpoint_descriptors_text(record->descriptors);
+        r = state_write(&launch->state, record, launch->config_text, err);
+        return r == 0 && launch->options->crun_status ? state_link_status(&launch->state, err) : r;
 }
 
 static bool is_forbidden(int r)
@@ -451,6 +455,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         int r = read_config(launch, err);
         if (r == 0 && variant && variant->transform)
                 r = variant->transform(launch, variant->arg, err);
+        if (r == 0 && !variant)
+                launch->notifies = notify_prepare(options->root, options->id, &launch->spec);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
         if (r == 0 && cloned)
@@ -460,8 +466,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0 && cloned)
                 r = attributes_check(launch->spec.process, err);
         if (r == 0 && cloned)
-                r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
-                                  err);
+                r = filter_create(launch->spec.linux_->seccomp, launch->spec.annotations,
+                                  options->root, &launch->filter, err);
         if (r == 0 && options->systemd_cgroup)
                 r = scope_prepare(&launch->spec, &launch->plan.limits.values, options->id,
                                   &launch->scope, err);
@@ -481,6 +487,10 @@ static int prepare_everything(struct launch *launch, struct err *err)
         r = cgroup_prepare(path, controllers, &launch->cgroup, err);
         if (r == 0)
                 r = prepare_record(launch, err);
+        if (r == 0 && launch->notifies)
+                r = notify_make(&launch->state, err);
+        if (r == 0 && launch->notifies && !options->wait_for_start)
+                r = notify_listen(&launch->state, &launch->notify_fd, err);
         if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
         if (r == 0)
@@ -527,6 +537,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
                 .parent_fd = -1,
                 .child_fd = -1,
                 .listen_fd = -1,
+                .notify_fd = -1,
                 .console_fd = -1,
                 .master_socket_fd = -1,
                 .seccomp_fd = -1,
@@ -568,6 +579,7 @@ void launch_finish(struct launch *launch)
         close_fd(&launch->parent_fd);
         close_fd(&launch->child_fd);
         close_fd(&launch->listen_fd);
+        close_fd(&launch->notify_fd);
         close_fd(&launch->console_fd);
         close_fd(&launch->master_socket_fd);
         close_fd(&launch->seccomp_fd);

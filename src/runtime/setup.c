@@ -20,9 +20,16 @@
 #define PASSWD_SIZE_MAX ((size_t)1 << 20)
 #define DEFAULT_PATH    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+bool setup_keeps_groups(char *const *annotations)
+{
+        return json_map_get(annotations, "run.oci.keep_original_groups") != NULL;
+}
+
 static int set_groups(const struct setup *setup, struct err *err)
 {
         const struct oci_user *user = &setup->process->oci->user;
+        if (setup_keeps_groups(setup->state->annotations))
+                return 0;
         if (user->additional_gids_length == 0) {
                 /* Where setgroups is forbidden there is nothing to get rid of either. */
                 char text[8] = "";

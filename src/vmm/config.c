@@ -83,6 +83,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "gdb_wait", JSON_BOOL, gdb_wait, 0),
         JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
         JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
+        JSON_FIELD(struct vm_config, "profile", JSON_STRING, profile, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),

@@ -80,6 +80,7 @@ struct vm_config {
         bool gdb_wait;          /* and the guest stands until it lets it go */
         char *memory_file;      /* NULL: memory goes with the machine */
         char *memory_template;  /* see share.h; NULL: none */
+        char *profile;          /* NULL: none; a file, see soft/profile.h */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */

@@ -82,6 +82,7 @@ struct machine {
          * clears vcpu->held. NULL without a debugger. */
         void (*stopped)(void *arg, struct vcpu *vcpu);
         void *stopped_arg;
+        atomic_bool debugger_holds; /* one of the pauses is a debugger's */
 };
 
 /* `memory_file`: see memory_init(). */

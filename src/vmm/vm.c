@@ -230,12 +230,24 @@ void vm_ports_close(struct vm_ports *p)
 
 /* ---- the machine ---- */
 
+static int start_profile(struct machine *m, const struct vm_config *c, struct err *err)
+{
+        if (!m->cpu->profile)
+                return err_plain(err, EINVAL,
+                                 "--profile '%s': processors of '%s' are the host's, whose perf "
+                                 "tells; --cpu soft has profiles",
+                                 c->profile, m->cpu->name);
+        return m->cpu->profile(m, c->profile, err);
+}
+
 int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_ports *ports,
               struct vm *ret, struct err *err)
 {
         struct vm vm = { 0 };
         int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->memory_file,
                                c->cpus, &vm.machine, err);
+        if (r == 0 && c->profile)
+                r = start_profile(vm.machine, c, err);
         if (r == 0)
                 r = build_platform(&vm, c, err);
         if (r == 0)

@@ -321,5 +321,4 @@ def test_dockerd(dockerd, archive, kind):
 
 def test_dockerd_network(dockerd, archive, tmp_path):
     dockerd("load", "-q", "-i", archive)
-    # No published port: docker's proxy is told by iptables, which is off, what is its own.
-    bridged(dockerd, ["nsenter", "-t", str(dockerd.pid), "-n"], [], tmp_path)
+    bridged(dockerd, ["nsenter", "-t", str(dockerd.pid), "-n"], ["-p", "8080:80"], tmp_path)

@@ -266,3 +266,39 @@ def test_groups_where_setgroups_is_denied(runtime, bundle, tmp_path):
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_supplementary_groups_of_the_caller(runtime, bundle):
+    """As crun's annotation has it; otherwise none."""
+    bundle.set_args("grep", "Groups", "/proc/self/status").write()
+    id = runtime.new_id()
+
+    def groups():
+        done = subprocess.run(runtime.command("run", "--bundle", bundle.path, id),
+                              capture_output=True, text=True, timeout=30, check=True,
+                              extra_groups=[11, 12])
+        return done.stdout.split()[1:]
+
+    assert groups() == []
+    bundle.config["annotations"] = {"run.oci.keep_original_groups": "1"}
+    bundle.write()
+    assert groups() == ["11", "12"]
+
+
+def test_unknown_system_calls_are_an_error_when_that_is_asked_for(runtime, bundle, leaks):
+    name = "call_of_the_future"
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", name], "action": "SCMP_ACT_ERRNO"}]}
+    bundle.set_args("true")
+    runtime.run(bundle)
+    bundle.config["annotations"] = {"run.oci.seccomp_fail_unknown_syscall": "1"}
+    assert f"system call '{name}' is unknown" in runtime.run(bundle, check=False).stderr
+    leaks.check()
+    bundle.config["linux"]["seccomp"]["syscalls"][0]["names"] = ["mkdir"]
+    runtime.run(bundle)
+
+
+def test_an_id_that_is_none_says_why(runtime):
+    assert "invalid character `/` in the ID" in runtime.fails("state", "this/is/none")
+    assert "invalid container ID format: .." in runtime.fails("state", "..")

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -125,6 +126,12 @@ static void limits_leave_room_for_the_machine(void **state)
         assert_true((uint64_t)jail.linux_->resources->memory->limit > guest_memory_bytes(&inside));
         assert_int_equal(inside.linux_->resources->memory->limit, 268435456);
         assert_int_equal(inside.linux_->resources->pids->limit, 10);
+        struct oci_resources one = { .memory = &(struct oci_memory){ .has_limit = true } };
+        struct oci_resources more = { .memory = &(struct oci_memory){ .has_limit = true } };
+        one.memory->limit = more.memory->limit = 1 << 20;
+        guest_host_limits(&one, 0, 1);
+        guest_host_limits(&more, 0, 3);
+        assert_int_equal(more.memory->limit - one.memory->limit, 2 * (INT64_C(136) << 20));
         assert_false(jail.linux_->resources->pids && jail.linux_->resources->pids->has_limit);
         done(&jail, &inside);
 }
@@ -143,6 +150,8 @@ static void limits_beyond_all_memory_stay_limits(void **state)
         auto_free char *text = NULL;
         assert_int_equal(oci_spec_parse(config, strlen(config), &jail, &err), 0);
         assert_int_equal(guest_cpus(&jail), 1);
+        uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        assert_int_equal(guest_memory_bytes(&jail), host_bytes & ~((UINT64_C(1) << 20) - 1));
         assert_int_equal(guest_make_jail(&jail, &parts, "/run/state", 5, &err), 0);
         assert_true(jail.linux_->resources->memory->limit == INT64_MAX);
         assert_true(jail.linux_->resources->memory->swap == INT64_MAX);

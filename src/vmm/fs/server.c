@@ -260,7 +260,7 @@ int fs_server_create(const struct fs_options *o, struct fs_server **ret, struct 
         s->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
         if (!o->submounts)
                 s->resolve |= RESOLVE_NO_XDEV;
-        s->valid_secs = o->exclusive ? FS_VALID_EXCLUSIVE_SECS : FS_VALID_SECS;
+        s->valid_ns = o->exclusive ? FS_VALID_EXCLUSIVE_NS : FS_VALID_NS;
         s->only = o->only ? strv_copy(o->only) : NULL;
         s->uids = o->uids;
         s->gids = o->gids;
