@@ -81,7 +81,7 @@ static const char usage[] =
         "  --net tap=NAME|fd=N[,mac=ADDRESS][,queues=N][,mtu=N][,bps=SIZE]\n"
         "                    adds a network card at a tap interface, or at one that\n"
         "                    descriptor N is open at; it needs mac\n"
-        "  --fs TAG=PATH[,ro][,submounts][,only=NAME:…]\n"
+        "  --fs TAG=PATH[,ro][,submounts][,exclusive][,only=NAME:…]\n"
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"

@@ -153,7 +153,8 @@ static void add_layers(const struct shim_config *config, char ***argv)
         strv_push(argv, "--disk");
         strv_push(argv, ROOT_IMAGE ",ro,format=raw");
         strv_push(argv, "--fs");
-        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE ",only=%s:" AGENT_WORK "%s",
+        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE
+                                                        ",exclusive,only=%s:" AGENT_WORK "%s",
                                        config->upper, config->read_only ? ",ro" : ""));
 }
 

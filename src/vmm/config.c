@@ -50,6 +50,7 @@ static const struct json_field filesystem_fields[] = {
         JSON_FIELD(struct vm_filesystem, "path", JSON_STRING, path, JSON_REQUIRED),
         JSON_FIELD(struct vm_filesystem, "read_only", JSON_BOOL, read_only, 0),
         JSON_FIELD(struct vm_filesystem, "submounts", JSON_BOOL, submounts, 0),
+        JSON_FIELD(struct vm_filesystem, "exclusive", JSON_BOOL, exclusive, 0),
         JSON_FIELD(struct vm_filesystem, "only", JSON_STRV, only, 0),
 };
 static const struct json_shape filesystem_shape = JSON_SHAPE("filesystem", struct vm_filesystem,
@@ -306,6 +307,7 @@ int vm_config_add_filesystem(struct vm_config *c, const char *text, struct err *
         auto_free char *only = NULL;
         const struct word words[] = { { "ro", WORD_FLAG, &fs.read_only },
                                       { "submounts", WORD_FLAG, &fs.submounts },
+                                      { "exclusive", WORD_FLAG, &fs.exclusive },
                                       { "only", WORD_TEXT, &only },
                                       { 0 } };
         auto_strv parts = str_split(text, ',');

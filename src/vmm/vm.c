@@ -111,6 +111,7 @@ static int add_filesystem(struct machine *m, const struct vm_filesystem *f, size
         struct fs_options options = { .root = f->path,
                                       .read_only = f->read_only,
                                       .submounts = f->submounts,
+                                      .exclusive = f->exclusive,
                                       .only = f->only,
                                       .servers = (unsigned)servers };
         struct fs_server *server = NULL;
