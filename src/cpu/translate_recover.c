@@ -60,8 +60,9 @@ static bool kept(const struct work *w, unsigned writer, const struct operands *o
         uint16_t needed = (uint16_t)(1u << o->dst);
         if (o->source == SOURCE_REG)
                 needed |= (uint16_t)(1u << o->src);
-        /* What moves RSP besides is not told. */
-        if (needed & 1u << CPU_RSP)
+        /* What moves RSP besides is not told. Where the jump changes temporaries the common ones
+         * are lost before the recovery. */
+        if (needed & (1u << CPU_RSP | (w->spilled != TRANSLATE_COMMON ? TRANSLATE_COMMON : 0)))
                 return false;
         for (unsigned n = writer + 1; n < w->length; n++)
                 if (w->block->steps[n].i.gpr_written & needed)
@@ -84,7 +85,7 @@ void translate_plan_recovery(struct work *w)
 {
         struct operands o;
         w->recovers = false;
-        if (w->spilled != TRANSLATE_COMMON || !leaves_by_table(w))
+        if (!leaves_by_table(w))
                 return;
         for (unsigned n = w->length - 1; n-- > 0;) {
                 const struct insn *i = &w->block->steps[n].i;
@@ -110,11 +111,10 @@ static void emit_rm_reg(struct work *w, const struct insn *i, unsigned code, uns
         emit1(&w->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
-/* ADD or SUB to t[2] of what the writer added or took off. */
+/* ADD or SUB to register `c` of what the writer added or took off. */
 static void emit_arithmetic(struct work *w, const struct insn *i, const struct operands *o,
-                            bool add)
+                            unsigned c, bool add)
 {
-        unsigned c = w->t[2];
         if (o->source == SOURCE_REG) {
                 emit_rm_reg(w, i, add ? 0x01 : 0x29, c, o->src);
                 return;
@@ -123,7 +123,7 @@ static void emit_arithmetic(struct work *w, const struct insn *i, const struct o
         emit4(&w->e, (uint32_t)i->imm);
 }
 
-void emit_recovery(struct work *w)
+void emit_recovery(struct work *w, unsigned lost)
 {
         const struct step *st = &w->block->steps[w->flags_writer];
         const struct insn *i = &st->i;
@@ -133,9 +133,9 @@ void emit_recovery(struct work *w)
         if (compares(i)) {
                 work_bytes(w, st->bytes, i->length);
         } else if (adds(i)) {
-                emit_mov_reg(&w->e, w->t[2], o.dst);
-                emit_arithmetic(w, i, &o, i->op == OP_SUB);
-                emit_arithmetic(w, i, &o, i->op == OP_ADD);
+                emit_mov_reg(&w->e, lost, o.dst);
+                emit_arithmetic(w, i, &o, lost, i->op == OP_SUB);
+                emit_arithmetic(w, i, &o, lost, i->op == OP_ADD);
         } else {
                 emit_rm_reg(w, i, 0x85, o.dst, o.dst);
         }
