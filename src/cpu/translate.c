@@ -38,8 +38,9 @@ static void emit_stub(struct work *w, struct stub *s)
         }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
-        if (w->recovers && work_exit_of(w, s)->step > w->block->steps + w->flags_writer)
-                emit_recovery(w, w->t[2]);
+        unsigned n = (unsigned)(work_exit_of(w, s)->step - w->block->steps);
+        if (w->recovers && n > w->flags_writer)
+                emit_recovery(w, w->t[2], n, s->has_target);
         work_restore_temporaries(w);
         if (s->chains) {
                 uint8_t *on = emit_jump(e);

@@ -52,7 +52,7 @@ static void emit_find_place(struct work *w, uint32_t exit)
 
 void emit_recovered(struct work *w)
 {
-        emit_recovery(w, LINK_REGISTER);
+        emit_recovery(w, LINK_REGISTER, w->length - 1, true);
         emit_gs_at_jump(&w->e, PLACE_REGISTER,
                         translate_places(w) + (uint32_t)offsetof(struct jump_place, common));
 }

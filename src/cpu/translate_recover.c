@@ -55,14 +55,29 @@ static bool operands_of(const struct insn *i, struct operands *o)
         return true;
 }
 
+/* Whether what else moves RSP behind the writer, which added to it, can be told. */
+static bool stack_kept(const struct work *w, unsigned writer, const struct operands *o)
+{
+        if (!adds(&w->block->steps[writer].i) || o->source != SOURCE_IMM)
+                return false;
+        for (unsigned n = writer + 1; n + 1 < w->length; n++) {
+                int64_t moved;
+                if (w->block->steps[n].i.gpr_written & 1u << CPU_RSP &&
+                    !translate_stack_move(w, n, &moved))
+                        return false;
+        }
+        return true;
+}
+
 static bool kept(const struct work *w, unsigned writer, const struct operands *o)
 {
         uint16_t needed = (uint16_t)(1u << o->dst);
         if (o->source == SOURCE_REG)
                 needed |= (uint16_t)(1u << o->src);
-        /* What moves RSP besides is not told. Where the jump changes temporaries the common ones
-         * are lost before the recovery. */
-        if (needed & (1u << CPU_RSP | (w->spilled != TRANSLATE_COMMON ? TRANSLATE_COMMON : 0)))
+        if (needed & 1u << CPU_RSP)
+                return stack_kept(w, writer, o);
+        /* Where the jump changes temporaries the common ones are lost before the recovery. */
+        if (w->spilled != TRANSLATE_COMMON && needed & TRANSLATE_COMMON)
                 return false;
         for (unsigned n = writer + 1; n < w->length; n++)
                 if (w->block->steps[n].i.gpr_written & needed)
@@ -123,7 +138,23 @@ static void emit_arithmetic(struct work *w, const struct insn *i, const struct o
         emit4(&w->e, (uint32_t)i->imm);
 }
 
-void emit_recovery(struct work *w, unsigned lost)
+/* By how much RSP was moved since the writer. */
+static int32_t stack_moved(const struct work *w, unsigned n, bool left)
+{
+        int64_t sum = 0, moved;
+        for (unsigned k = w->flags_writer + 1u; k < n; k++)
+                if (w->block->steps[k].i.gpr_written & 1u << CPU_RSP &&
+                    translate_stack_move(w, k, &moved))
+                        sum += moved;
+        enum form f = w->forms[n];
+        if (left && f == FORM_RET)
+                sum += 8 + (uint16_t)w->block->steps[n].i.imm;
+        else if (left && (f == FORM_CALL || f == FORM_CALL_IND))
+                sum -= 8;
+        return (int32_t)sum;
+}
+
+void emit_recovery(struct work *w, unsigned lost, unsigned n, bool left)
 {
         const struct step *st = &w->block->steps[w->flags_writer];
         const struct insn *i = &st->i;
@@ -133,7 +164,8 @@ void emit_recovery(struct work *w, unsigned lost)
         if (compares(i)) {
                 work_bytes(w, st->bytes, i->length);
         } else if (adds(i)) {
-                emit_mov_reg(&w->e, lost, o.dst);
+                int32_t moved = o.dst == CPU_RSP ? stack_moved(w, n, left) : 0;
+                emit_lea(&w->e, lost, o.dst, EMIT_NO_REG, 0, -moved);
                 emit_arithmetic(w, i, &o, lost, i->op == OP_SUB);
                 emit_arithmetic(w, i, &o, lost, i->op == OP_ADD);
         } else {

@@ -136,13 +136,16 @@ bool translate_polls_later(const struct work *w, int32_t offset);
 
 /* Decides whether the flags at the block's end can be made again from registers. */
 void translate_plan_recovery(struct work *w);
-/* Makes them. Register `lost` and the flags before are lost. */
-void emit_recovery(struct work *w, unsigned lost);
+/* Makes them, at step `n`, or where it has `left` the block. Register `lost` and the flags
+ * before are lost. */
+void emit_recovery(struct work *w, unsigned lost, unsigned n, bool left);
 
 /* ---- translate_merge.c ---- */
 
 /* Finds the runs, after all else is planned. */
 void translate_merge(struct work *w);
+/* By how much the step moves RSP; false where that is not known before. */
+bool translate_stack_move(const struct work *w, unsigned n, int64_t *ret);
 
 /* ---- translate_pieces.c ---- */
 

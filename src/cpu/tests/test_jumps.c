@@ -38,6 +38,7 @@ JUMPS(jumps_after_or_byte, "or r13b, r14b");
 JUMPS(jumps_after_inc, "inc r12");
 JUMPS(jumps_after_shift, "shr r13, 3");
 JUMPS(jumps_after_carry, "cmp r12, r13; adc r13, r14; setc sil");
+JUMPS(jumps_after_stack, "push rbx; sub rsp, 24; mov [rsp], r12; add rsp, 16; pop rdi; ret");
 JUMPS(jumps_beside_common, "mov r9, r12; mov r10, [rsp-64]; sub r12, r13");
 JUMPS(jumps_with_common, "mov r10, r12; sub r10, r13; mov r11, [rsp-64]");
 
@@ -55,7 +56,7 @@ static const struct jumps all[] = {
         ROW(jumps_after_cmp_gone), ROW(jumps_after_test),    ROW(jumps_after_and),
         ROW(jumps_after_xor),      ROW(jumps_after_or_byte), ROW(jumps_after_inc),
         ROW(jumps_after_shift),    ROW(jumps_after_carry),   ROW(jumps_with_common),
-        ROW(jumps_beside_common),
+        ROW(jumps_beside_common),  ROW(jumps_after_stack),
 };
 
 static uint64_t sum(const struct jumps *j, enum cpu_translation translation)
