@@ -359,7 +359,7 @@ static void too_long(struct cpu *cpu, const struct step *step)
 /* Decodes into *step; false when more bytes are needed. */
 static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struct step *step)
 {
-        memset(step, 0, sizeof(*step));
+        memset(step, 0, offsetof(struct step, i)); /* decode() fills the rest */
         /* The guest may change its code meanwhile: what is decoded is what is kept. */
         memcpy(step->bytes, code, size);
         const uint8_t *bytes = step->bytes;
