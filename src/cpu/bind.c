@@ -136,6 +136,8 @@ static const struct {
         F(SERIALIZE, exec_serialize),
         F(XGETBV, exec_xgetbv),
         F(XSETBV, exec_xsetbv),
+        F(RDPKRU, exec_rdpkru),
+        F(WRPKRU, exec_wrpkru),
         F(RDFSBASE, exec_fsgsbase),
         F(RDGSBASE, exec_fsgsbase),
         F(WRFSBASE, exec_fsgsbase),

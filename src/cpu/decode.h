@@ -193,6 +193,8 @@ enum insn_pp { PP_NONE, PP_66, PP_F3, PP_F2 };
         X(SERIALIZE)                                                                               \
         X(XGETBV)                                                                                  \
         X(XSETBV)                                                                                  \
+        X(RDPKRU)                                                                                  \
+        X(WRPKRU)                                                                                  \
         X(RDFSBASE)                                                                                \
         X(RDGSBASE)                                                                                \
         X(WRFSBASE)                                                                                \
@@ -363,6 +365,7 @@ enum cpu_feature {
         FEATURE_INVPCID,
         FEATURE_CLFLUSHOPT,
         FEATURE_CLWB,
+        FEATURE_PKU,
         FEATURE_SERIALIZE,
         FEATURE_COUNT
 };

@@ -120,6 +120,8 @@
         X(exec_cache_line)                                                                         \
         X(exec_xgetbv)                                                                             \
         X(exec_xsetbv)                                                                             \
+        X(exec_rdpkru)                                                                             \
+        X(exec_wrpkru)                                                                             \
         X(exec_fsgsbase)
 
 #define X(name) void name(struct cpu *cpu, const struct step *step);

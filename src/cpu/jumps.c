@@ -5,8 +5,7 @@
 #include <sys/mman.h>
 
 /* pdep mask: the lowest bits of the linear address, times the size of a place. */
-#define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) * sizeof(struct jump_place))
-_Static_assert((sizeof(struct jump_place) & (sizeof(struct jump_place) - 1)) == 0, "for JUMP_BITS");
+#define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) << JUMP_PLACE_SHIFT)
 _Static_assert(JUMP_PLACES <= 1u << 16, "for `used`");
 
 static unsigned place_of(uint64_t linear)
@@ -128,6 +127,8 @@ static void fill(struct cpu *cpu, struct jump_table *t, const struct block *b)
         if (!in_use(t, place))
                 t->used[t->used_length++] = (uint16_t)place;
         p->common = cpu->translator.executable + b->common;
+        p->clean = b->uses & BLOCK_FLAGS ? cpu->translator.executable + cpu->translator.recover
+                                         : p->common;
         p->page = rip & ~PAGE_MASK;
         t->origins[place] = (struct jump_origin){ cpu->translator.executable + b->code, b->gpa,
                                                   b->page2 };

@@ -1,5 +1,6 @@
 /* The memory of decoded and translated code: the blocks and steps of a vCPU, taken
  * in order and given back all at once. */
+#include "cpu/profile.h"
 #include "cpu/translate.h"
 
 #include <sys/mman.h>
@@ -53,6 +54,8 @@ void cpu_pools_flush(struct cpu *cpu)
         if (size > cpu->code_bytes)
                 cpu->code_bytes = size;
         cpu->blocks_used = cpu->steps_used = 0;
+        if (cpu->profile)
+                cpu_profile_flushed(cpu);
 }
 
 size_t cpu_code_bytes(const struct cpu *cpu)

@@ -1,4 +1,5 @@
 /* The vCPU's life: creation, reset, inputs, the block cache and the run loop. */
+#include "cpu/profile.h"
 #include "cpu/translate.h"
 
 #include <string.h>
@@ -526,6 +527,7 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
+        cpu->counters.blocks_searched++;
         struct block *b = cpu_block_at(cpu, gpa);
         if (b && block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                 return b;
@@ -540,7 +542,8 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 static bool fetched_global(const struct cpu *cpu, uint64_t linear)
 {
         const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) &&
+               t->gpa[tlb_index(linear)] & TLB_GLOBAL;
 }
 
 static inline struct block *block_find(struct cpu *cpu)
@@ -561,6 +564,8 @@ static inline struct block *block_find(struct cpu *cpu)
 static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
 {
         const struct step *step = b->steps;
+        if (unlikely(cpu->profile))
+                cpu_profile_interpreted(cpu, b, limit);
         cpu->block = b;
         cpu->block_page = b->gpa & ~PAGE_MASK;
         cpu->code_changed = false;

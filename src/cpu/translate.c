@@ -1,4 +1,5 @@
 /* From a decoded block to host code. See translate.h for the idea. */
+#include "cpu/profile.h"
 #include "cpu/translate_work.h"
 
 #define ROOM (48u << 10) /* more than the largest block takes, stubs too */
@@ -31,8 +32,17 @@ static void emit_stub(struct work *w, struct stub *s)
                 emit_gs_jump(e, FIELD(vec_loader));
                 return;
         }
+        if (s->goes_on) {
+                emit_recovery(w);
+                emit_gs_at_jump(e, w->t[1],
+                                translate_places(w) +
+                                        (uint32_t)offsetof(struct jump_place, common));
+                return;
+        }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
+        if (w->recovers && work_exit_of(w, s)->step > w->block->steps + w->flags_writer)
+                emit_recovery(w);
         work_restore_temporaries(w);
         if (s->chains) {
                 uint8_t *on = emit_jump(e);
@@ -68,7 +78,8 @@ static bool has_room(const struct translator *t)
 static void emit_entries(struct work *w)
 {
         struct block *b = w->block;
-        b->uses = (w->vectors ? BLOCK_VECTORS : 0) | (w->x87 ? BLOCK_X87 : 0);
+        b->uses = (w->vectors ? BLOCK_VECTORS : 0) | (w->x87 ? BLOCK_X87 : 0) |
+                  (w->live[0] ? BLOCK_FLAGS : 0);
         b->temporaries = w->spilled;
         b->common = work_offset(w);
         if (w->spilled != TRANSLATE_COMMON)
@@ -90,6 +101,8 @@ static void emit_entries(struct work *w)
         }
         w->after_checks = work_offset(w);
         w->body = w->e.at;
+        if (unlikely(w->cpu->profile))
+                translate_count(w);
 }
 
 bool cpu_translate_block(struct cpu *cpu, struct block *block)
@@ -115,6 +128,8 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         emit_stubs(&w);
         t->used = work_offset(&w);
         cpu->counters.blocks_translated++;
+        if (unlikely(cpu->profile))
+                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
         return true;
 }
 
@@ -128,7 +143,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         work_init(&w, cpu, from);
         w.spilled = from->temporaries;
         unsigned found = 0;
-        for (unsigned r = 0; r < 16; r++)
+        for (unsigned r = 16; r-- > 0;)
                 if (w.spilled >> r & 1)
                         w.t[found++] = (uint8_t)r;
         t->used = (t->used + 15) & ~15u;

@@ -14,26 +14,63 @@ static void emit_common(struct work *w)
         work_move_registers(w, EMIT_LOAD, w->spilled & ~TRANSLATE_COMMON);
 }
 
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+uint32_t translate_places(const struct work *w)
+{
+        return FIELD(jump_tables) + (w->block->key & 3u) * (uint32_t)sizeof(struct jump_table);
+}
+
+/* t[1] = place of the target in t[0]; leaves by `exit` where it is not there. Flags that
+ * cannot be made again are kept. */
+static void emit_find_place(struct work *w, uint32_t exit)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1], c = w->t[2];
-        uint32_t places = FIELD(jump_tables) + (w->block->key & 3u) * sizeof(struct jump_table);
+        uint32_t negated = translate_places(w) + (uint32_t)offsetof(struct jump_place, negated);
+        struct stub *miss;
+        if (w->recovers) {
+                emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
+                emit_mov_reg(e, c, a);
+                emit_gs_at(e, EMIT_ADD, c, b, negated);
+                miss = work_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
+        } else {
+                emit_mov_reg(e, c, CPU_RCX);
+                emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
+                emit_gs_at(e, EMIT_LOAD, CPU_RCX, b, negated);
+                emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+                emit_jrcxz(e, 5);
+                miss = work_stub(w, emit_jump(e), exit);
+                miss->rcx_moved = true;
+                emit_mov_reg(e, CPU_RCX, c);
+        }
+        miss->has_target = true;
+}
+
+/* To the code at place t[1]; all temporaries are the common ones. */
+static void emit_recovering_jump(struct work *w, uint32_t exit)
+{
+        struct emitter *e = &w->e;
+        emit_lea_code(e, w->t[2]);
+        work_stub(w, e->at - 4, exit)->goes_on = true;
+        emit_gs_at_jump(e, w->t[1],
+                        translate_places(w) + (uint32_t)offsetof(struct jump_place, clean));
+}
+
+void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1];
+        uint32_t places = translate_places(w);
         uint32_t common = places + (uint32_t)offsetof(struct jump_place, common);
-        emit_mov_reg(e, c, CPU_RCX);
-        emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
-        emit_gs_at(e, EMIT_LOAD, CPU_RCX, b,
-                   places + (uint32_t)offsetof(struct jump_place, negated));
-        emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
-        emit_jrcxz(e, 5);
         uint32_t index = work_exit(w, EXIT_INDIRECT, n, 0);
         w->cpu->translator.exits[index].pop_bytes = pop_bytes;
         w->cpu->translator.exits[index].pushed = pushed;
-        struct stub *miss = work_stub(w, emit_jump(e), index);
-        miss->has_target = miss->rcx_moved = true;
-        emit_mov_reg(e, CPU_RCX, c);
+        emit_find_place(w, index);
         emit_gs_at(e, EMIT_LOAD, a, b, places + (uint32_t)offsetof(struct jump_place, page));
         emit_gs(e, EMIT_STORE, a, FIELD(page_linear));
+        if (w->recovers) {
+                emit_recovering_jump(w, index);
+                return;
+        }
         if (w->spilled == TRANSLATE_COMMON) {
                 emit_gs_at_jump(e, b, common);
                 return;
@@ -62,7 +99,7 @@ void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
                 emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
                 return;
         }
-        if (offset <= w->at[n]) /* backwards: look up now and then */
+        if (offset <= w->at[n] && !translate_polls_later(w, offset)) /* backwards */
                 emit_poll(w, work_exit(w, EXIT_DIRECT, n, offset), live);
         chain(w, n, emit_jump(e), offset);
 }
@@ -137,7 +174,7 @@ void emit_jmp_ind(struct work *w, unsigned n)
                 emit_check(w, n, 8, false);
                 emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         } else {
-                emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
+                emit_mov_reg(&w->e, w->t[0], i->rm);
         }
         emit_indirect(w, n, 0, false);
 }

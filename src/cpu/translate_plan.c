@@ -172,7 +172,15 @@ bool translate_same_page(const struct work *w, int32_t offset)
         return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES && !(to && to->page2);
 }
 
-/* The same for the place `offset` of the block's page. */
+bool translate_polls_later(const struct work *w, int32_t offset)
+{
+        const struct block *to = neighbour(w, offset);
+        const struct insn *last = to ? &to->steps[to->length - 1].i : NULL;
+        return last && !to->page2 && last->class == CLASS_CONTROL &&
+               (last->op == OP_RET || last->op == OP_JMP_IND || last->op == OP_CALL_IND);
+}
+
+/* Flags needed at the place `offset` of the block's page. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset)
 {
         const struct block *to = neighbour(w, offset);
@@ -194,6 +202,8 @@ static uint16_t flags_after(const struct work *w)
                 live = w->loops ? w->live[0] : translate_flags_at(w, translate_target(w));
         if (f == FORM_JCC || !form_leaves(f))
                 live |= translate_flags_at(w, w->at[w->length]);
+        if (w->recovers)
+                return 0;
         return form_leaves(f) && !direct ? FLAGS_ALL : live;
 }
 
@@ -268,6 +278,8 @@ static void choose_temporaries(struct work *w, uint16_t used)
                 w->t[found++] = (uint8_t)r;
                 w->spilled |= (uint16_t)(1u << r);
         }
+        if (w->spilled == TRANSLATE_COMMON)
+                memcpy(w->t, order, sizeof(w->t));
 }
 
 /* Chooses forms and length, finds registers for temporaries. */
@@ -301,6 +313,7 @@ static void plan_steps(struct work *w)
 void translate_plan(struct work *w)
 {
         plan_steps(w);
+        translate_plan_recovery(w);
         find_live_flags(w);
         translate_merge(w);
 }

@@ -203,7 +203,7 @@ static void emit_pushf(struct work *w, unsigned n)
 
 const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from)
 {
-        emit_lea(&w->e, w->t[0], from, EMIT_NO_REG, 0, 0);
+        emit_mov_reg(&w->e, w->t[0], from);
         return emit_check(w, n, 8, false);
 }
 

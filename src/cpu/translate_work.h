@@ -14,6 +14,8 @@
 #define FIELD(name) ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)      (FIELD(s.gpr) + 8u * (n))
 
+#define CC_ZERO 4
+
 #define STUBS     (4 * BLOCK_STEPS + 8)
 #define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
@@ -54,6 +56,7 @@ struct stub {
         bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
         bool has_target;    /* t[0] is an indirect jump's target */
+        bool goes_on;       /* to the code at place t[1], with the flags recovered */
 };
 
 /* A run of steps whose accesses are relative to the same registers and close together: they
@@ -80,10 +83,13 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[3];                   /* temporaries */
+        uint8_t t[3];                   /* temporaries; of the common ones the highest first */
         uint16_t spilled;               /* they as a set: guest values are in struct cpu */
         bool vectors, x87;              /* the block works on these registers of the host's */
         bool loops;                     /* the last branch goes to the start */
+        /* Flags behind step `flags_writer` need not be kept: emit_recovery() makes them again. */
+        bool recovers;
+        uint8_t flags_writer;
         struct merged merged[BLOCK_STEPS / 2];
         unsigned merged_length;
         uint16_t place[BLOCK_STEPS]; /* of a merged access, from its run's first byte */
@@ -121,6 +127,17 @@ uint16_t translate_flags_at(const struct work *w, int32_t offset);
 bool translate_same_page(const struct work *w, int32_t offset);
 /* Where the last step's direct branch goes, relative to the page's start. */
 int32_t translate_target(const struct work *w);
+
+/* Whether control that goes on at `offset` of the page comes to an indirect jump before it
+ * comes to any other. */
+bool translate_polls_later(const struct work *w, int32_t offset);
+
+/* ---- translate_recover.c ---- */
+
+/* Decides whether the flags at the block's end can be made again from registers. */
+void translate_plan_recovery(struct work *w);
+/* Makes them. t[2] and the flags before are lost. */
+void emit_recovery(struct work *w);
 
 /* ---- translate_merge.c ---- */
 
@@ -176,6 +193,8 @@ const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from);
 
 /* ---- translate_flow.c ---- */
 
+/* Offset of the jump table of the block's context in struct cpu. */
+uint32_t translate_places(const struct work *w);
 /* Jumps to wherever the linear address in t[0] is translated. */
 void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed);
 /* Goes on at `offset` of the page or beyond it; `live` flags are needed there. */
@@ -192,6 +211,11 @@ void emit_ret(struct work *w, unsigned n);
 void emit_merged(struct work *w, struct merged *m);
 /* The run again, where each step looks for itself. */
 void emit_unmerged(struct work *w, const struct merged *m);
+
+/* ---- translate_count.c ---- */
+
+/* The block counts its runs, for a profile. Flags and all registers but the temporaries stay. */
+void translate_count(struct work *w);
 
 /* ---- of instructions ---- */
 

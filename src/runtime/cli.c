@@ -13,28 +13,28 @@
 #include "base/str.h"
 #include "oci/runtime_spec.h"
 
-#define DEFAULT_ROOT "/run/isle-runtime"
-#define VM_NAME      "isle-runtime-vm" /* called so, it has --vm: engines name programs, not flags */
+#define VM_NAME "isle-runtime-vm" /* called so, it has --vm: engines name programs, not flags */
 
 static const struct cli_command commands[] = {
-        { "create", "[flags] ID", "create a container", cli_create },
-        { "run", "[flags] ID", "create and run a container", cli_run },
-        { "start", "ID", "run the program of a created container", cli_start },
-        { "state", "ID", "print a container's state as JSON", cli_state },
-        { "kill", "[--all] ID [SIGNAL]", "send a signal (default TERM)", cli_kill },
-        { "delete", "[--force] ID", "delete a stopped container", cli_delete },
-        { "list", "[--quiet] [--format table|json]", "list containers", cli_list },
-        { "exec", "[flags] ID COMMAND [ARG...]", "run one more process", cli_exec },
-        { "ps", "[--format table|json] ID [PS OPTION...]", "list processes", cli_ps },
-        { "pause", "ID", "suspend all processes", cli_pause },
-        { "resume", "ID", "resume all processes", cli_resume },
-        { "update", "[flags] ID", "change resource limits", cli_update },
-        { "mounts", "add|remove ID FILE", "change mounts of a running container", cli_mounts },
-        { "events", "[--stats] [--interval 5s] ID", "print events and statistics", cli_events },
-        { "spec", "[--bundle DIR] [--rootless]", "write an example config.json", cli_spec },
-        { "features", "", "print what is supported as JSON", cli_features },
-        { "checkpoint", "[flags] ID", "write its processes to images, and end it", cli_checkpoint },
-        { "restore", "[flags] ID", "make a container from such images", cli_restore },
+        { "create", "[flags]", "ID", "create a container", cli_create },
+        { "run", "[flags]", "ID", "create and run a container", cli_run },
+        { "start", "", "ID", "run the program of a created container", cli_start },
+        { "state", "", "ID", "print a container's state as JSON", cli_state },
+        { "kill", "[--all]", "ID [SIGNAL]", "send a signal (default TERM)", cli_kill },
+        { "delete", "[--force]", "ID", "delete a stopped container", cli_delete },
+        { "list", "[--quiet] [--format table|json]", "", "list containers", cli_list },
+        { "exec", "[flags]", "ID COMMAND [ARG...]", "run one more process", cli_exec },
+        { "ps", "[--format table|json]", "ID [PS OPTION...]", "list processes", cli_ps },
+        { "pause", "", "ID", "suspend all processes", cli_pause },
+        { "resume", "", "ID", "resume all processes", cli_resume },
+        { "update", "[flags]", "ID", "change resource limits", cli_update },
+        { "mounts", "", "add|remove ID FILE", "change mounts of a running container", cli_mounts },
+        { "events", "[--stats] [--interval 5s]", "ID", "print events and statistics", cli_events },
+        { "spec", "[--bundle DIR] [--rootless]", "", "write an example config.json", cli_spec },
+        { "features", "", "", "print what is supported as JSON", cli_features },
+        { "checkpoint", "[flags]", "ID", "write its processes to images, and end it",
+          cli_checkpoint },
+        { "restore", "[flags]", "ID", "make a container from such images", cli_restore },
 };
 
 enum {
@@ -66,32 +66,6 @@ static const struct option global_options[] = {
         { NULL, 0, NULL, 0 },
 };
 
-static void print_help(void)
-{
-        printf("isle-runtime - OCI container runtime\n\n"
-               "Usage: isle-runtime [global flags] COMMAND [flags] [arguments]\n\nCommands:\n");
-        for (size_t i = 0; i < ELEMENTS(commands); i++)
-                printf("  %-11s %-38s %s\n", commands[i].name, commands[i].arguments,
-                       commands[i].help);
-        printf("\nGlobal flags:\n"
-               "  --root DIR              state directory (default " DEFAULT_ROOT ")\n"
-               "  --log FILE              write errors there too\n"
-               "  --log-format text|json  of the log\n"
-               "  --log-level LEVEL       error, warning, info, debug\n"
-               "  --debug                 the same as --log-level debug\n"
-               "  --cgroup-manager NAME   cgroupfs (default) or systemd\n"
-               "  --systemd-cgroup        the same as --cgroup-manager systemd\n"
-               "  --vm                    create, run: in a virtual machine\n"
-               "  --criu PROGRAM          for checkpoint and restore (default criu, in PATH)\n"
-               "  --rootless BOOL|auto    accepted; found out by itself\n"
-               "  -v, --version\n  -h, --help\n");
-}
-
-static void print_version(void)
-{
-        printf("isle-runtime version %s\nspec: %s\n", ISLE_VERSION, OCI_RUNTIME_SPEC_VERSION);
-}
-
 /* getopt's own message cannot be had; this one names the flag as it was typed. */
 int cli_next(int argc, char **argv, const char *shorts, const struct option *longs, struct err *err)
 {
@@ -114,11 +88,11 @@ int cli_expect(int argc, char **argv, int count, bool more, struct err *err)
 {
         int left = argc - optind;
         if (left < count)
-                return err_plain(err, EINVAL, "\"isle-runtime %s\" requires %s %d argument(s)",
-                                 argv[0], more ? "a minimum of" : "exactly", count);
+                return err_plain(err, EINVAL, "\"%s\" requires %s %d argument(s)", argv[0],
+                                 more ? "a minimum of" : "exactly", count);
         if (left > count && !more)
-                return err_plain(err, EINVAL, "\"isle-runtime %s\" requires exactly %d argument(s)",
-                                 argv[0], count);
+                return err_plain(err, EINVAL, "\"%s\" requires exactly %d argument(s)", argv[0],
+                                 count);
         return 0;
 }
 
@@ -146,12 +120,17 @@ struct globals {
         bool done; /* help or version was printed */
 };
 
+static enum log_style text_style(enum cli_dialect dialect)
+{
+        return dialect == CLI_RUNC ? LOG_STYLE_FIELDS : LOG_STYLE_TEXT;
+}
+
 static int set_log_format(const char *text, struct globals *globals, struct err *err)
 {
         if (streq(text, "json"))
                 globals->log.style = LOG_STYLE_JSON;
         else if (streq(text, "text") || *text == '\0')
-                globals->log.style = LOG_STYLE_TEXT;
+                globals->log.style = text_style(globals->cli.dialect);
         else
                 return err_plain(err, EINVAL, "invalid log-format: %s", text);
         return 0;
@@ -208,11 +187,12 @@ static int one_global(int flag, struct globals *globals, struct err *err)
         case FLAG_ROOTLESS:
                 return 0;
         case 'h':
-                print_help();
+                cli_print_help(globals->cli.dialect, commands, ELEMENTS(commands));
                 globals->done = true;
                 return 0;
         case 'v':
-                print_version();
+        case 'V': /* crun's */
+                cli_print_version(&globals->cli);
                 globals->done = true;
                 return 0;
         default:
@@ -223,7 +203,8 @@ static int one_global(int flag, struct globals *globals, struct err *err)
 static int parse_globals(int argc, char **argv, struct globals *globals, struct err *err)
 {
         int flag;
-        while (!globals->done && (flag = cli_next(argc, argv, "+:hv", global_options, err)) != -1) {
+        while (!globals->done &&
+               (flag = cli_next(argc, argv, "+:hvV", global_options, err)) != -1) {
                 int r = one_global(flag, globals, err);
                 if (r < 0)
                         return r;
@@ -250,21 +231,19 @@ static void open_standard_fds(void)
 static int run_command(struct globals *globals, int argc, char **argv, int *ret_code,
                        struct err *err)
 {
-        if (argc == 0) {
-                print_help();
+        enum cli_dialect dialect = globals->cli.dialect;
+        if (argc == 0 || streq(argv[0], "help")) {
+                cli_print_help(dialect, commands, ELEMENTS(commands));
                 return 0;
         }
         const struct cli_command *command = find_command(argv[0]);
-        if (streq(argv[0], "help")) {
-                print_help();
-                return 0;
-        }
+        if (!command && dialect == CLI_RUNC)
+                return err_plain(err, EINVAL, "No help topic for '%s'", argv[0]);
         if (!command)
-                return err_plain(err, EINVAL, "unknown command %s; see isle-runtime --help",
-                                 argv[0]);
+                return err_plain(err, EINVAL, "unknown command %s; see %s --help", argv[0],
+                                 cli_name(dialect));
         if (argc > 1 && (streq(argv[1], "--help") || streq(argv[1], "-h"))) {
-                printf("Usage: isle-runtime %s %s\n%s\n", command->name, command->arguments,
-                       command->help);
+                cli_print_command_help(dialect, command);
                 return 0;
         }
         optind = 0;
@@ -283,19 +262,24 @@ int runtime_main(int argc, char **argv, const struct runtime_vm *machines)
         uint32_t channel;
         if (argc == 3 && streq(argv[1], "vm-shim") && str_to_u32(argv[2], &channel) == 0)
                 machines->shim((int)channel);
+        enum cli_dialect dialect = cli_dialect_of(base_name(argv[0]));
         struct globals globals = {
-                .cli = { .root = getenv("ISLE_RUNTIME_ROOT"),
+                .cli = { .dialect = dialect,
+                         .root = getenv("ISLE_RUNTIME_ROOT"),
                          .argv = argv,
                          .machines = machines,
                          .vm = streq(base_name(argv[0]), VM_NAME) },
-                .log = { .fd = 2, .level = LOG_LEVEL_INFO, .program = "isle-runtime" },
+                .log = { .fd = 2,
+                         .level = LOG_LEVEL_INFO,
+                         .program = cli_name(dialect),
+                         .style = text_style(dialect) },
                 .log_fd = -1,
         };
         int code = 0;
         open_standard_fds();
         umask(022); /* the modes of what we make are ours to choose */
         if (str_empty(globals.cli.root))
-                globals.cli.root = DEFAULT_ROOT;
+                globals.cli.root = CLI_DEFAULT_ROOT;
         int r = parse_globals(argc, argv, &globals, &err);
         log_configure(&globals.log);
         if (r == 0 && !globals.done) {

@@ -19,6 +19,7 @@ struct runtime_vm {
         int (*run)(const struct launch_options *, bool keep, int *ret_code, struct err *);
         int (*exec)(const struct exec_options *, int *ret_code, struct err *);
         int (*start)(const char *root, const char *id, struct err *);
+        int (*resume)(const char *root, const char *id, struct err *);
         int (*remove)(const char *root, const char *id, bool force, struct err *);
         int (*ps)(const char *root, const char *id, char *const *options, struct err *);
         int (*update)(const char *root, const char *id, struct oci_resources *resources,
@@ -26,7 +27,14 @@ struct runtime_vm {
         void (*shim)(int channel); /* the command "vm-shim", for ourselves */
 };
 
+/* Called by a link named runc or crun, the program speaks as that one does: help, version, messages
+ * and, where the two differ in what they do, that. */
+enum cli_dialect { CLI_ISLE, CLI_RUNC, CLI_CRUN };
+
+#define CLI_DEFAULT_ROOT "/run/isle-runtime"
+
 struct cli {
+        enum cli_dialect dialect;
         const char *root;
         const char *log_path;
         const char *criu; /* NULL: in PATH */
@@ -37,13 +45,19 @@ struct cli {
 };
 
 struct cli_command {
-        const char *name, *arguments, *help;
+        const char *name, *flags, *arguments, *help;
         /* argv[0] is the command. Returns 0 or -errno with *err; *ret_code, 0
          * before, is what the program exits with; 1 where it failed and left it 0. */
         int (*run)(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err);
 };
 
 int runtime_main(int argc, char **argv, const struct runtime_vm *machines);
+
+enum cli_dialect cli_dialect_of(const char *name);
+const char *cli_name(enum cli_dialect dialect);
+void cli_print_help(enum cli_dialect dialect, const struct cli_command *commands, size_t length);
+void cli_print_command_help(enum cli_dialect dialect, const struct cli_command *command);
+void cli_print_version(const struct cli *cli);
 
 /* Next flag of a command: getopt_long's value, -1 at the end, '?' after having
  * filled err for an unknown flag or a missing value. */

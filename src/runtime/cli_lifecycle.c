@@ -123,6 +123,7 @@ static int launch(const struct cli *cli, int argc, char **argv, bool create, int
         auto_free char *socket = cli_absolute(options.console_socket);
         auto_free char *pid_file = cli_absolute(options.pid_file);
         options.systemd_cgroup = cli->systemd_cgroup;
+        options.crun_status = cli->dialect == CLI_CRUN;
         options.root = root;
         options.id = argv[optind];
         options.console_socket = socket;
@@ -179,7 +180,11 @@ int cli_resume(const struct cli *cli, int argc, char **argv, int *ret_code, stru
 {
         (void)ret_code;
         int r = only_id(argc, argv, err);
-        return r < 0 ? r : container_resume(cli->root, argv[optind], err);
+        if (r < 0)
+                return r;
+        return state_has_machine(cli->root, argv[optind])
+                       ? cli->machines->resume(cli->root, argv[optind], err)
+                       : container_resume(cli->root, argv[optind], err);
 }
 
 int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
@@ -340,6 +345,7 @@ static int exec_with(const struct cli *cli, int argc, char **argv, struct exec_o
         if (r < 0)
                 return r;
         options->root = cli->root;
+        options->own_no_new_privs = cli->dialect == CLI_CRUN;
         options->id = argv[optind];
         options->args = argv + optind + 1;
         options->env = lists->env;

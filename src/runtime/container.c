@@ -6,17 +6,22 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
+#include "runtime/notify.h"
 #include "runtime/start.h"
 #include "sys/cgroup.h"
 #include "sys/process.h"
 
 #define REMOVE_TIMEOUT_MS 10000
 #define DEATH_TIMEOUT_MS  10000
+#define NUMBER_TIMEOUT_MS 5000
+#define NUMBER_POLL_NS    2000000L
 
 int container_create(const struct launch_options *options, struct err *err)
 {
@@ -127,9 +132,13 @@ int container_run(const struct launch_options *options, bool keep, int *ret_code
         if (r < 0)
                 return r;
         *ret_code = 0;
-        if (!options->detach) {
+        if (!options->detach || launch.notify_fd >= 0)
                 state_unlock(&launch.state); /* others may want the container while it runs */
-                r = foreground_wait(launch.pid, launch.master_socket_fd, ret_code, err);
+        if (options->detach && launch.notify_fd >= 0)
+                r = notify_wait(launch.notify_fd, launch.pidfd, err);
+        if (!options->detach) {
+                r = foreground_wait(launch.pid, launch.master_socket_fd, launch.notify_fd, ret_code,
+                                    err);
                 if (r == 0 && !keep)
                         r = delete_own(&launch, err);
         }
@@ -162,6 +171,27 @@ static int begin(const char *root, const char *id, struct state *state, struct r
         return r == 0 ? state_status(state, record, status, err) : r;
 }
 
+static int run_poststart(struct state *state, const struct record *record, struct err *err)
+{
+        const struct oci_hooks *hooks = record->config->hooks;
+        if (!hooks || hooks->poststart_length == 0)
+                return 0;
+        struct hook_state told = {
+                .id = record->id,
+                .status = "running",
+                .bundle = record->bundle,
+                .oci_version = OCI_RUNTIME_SPEC_VERSION,
+                .pid = record->pid,
+                .annotations = record->annotations,
+        };
+        struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
+        int r = hooks_run(&set, &told, err);
+        /* The specification: it is stopped, and the lifecycle goes on to its end. */
+        if (r < 0 && kill_init(record, NULL) == 0)
+                (void)destroy(state, record, NULL);
+        return r;
+}
+
 int container_start(const char *root, const char *id, struct err *err)
 {
         auto_state state = { .fd = -1 };
@@ -174,28 +204,21 @@ int container_start(const char *root, const char *id, struct err *err)
                 return err_plain(err, EINVAL, "cannot start a container that has stopped");
         if (status != STATE_CREATED)
                 return err_plain(err, EINVAL, "cannot start an already running container");
-        r = start_tell(&state, err);
+        auto_fd pidfd = -1, notify = -1;
+        r = notify_listen(&state, &notify, err);
+        if (r == 0 && notify >= 0)
+                r = process_open((pid_t)record.pid, record.start_time, &pidfd, err);
+        if (r == 0)
+                r = start_tell(&state, err);
         if (r < 0)
                 return r;
         if (unlinkat(state.fd, STATE_SOCKET, 0) < 0)
                 return err_set(err, errno, "remove the start socket");
-        const struct oci_hooks *hooks = record.config->hooks;
-        if (!hooks || hooks->poststart_length == 0)
-                return 0;
-        struct hook_state told = {
-                .id = record.id,
-                .status = "running",
-                .bundle = record.bundle,
-                .oci_version = OCI_RUNTIME_SPEC_VERSION,
-                .pid = record.pid,
-                .annotations = record.annotations,
-        };
-        struct hook_set set = { "poststart", hooks->poststart, hooks->poststart_length };
-        r = hooks_run(&set, &told, err);
-        /* The specification: it is stopped, and the lifecycle goes on to its end. */
-        if (r < 0 && kill_init(&record, NULL) == 0)
-                (void)destroy(&state, &record, NULL);
-        return r;
+        r = run_poststart(&state, &record, err);
+        if (r < 0 || notify < 0)
+                return r;
+        state_unlock(&state);
+        return notify_wait(notify, pidfd, err);
 }
 
 /* Without a pid namespace of its own, the death of the first process leaves the
@@ -325,6 +348,18 @@ int container_resume(const char *root, const char *id, struct err *err)
         return set_frozen(root, id, false, err);
 }
 
+/* In a pid namespace that it shares, a restore needs the number of the process, which is taken
+ * until the parent has looked at its end: some inits do so now and then. */
+static void await_number(const struct record *record)
+{
+        int64_t deadline = clock_monotonic_ns() + NUMBER_TIMEOUT_MS * NS_PER_MS;
+        struct timespec pause = { .tv_nsec = NUMBER_POLL_NS };
+        if (has_own_pid_namespace(record))
+                return;
+        while (kill((pid_t)record->pid, 0) == 0 && clock_monotonic_ns() < deadline)
+                nanosleep(&pause, NULL);
+}
+
 int container_checkpoint(const char *root, const char *id, const struct checkpoint_options *options,
                          struct err *err)
 {
@@ -341,7 +376,11 @@ int container_checkpoint(const char *root, const char *id, const struct checkpoi
         if (r < 0 || options->leave_running || options->pre_dump)
                 return r;
         r = kill_init(&record, err);
-        return r < 0 ? r : destroy(&state, &record, err);
+        if (r == 0)
+                r = destroy(&state, &record, err);
+        if (r == 0)
+                await_number(&record);
+        return r;
 }
 
 /* Version 1 may have to join a hierarchy that was not needed before; the record

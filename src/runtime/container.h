@@ -57,16 +57,18 @@ struct exec_options {
         const char *apparmor, *selinux_label;
         char *const *cgroups; /* as cgroup_descend() takes them; NULL */
         bool tty, detach, no_new_privs, ignore_paused;
+        bool own_no_new_privs; /* not the container's noNewPrivileges, as crun has it */
         const char *pid_file, *console_socket;
         unsigned preserve_fds;
         char *const *argv; /* of the program, for exe_guard */
 };
 int container_exec(const struct exec_options *options, int *ret_code, struct err *err);
 
-/* Waits for a child, forwarding signals and, with a terminal, bytes: foreground.c.
+/* Waits for a child, forwarding signals, with a terminal bytes, and with the descriptor of
+ * notify_listen() what it notifies: foreground.c.
  * foreground_block is called before the child is made. */
 void foreground_block(void);
 /* A terminal whose output is put into ours: of the same size, and newlines are not translated
  * twice. To be done before anybody writes to it. */
 void foreground_adopt(int master);
-int foreground_wait(pid_t pid, int master_socket_fd, int *ret_code, struct err *err);
+int foreground_wait(pid_t pid, int master_socket_fd, int notify_fd, int *ret_code, struct err *err);

@@ -6,6 +6,8 @@
 #include "base/str.h"
 #include "runtime/filter_cache.h"
 
+#define FAIL_UNKNOWN "run.oci.seccomp_fail_unknown_syscall"
+
 static const enum seccomp_action actions[] = {
         [OCI_SECCOMP_UNSET] = SECCOMP_ACTION_ALLOW,
         [OCI_SECCOMP_KILL] = SECCOMP_ACTION_KILL_THREAD,
@@ -97,8 +99,22 @@ static int compile(const struct seccomp_profile *profile, const char *root,
         return r;
 }
 
-int filter_create(const struct oci_seccomp *seccomp, const char *root, struct filter *ret,
-                  struct err *err)
+/* Otherwise they are passed over: a policy names the calls of every kernel. */
+static int check_names(const struct oci_seccomp *seccomp, struct err *err)
+{
+        for (size_t i = 0; i < seccomp->syscalls_length; i++)
+                for (char **name = seccomp->syscalls[i].names; name && *name; name++)
+                        if (!seccomp_knows(*name))
+                                return err_plain(
+                                        err, EINVAL,
+                                        "seccomp: the system call '%s' is unknown, and the "
+                                        "annotation " FAIL_UNKNOWN " is set",
+                                        *name);
+        return 0;
+}
+
+int filter_create(const struct oci_seccomp *seccomp, char *const *annotations, const char *root,
+                  struct filter *ret, struct err *err)
 {
         struct filter filter = { 0 };
         if (!seccomp) {
@@ -106,6 +122,8 @@ int filter_create(const struct oci_seccomp *seccomp, const char *root, struct fi
                 return 0;
         }
         int r = check(seccomp, err);
+        if (r == 0 && json_map_get(annotations, FAIL_UNKNOWN))
+                r = check_names(seccomp, err);
         if (r < 0)
                 return r;
         for (char **name = seccomp->flags; name && *name; name++) {

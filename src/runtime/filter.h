@@ -11,7 +11,9 @@ struct filter {
 };
 
 /* `seccomp` NULL gives an empty filter (program.length 0). A compiled program is looked
- * for, and left, below the state root `root` where that exists (filter_cache.h). */
-int filter_create(const struct oci_seccomp *seccomp, const char *root, struct filter *ret,
-                  struct err *err);
+ * for, and left, below the state root `root` where that exists (filter_cache.h). `annotations`
+ * of the container: with run.oci.seccomp_fail_unknown_syscall (crun(1)) a call that libseccomp does
+ * not know is an error. */
+int filter_create(const struct oci_seccomp *seccomp, char *const *annotations, const char *root,
+                  struct filter *ret, struct err *err);
 void filter_finish(struct filter *filter);

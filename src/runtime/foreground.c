@@ -14,7 +14,9 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "runtime/container.h"
+#include "runtime/notify.h"
 #include "sys/process.h"
 #include "sys/pty.h"
 
@@ -63,11 +65,12 @@ static int wait_without_terminal(pid_t pid, int *ret_code, struct err *err)
 }
 
 struct terminal {
-        int master;
+        int master; /* -1: there is none, only messages */
         bool raw;
         struct termios saved;
         struct buf input; /* read from our stdin, not yet taken by the pty */
         bool input_ended;
+        int notify; /* of notify_listen(), or -1 */
 };
 
 static void copy_size(int master)
@@ -114,7 +117,7 @@ static void push_input(struct terminal *terminal)
 
 static int relay(struct terminal *terminal, pid_t pid, int signals, int *ret_code, struct err *err)
 {
-        bool ended = false, open = true;
+        bool ended = false, open = terminal->master >= 0;
         while (!ended || open) {
                 bool room = !terminal->input_ended && terminal->input.size < BACKLOG_BYTES;
                 struct pollfd entries[] = {
@@ -122,20 +125,23 @@ static int relay(struct terminal *terminal, pid_t pid, int signals, int *ret_cod
                         { .fd = open ? terminal->master : -1,
                           .events = (short)(POLLIN | (terminal->input.size ? POLLOUT : 0)) },
                         { .fd = room && !ended ? 0 : -1, .events = POLLIN },
+                        { .fd = terminal->notify, .events = POLLIN },
                 };
                 /* After the process, what it printed last; background jobs that hold
                  * the terminal do not keep us. */
-                int n = poll(entries, 3, ended ? 0 : -1);
+                int n = poll(entries, ELEMENTS(entries), ended ? 0 : -1);
                 if (n < 0 && errno != EINTR)
                         return err_set(err, errno, "poll");
                 if (n == 0)
                         break;
+                if (entries[3].revents && notify_pass(terminal->notify))
+                        terminal->notify = -1; /* told; the descriptor is our caller's */
                 struct signalfd_siginfo info;
                 if ((entries[0].revents & POLLIN) &&
                     read(signals, &info, sizeof(info)) == sizeof(info)) {
                         if (info.ssi_signo == SIGCHLD)
                                 ended = reap(pid, ret_code);
-                        else if (info.ssi_signo == SIGWINCH)
+                        else if (info.ssi_signo == SIGWINCH && open)
                                 copy_size(terminal->master);
                         else
                                 (void)kill(pid, (int)info.ssi_signo);
@@ -149,20 +155,35 @@ static int relay(struct terminal *terminal, pid_t pid, int signals, int *ret_cod
         return 0;
 }
 
-static int wait_with_terminal(pid_t pid, int socket_fd, int *ret_code, struct err *err)
+/* The signals that wait_without_terminal() takes one by one, as a descriptor. */
+static int open_signals(struct err *err)
 {
         sigset_t set;
+        all_signals(&set);
+        int fd = signalfd(-1, &set, SFD_CLOEXEC);
+        return fd < 0 ? err_set(err, errno, "signalfd") : fd;
+}
+
+static int wait_with_messages(pid_t pid, int notify_fd, int *ret_code, struct err *err)
+{
+        struct terminal none = { .master = -1, .input_ended = true, .notify = notify_fd };
+        auto_fd signals = open_signals(err);
+        return signals < 0 ? signals : relay(&none, pid, signals, ret_code, err);
+}
+
+static int wait_with_terminal(pid_t pid, int socket_fd, int notify_fd, int *ret_code,
+                              struct err *err)
+{
         char name[64];
-        struct terminal terminal = { .master = -1 };
+        struct terminal terminal = { .master = -1, .notify = notify_fd };
         auto_fd signals = -1;
         int r = pty_receive_fd(socket_fd, &terminal.master, name, sizeof(name), NULL, err);
         if (r < 0)
                 return r;
         auto_fd master = terminal.master;
-        all_signals(&set);
-        signals = signalfd(-1, &set, SFD_CLOEXEC);
+        signals = open_signals(err);
         if (signals < 0)
-                return err_set(err, errno, "signalfd");
+                return signals;
         foreground_adopt(master); /* a restored one is as it was */
         (void)fcntl(master, F_SETFL, fcntl(master, F_GETFL) | O_NONBLOCK);
         if (isatty(0))
@@ -175,8 +196,10 @@ static int wait_with_terminal(pid_t pid, int socket_fd, int *ret_code, struct er
         return r;
 }
 
-int foreground_wait(pid_t pid, int master_socket_fd, int *ret_code, struct err *err)
+int foreground_wait(pid_t pid, int master_socket_fd, int notify_fd, int *ret_code, struct err *err)
 {
-        return master_socket_fd >= 0 ? wait_with_terminal(pid, master_socket_fd, ret_code, err)
-                                     : wait_without_terminal(pid, ret_code, err);
+        if (master_socket_fd >= 0)
+                return wait_with_terminal(pid, master_socket_fd, notify_fd, ret_code, err);
+        return notify_fd >= 0 ? wait_with_messages(pid, notify_fd, ret_code, err)
+                              : wait_without_terminal(pid, ret_code, err);
 }

@@ -1,6 +1,7 @@
 #include "runtime/hooks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,17 +86,40 @@ static const char *signal_words(int signo)
         return words;
 }
 
-static int run_one(const struct oci_hook *hook, const char *state, struct err *err)
+/* Where crun's annotation wants the output of hooks that run on the host: *ret_fd, else as it was.
+ * Inside the container the name would be another file's. */
+static int open_output(const struct hook_state *state, const char *key, int *ret_fd,
+                       struct err *err)
 {
-        auto_fd input = -1, output = -1, pidfd = -1;
+        const char *path = state->inside ? NULL : json_map_get(state->annotations, key);
+        if (str_empty(path))
+                return 0;
+        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return err_set(err, errno, "open '%s' of the annotation %s", path, key);
+        *ret_fd = fd;
+        return 0;
+}
+
+/* *ret_code is the exit code of one that failed by that. */
+static int run_one(const struct oci_hook *hook, const struct hook_state *state, const char *text,
+                   int *ret_code, struct err *err)
+{
+        auto_fd input = -1, output = -1, out = -1, errors = -1, pidfd = -1;
         pid_t pid;
-        int r = text_file(state, &input, err);
+        int r = text_file(text, &input, err);
         if (r == 0)
                 r = text_file("", &output, err);
+        if (r == 0)
+                r = open_output(state, "run.oci.hooks.stdout", &out, err);
+        if (r == 0)
+                r = open_output(state, "run.oci.hooks.stderr", &errors, err);
         if (r < 0)
                 return r;
         char *fallback[] = { hook->path, NULL };
-        struct spawn_fd fds[] = { { input, 0 }, { output, 1 }, { output, 2 } };
+        struct spawn_fd fds[] = { { input, 0 },
+                                  { out >= 0 ? out : output, 1 },
+                                  { errors >= 0 ? errors : output, 2 } };
         struct spawn spawn = { .path = hook->path,
                                .argv = hook->args && *hook->args ? hook->args : fallback,
                                .envp = hook->env,
@@ -115,6 +139,7 @@ static int run_one(const struct oci_hook *hook, const char *state, struct err *e
         if (WIFSIGNALED(status))
                 return err_plain(err, ECANCELED, "'%s': signal: %s: %s", hook->path,
                                  signal_words(WTERMSIG(status)), said);
+        *ret_code = WEXITSTATUS(status);
         return err_plain(err, ECANCELED, "'%s': exit status %d: %s", hook->path,
                          WEXITSTATUS(status), said);
 }
@@ -125,7 +150,8 @@ int hooks_run(const struct hook_set *set, const struct hook_state *state, struct
                 return 0;
         auto_free char *text = hooks_state_text(state);
         for (size_t i = 0; i < set->length; i++) {
-                int r = run_one(&set->list[i], text, err);
+                int code;
+                int r = run_one(&set->list[i], state, text, &code, err);
                 if (r < 0) {
                         err_wrap(err, "error running hook %s #%zu", set->name, i);
                         return r;
@@ -141,7 +167,12 @@ void hooks_run_all(const struct hook_set *set, const struct hook_state *state)
         auto_free char *text = hooks_state_text(state);
         for (size_t i = 0; i < set->length; i++) {
                 struct err err = { 0 };
-                if (run_one(&set->list[i], text, &err) < 0)
-                        log_warning("error running hook %s #%zu: %s", set->name, i, err_text(&err));
+                int code = 0;
+                if (run_one(&set->list[i], state, text, &code, &err) == 0)
+                        continue;
+                err_wrap(&err, "error running hook %s #%zu", set->name, i);
+                if (code) /* crun's words */
+                        err_wrap(&err, "%s hook failed with exit code %d", set->name, code);
+                log_warning("%s", err_text(&err));
         }
 }

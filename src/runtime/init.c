@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/launch.h"
 #include "runtime/rootfs.h"
@@ -30,7 +31,9 @@ static int become_root(struct launch *launch, struct err *err)
                 if (r < 0)
                         return r;
         }
-        (void)setgroups(0, NULL); /* may be forbidden: then there is none of the host's */
+        /* May be forbidden: then there is none of the host's. */
+        if (!setup_keeps_groups(launch->spec.annotations))
+                (void)setgroups(0, NULL);
         if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
                 return err_set(err, errno, "become root of the user namespace");
         return 0;
@@ -230,6 +233,7 @@ void init_main(struct launch *launch)
                 .oci_version = OCI_RUNTIME_SPEC_VERSION,
                 .pid = own_pid(launch),
                 .annotations = launch->spec.annotations,
+                .inside = true,
         };
         const struct launch_variant *variant = launch->options->variant;
         auto_free char *keyring = xasprintf("_ses.%s", launch->record.id);
@@ -250,6 +254,7 @@ void init_main(struct launch *launch)
                 .wait_fd = launch->child_fd,
                 .preserve_fds = launch->options->preserve_fds,
         };
+        log_debug("child process in init()");
         if (prepare(launch, &state, &err) == 0) {
                 state.status = "created";
                 (void)setup_and_exec(&setup, &err);

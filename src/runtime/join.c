@@ -121,12 +121,18 @@ static int compose_process(struct join *join, struct err *err)
 {
         const struct exec_options *options = join->options;
         struct oci_process *process = &join->process;
+        if (!join->record.config->process)
+                return err_plain(err, EINVAL,
+                                 "the container has no process of its own to take the rest from; "
+                                 "give all of it with --process");
         int r = copy_process(join->record.config->process, process, err);
         if (r < 0)
                 return r;
         strv_free(process->args);
         process->args = strv_copy(options->args);
         process->terminal = options->tty;
+        if (options->own_no_new_privs)
+                process->no_new_privileges = false;
         if (options->no_new_privs)
                 process->no_new_privileges = true;
         replace(&process->cwd, options->cwd);
@@ -165,8 +171,8 @@ static int load(struct join *join, struct err *err)
         if (r == 0)
                 r = plan_process_create(&join->process, &join->plan, err);
         if (r == 0)
-                r = filter_create(join->record.config->linux_->seccomp, options->root,
-                                  &join->filter, err);
+                r = filter_create(join->record.config->linux_->seccomp, join->record.annotations,
+                                  options->root, &join->filter, err);
         return r;
 }
 
@@ -290,6 +296,7 @@ static void join_main(void *arg)
                 .preserve_fds = join->options->preserve_fds,
                 .affinity = affinity ? affinity->final : NULL,
         };
+        log_debug("child process in init()");
         if (enter(join, &err) == 0)
                 (void)setup_and_exec(&setup, &err);
         (void)sync_send_error(setup.report_fd, &err);
@@ -330,6 +337,7 @@ static int launch(struct join *join, struct err *err)
         };
         /* Not to be looked at from inside before it has executed its program. */
         (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+        log_debug("nsexec container setup: one more process in its namespaces");
         r = clone_child(&request, &join->pid, &join->pidfd, err);
         close_fd(&join->child_fd);
         close_fd(&join->console_fd);
@@ -398,7 +406,7 @@ int container_exec(const struct exec_options *options, int *ret_code, struct err
         }
         *ret_code = 0;
         if (r == 0 && !options->detach)
-                r = foreground_wait(join.pid, join.master_socket_fd, ret_code, err);
+                r = foreground_wait(join.pid, join.master_socket_fd, -1, ret_code, err);
         finish(&join);
         return r;
 }

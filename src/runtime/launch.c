@@ -15,9 +15,11 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
 #include "runtime/exe_guard.h"
+#include "runtime/notify.h"
 #include "runtime/rootfs.h"
 #include "runtime/setup.h"
 #include "runtime/start.h"
@@ -59,6 +61,14 @@ static int read_config(struct launch *launch, struct err *err)
         }
         launch->bundle = take_ptr(bundle);
         return 0;
+}
+
+/* What a container without one is created with; only its `start` needs a program (setup.c). */
+static struct oci_process *absent_process(void)
+{
+        struct oci_process *process = new0(struct oci_process);
+        process->cwd = xstrdup("/");
+        return process;
 }
 
 static int check_terminal(const struct launch *launch, struct err *err)
@@ -115,6 +125,8 @@ static int prepare_record(struct launch *launch, struct err *err)
         if (!launch->spec.process->terminal)
                 record->descriptors = checkpoint_descriptors();
         record->annotations = strv_copy(launch->spec.annotations);
+        if (launch->options->crun_status)
+                record->external_descriptors = checkpoint_descriptors_text(record->descriptors);
         return state_write(&launch->state, record, launch->config_text, err);
 }
 
@@ -235,6 +247,7 @@ static int start_child(struct launch *launch, struct err *err)
                 .child = child,
                 .arg = launch,
         };
+        log_debug("nsexec container setup: a process in its namespaces");
         r = clone_child(&request, &launch->pid, &launch->pidfd, err);
         bool joins = launch->door.length > 0;
         cgroup_door_close(&launch->door);
@@ -374,6 +387,8 @@ int launch_finish_record(struct launch *launch, struct err *err)
         record->pid = launch->pid;
         record->creating = false;
         r = state_write_process(&launch->state, launch->pid, record->start_time, err);
+        if (r == 0 && launch->options->crun_status)
+                r = state_link_status(&launch->state, err);
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 
@@ -451,6 +466,10 @@ static int prepare_everything(struct launch *launch, struct err *err)
         int r = read_config(launch, err);
         if (r == 0 && variant && variant->transform)
                 r = variant->transform(launch, variant->arg, err);
+        if (r == 0 && !variant && options->wait_for_start && !launch->spec.process)
+                launch->spec.process = absent_process();
+        if (r == 0 && !variant)
+                launch->notifies = notify_prepare(options->root, options->id, &launch->spec);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
         if (r == 0 && cloned)
@@ -460,8 +479,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0 && cloned)
                 r = attributes_check(launch->spec.process, err);
         if (r == 0 && cloned)
-                r = filter_create(launch->spec.linux_->seccomp, options->root, &launch->filter,
-                                  err);
+                r = filter_create(launch->spec.linux_->seccomp, launch->spec.annotations,
+                                  options->root, &launch->filter, err);
         if (r == 0 && options->systemd_cgroup)
                 r = scope_prepare(&launch->spec, &launch->plan.limits.values, options->id,
                                   &launch->scope, err);
@@ -481,6 +500,10 @@ static int prepare_everything(struct launch *launch, struct err *err)
         r = cgroup_prepare(path, controllers, &launch->cgroup, err);
         if (r == 0)
                 r = prepare_record(launch, err);
+        if (r == 0 && launch->notifies)
+                r = notify_make(&launch->state, err);
+        if (r == 0 && launch->notifies && !options->wait_for_start)
+                r = notify_listen(&launch->state, &launch->notify_fd, err);
         if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
         if (r == 0)
@@ -527,6 +550,7 @@ int launch_container(const struct launch_options *options, struct launch *ret, s
                 .parent_fd = -1,
                 .child_fd = -1,
                 .listen_fd = -1,
+                .notify_fd = -1,
                 .console_fd = -1,
                 .master_socket_fd = -1,
                 .seccomp_fd = -1,
@@ -568,6 +592,7 @@ void launch_finish(struct launch *launch)
         close_fd(&launch->parent_fd);
         close_fd(&launch->child_fd);
         close_fd(&launch->listen_fd);
+        close_fd(&launch->notify_fd);
         close_fd(&launch->console_fd);
         close_fd(&launch->master_socket_fd);
         close_fd(&launch->seccomp_fd);

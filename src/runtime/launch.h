@@ -63,6 +63,7 @@ struct launch_options {
         bool no_pivot, no_new_keyring, detach;
         bool systemd_cgroup;                  /* the systemd driver: scope.h */
         bool wait_for_start;                  /* create, not run */
+        bool crun_status;                     /* the state has crun's file, too */
         char *const *argv;                    /* of the program, for exe_guard */
         const struct launch_variant *variant; /* NULL for a plain container */
 };
@@ -84,6 +85,7 @@ struct launch {
         int proc_fd;
         int parent_fd, child_fd; /* of sync.h */
         int listen_fd;           /* of start.h, or -1 */
+        int notify_fd;           /* of notify.h, when we are to listen, or -1 */
         int console_fd;          /* where the child sends the pty's master, or -1 */
         int master_socket_fd;    /* our end of it when we are the terminal, or -1 */
         int seccomp_fd;
@@ -94,7 +96,8 @@ struct launch {
         pid_t pid;
         int pidfd;
         bool rdt_made;
-        bool made; /* the state directory is ours */
+        bool made;     /* the state directory is ours */
+        bool notifies; /* the caller waits to be told (notify.h) */
 };
 
 /* On failure everything is undone. On success the container is created or, with

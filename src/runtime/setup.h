@@ -35,6 +35,9 @@ struct setup {
         const char *affinity; /* list of CPUs for exec; NULL */
 };
 
+/* crun's annotation: the process has the supplementary groups of who called the runtime. */
+bool setup_keeps_groups(char *const *annotations);
+
 /* Returns only on failure. */
 int setup_and_exec(struct setup *setup, struct err *err);
 

@@ -20,9 +20,11 @@
 #include "sys/process.h"
 
 #define RECORD_FILE     "state.json"
+#define STATUS_LINK     "status"
 #define RECORD_VERSION  1
 #define RECORD_SIZE_MAX (OCI_CONFIG_SIZE_MAX + ((size_t)1 << 20))
 #define ID_LENGTH_MAX   255 /* it names a directory */
+#define ID_CHARACTERS   "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 #define LOCK_POLL_NS    2000000L
 
 #define RECORD_FIELDS                                                                              \
@@ -42,6 +44,8 @@
                 JSON_FIELD(struct record, "rdtMonitor", JSON_STRING, rdt_monitor, 0),              \
                 JSON_FIELD(struct record, "rdtOwn", JSON_BOOL, rdt_own, 0),                        \
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
+                JSON_FIELD(struct record, "external_descriptors", JSON_STRING,                     \
+                           external_descriptors, 0),                                               \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
 static const struct json_field brief_fields[] = { RECORD_FIELDS };
@@ -84,11 +88,13 @@ int state_check_id(const char *id, struct err *err)
         size_t length = strlen(id);
         if (length == 0)
                 return err_plain(err, EINVAL, "container id cannot be empty");
-        bool fine = length <= ID_LENGTH_MAX && !streq(id, ".") && !streq(id, "..");
-        for (const char *c = id; fine && *c; c++)
-                fine = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                       (*c >= '0' && *c <= '9') || strchr("_+-.", *c);
-        if (!fine)
+        size_t fine = strspn(id, ID_CHARACTERS);
+        if (id[fine])
+                return err_plain(
+                        err, EINVAL,
+                        "invalid container ID format: %s: invalid character `%c` in the ID", id,
+                        id[fine]);
+        if (length > ID_LENGTH_MAX || streq(id, ".") || streq(id, ".."))
                 return err_plain(err, EINVAL, "invalid container ID format: %s", id);
         return 0;
 }
@@ -262,6 +268,13 @@ bool state_is_as_written(struct state *state)
         return fstatat(state->fd, RECORD_FILE, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
                now.st_ino == then->st_ino && now.st_ctim.tv_sec == then->st_ctim.tv_sec &&
                now.st_ctim.tv_nsec == then->st_ctim.tv_nsec;
+}
+
+int state_link_status(struct state *state, struct err *err)
+{
+        if (symlinkat(RECORD_FILE, state->fd, STATUS_LINK) < 0)
+                return err_set(err, errno, "make link '%s'", STATUS_LINK);
+        return 0;
 }
 
 int state_write_process(struct state *state, pid_t pid, uint64_t start_time, struct err *err)

@@ -12,6 +12,8 @@
  *                as it exists: one system call where a new record would be four
  *   start.sock   while the container is created and not started: its first
  *                process waits there for `start`
+ * *   status       called as crun: a link to the record, of which programs that know crun's
+ *                state directory read external_descriptors
  *
  * Verbs that change the container hold flock(2) on the directory itself; the
  * lock dies with its holder. Reading needs no lock.
@@ -31,7 +33,8 @@
 
 #define STATE_PROCESS      "process"
 #define STATE_SOCKET       "start.sock"
-#define STATE_MACHINE      "vm" /* a directory of src/guest */
+#define STATE_NOTIFY       "notify" /* a directory of notify.h */
+#define STATE_MACHINE      "vm"     /* a directory of src/guest */
 #define STATE_LOCK_WAIT_MS 10000
 
 enum state_status {
@@ -56,7 +59,8 @@ struct record {
         char *systemd;                /* and the address of its manager */
         char *rdt_clos, *rdt_monitor; /* of struct rdt_group */
         bool rdt_own;
-        char **descriptors; /* of checkpoint_descriptors(); NULL with a terminal */
+        char **descriptors;         /* of checkpoint_descriptors(); NULL with a terminal */
+        char *external_descriptors; /* the same as crun has it: a JSON array as text; or NULL */
         char **annotations;
         struct oci_spec *config; /* NULL when not asked for */
 };
@@ -88,6 +92,8 @@ void state_close(struct state *state);
 /* `config` is the text of config.json. */
 int state_write(struct state *state, const struct record *record, const char *config,
                 struct err *err);
+/* The link `status`. */
+int state_link_status(struct state *state, struct err *err);
 /* The process of the record now is `pid`: no longer `creating`. */
 int state_write_process(struct state *state, pid_t pid, uint64_t start_time, struct err *err);
 /* Whether the record is still the one that state_write() wrote through `state`. */

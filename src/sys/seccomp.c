@@ -25,6 +25,11 @@
 #define TEXT2(x) #x
 #define TEXT(x)  TEXT2(x)
 
+bool seccomp_knows(const char *name)
+{
+        return seccomp_syscall_resolve_name(name) != __NR_SCMP_ERROR;
+}
+
 const char *seccomp_compiler(void)
 {
         return "libseccomp " TEXT(SCMP_VER_MAJOR) "." TEXT(SCMP_VER_MINOR) "." TEXT(

@@ -68,6 +68,8 @@ struct seccomp_program {
 int seccomp_compile(const struct seccomp_profile *profile, struct seccomp_program *ret,
                     struct err *err);
 void seccomp_program_finish(struct seccomp_program *program);
+/* Whether the native architecture has a system call of that name, as far as what compiles knows. */
+bool seccomp_knows(const char *name);
 /* What compiles: name, version and native architecture. */
 const char *seccomp_compiler(void);
 

@@ -23,6 +23,7 @@
 struct child {
         const struct spawn *spawn;
         const char *path;
+        char *const *envp;
         int fd_floor; /* first descriptor above every target */
         int error;    /* errno of the step that failed */
         const char *step;
@@ -87,7 +88,7 @@ static int child_main(void *arg)
         if (spawn->cwd && chdir(spawn->cwd) < 0)
                 child_failed(child, "change directory");
         process_reset_signals();
-        execve(child->path, spawn->argv, spawn->envp ? spawn->envp : environ);
+        execve(child->path, spawn->argv, child->envp);
         child_failed(child, "execute");
         return 0;
 }
@@ -109,6 +110,19 @@ static int find_program(const char *name, char **ret_path, struct err *err)
                 }
         }
         return err_plain(err, ENOENT, "'%s' is not in PATH", name);
+}
+
+/* The caller's, without NOTIFY_SOCKET; the array alone is the heap's. */
+static char **inherited_environment(void)
+{
+        size_t length = 0;
+        while (environ && environ[length])
+                length++;
+        char **copy = xcalloc(length + 1, sizeof(*copy));
+        for (size_t i = 0, used = 0; i < length; i++)
+                if (!str_starts(environ[i], "NOTIFY_SOCKET="))
+                        copy[used++] = environ[i];
+        return copy;
 }
 
 static int check_fds(const struct spawn *spawn, int *ret_floor, struct err *err)
@@ -139,6 +153,8 @@ int spawn_process(const struct spawn *spawn, pid_t *ret_pid, int *ret_pidfd, str
         if (r < 0)
                 return r;
         child.path = path;
+        auto_free char **inherited = spawn->envp ? NULL : inherited_environment();
+        child.envp = inherited ? inherited : spawn->envp;
 
         char stack[STACK_BYTES] __attribute__((aligned(16)));
         sigset_t all, saved;

@@ -8,7 +8,8 @@
  *    `from` and `to`; standard ones that are not named are /dev/null; every
  *    other descriptor is closed by exec, CLOEXEC or not;
  *  - all signals unblocked and at their defaults;
- *  - the environment `envp` only (NULL passes the caller's on).
+ *  - the environment `envp` only (NULL passes the caller's on, but for NOTIFY_SOCKET: who has been
+ *    told to say that it is ready is the caller, sd_notify(3)).
  *
  * The caller must reap the child (waitid with P_PIDFD, or waitpid). Callable
  * from any thread; all signals of the calling thread are blocked meanwhile.
@@ -32,7 +33,7 @@ struct spawn_fd {
 struct spawn {
         const char *path; /* of the program; without a slash it is looked up in PATH */
         char *const *argv;
-        char *const *envp; /* NULL: the caller's environment */
+        char *const *envp; /* NULL: the caller's environment, see above */
         const char *cwd;   /* NULL: the caller's */
         const struct spawn_fd *fds;
         size_t fds_length;

@@ -18,9 +18,11 @@ def daemon(tmp_path_factory):
 
 
 @pytest.fixture
-def isle(daemon, kind):
+def isle(daemon, kind, layered):
     def call(*args, check=True, input=None):
         flags = ["--vm"] if kind == "vm" and args[0] in ("run", "create") else []
+        if flags and layered:
+            flags.append("--vm-rootfs=erofs")
         done = subprocess.run([program("isle"), "-H", daemon.host, args[0], *flags, *args[1:]],
                               input=input, capture_output=True, text=True, timeout=60, check=False,
                               stdin=subprocess.DEVNULL if input is None else None)
@@ -37,9 +39,12 @@ def test_run(isle):
     assert (done.returncode, done.stdout, done.stderr) == (5, "in\n1\n/tmp\n7\n", "err\n")
 
 
-def test_inspect_says_which(isle, kind):
+def test_inspect_says_which(isle, kind, layered):
     isle("create", "--name", "which", "busybox")
-    host = json.loads(isle("inspect", "which").stdout)[0]["HostConfig"]
+    shown = json.loads(isle("inspect", "which").stdout)[0]
+    assert shown["State"].get("Rootfs") == (("erofs" if layered else "fs") if kind == "vm" else
+                                            None)
+    host = shown["HostConfig"]
     assert (host["Isolation"], host["Runtime"]) == (("vm", "isle-vm") if kind == "vm" else
                                                     ("", "isle-runtime"))
 

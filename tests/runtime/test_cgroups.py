@@ -180,7 +180,8 @@ def test_exec_in_a_group_below(runtime, bundle):
     assert out.count("/below") == 1
     for where, said in (("..", ".. is not a sub cgroup path"), ("a/../..", "not a sub cgroup path"),
                         ("whaaat:/", "unknown controller whaaat"),
-                        ("memory:missing", "missing"), ("missing", "missing")):
+                        ("memory:missing", "/missing/cgroup.procs: no such file or directory"),
+                        ("missing", "adding pid of the new process to /sys/fs/cgroup/")):
         assert said in runtime.fails("exec", "--cgroup", where, id, "true", code=255)
 
 

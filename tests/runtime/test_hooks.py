@@ -178,6 +178,7 @@ def test_failing_poststop_hooks_are_warnings(runtime, bundle, tmp_path):
     bundle.config["hooks"] = {"poststop": [
         {"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", f"touch {tmp_path}/ran"]}]}
     done = runtime.run(bundle.set_args("true"))
+    assert "poststop hook failed with exit code" in done.stderr
     assert "error running hook poststop #0" in done.stderr
     assert (tmp_path / "ran").exists()
 
@@ -192,4 +193,25 @@ def test_failing_poststart_hook_ends_the_container(runtime, bundle, tmp_path, le
     assert "does not exist" in runtime.fails("state", id, code=1)
     runtime.fails("run", "--bundle", bundle.path, runtime.new_id(), code=1)
     assert (tmp_path / "told").read_text() == "x\nx\n"
+    leaks.check()
+
+
+@pytest.mark.parametrize("name", ["prestart", "createRuntime", "poststart", "poststop"])
+def test_output_of_hooks_goes_where_annotations_say(runtime, bundle, tmp_path, name):
+    out, errors = tmp_path / "out", tmp_path / "errors"
+    out.write_text("before\n")
+    bundle.config["hooks"] = {name: [{"path": "/bin/sh",
+                                      "args": ["sh", "-c", "echo said; echo wrong >&2"]}]}
+    bundle.config["annotations"] = {"run.oci.hooks.stdout": str(out),
+                                    "run.oci.hooks.stderr": str(errors)}
+    runtime.run(bundle)
+    assert out.read_text() == "before\nsaid\n"
+    assert errors.read_text() == "wrong\n"
+
+
+def test_output_of_hooks_that_cannot_be_kept(runtime, bundle, leaks):
+    bundle.config["hooks"] = {"prestart": [{"path": "/bin/true"}]}
+    bundle.config["annotations"] = {"run.oci.hooks.stdout": "/nowhere/at/all"}
+    error = runtime.run(bundle, check=False).stderr
+    assert "open '/nowhere/at/all' of the annotation run.oci.hooks.stdout" in error
     leaks.check()

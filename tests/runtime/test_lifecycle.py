@@ -289,3 +289,19 @@ def test_delete_by_regular_expression(runtime, bundle):
     runtime.call("delete", "--force", "--regex", f"^({ids[0]}|{ids[1]})$")
     assert runtime.call("list", "-q").stdout.split() == [ids[2]]
     assert "not a regular expression" in runtime.fails("delete", "--regex", "(", code=1)
+
+
+def test_container_without_a_process(runtime, bundle, leaks, tmp_path):
+    """The specification wants one only when start is called, which is an error then."""
+    process = bundle.config.pop("process")
+    error = runtime.run(bundle, check=False).stderr
+    assert 'config.json has no "process"' in error
+    id = runtime.create(bundle)
+    assert runtime.status(id) == "created"
+    assert "--process" in runtime.fails("exec", id, "true")
+    (tmp_path / "process.json").write_text(json.dumps({**process, "args": ["echo", "in"]}))
+    assert runtime.call("exec", "--process", tmp_path / "process.json", id).stdout == "in\n"
+    assert 'config.json has no "process"' in runtime.fails("start", id)
+    runtime.wait_status(id, "stopped")
+    runtime.call("delete", id)
+    leaks.check()

@@ -266,3 +266,64 @@ def test_groups_where_setgroups_is_denied(runtime, bundle, tmp_path):
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_supplementary_groups_of_the_caller(runtime, bundle):
+    """As crun's annotation has it; otherwise none."""
+    bundle.set_args("grep", "Groups", "/proc/self/status").write()
+    id = runtime.new_id()
+
+    def groups():
+        done = subprocess.run(runtime.command("run", "--bundle", bundle.path, id),
+                              capture_output=True, text=True, timeout=30, check=True,
+                              extra_groups=[11, 12])
+        return done.stdout.split()[1:]
+
+    assert groups() == []
+    bundle.config["annotations"] = {"run.oci.keep_original_groups": "1"}
+    bundle.write()
+    assert groups() == ["11", "12"]
+
+
+def test_unknown_system_calls_are_an_error_when_that_is_asked_for(runtime, bundle, leaks):
+    name = "call_of_the_future"
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", name], "action": "SCMP_ACT_ERRNO"}]}
+    bundle.set_args("true")
+    runtime.run(bundle)
+    bundle.config["annotations"] = {"run.oci.seccomp_fail_unknown_syscall": "1"}
+    assert f"system call '{name}' is unknown" in runtime.run(bundle, check=False).stderr
+    leaks.check()
+    bundle.config["linux"]["seccomp"]["syscalls"][0]["names"] = ["mkdir"]
+    runtime.run(bundle)
+
+
+def test_an_id_that_is_none_says_why(runtime):
+    assert "invalid character `/` in the ID" in runtime.fails("state", "this/is/none")
+    assert "invalid container ID format: .." in runtime.fails("state", "..")
+
+
+def test_parts_of_a_real_time_share(runtime, bundle):
+    """A period below the time that is given out of the old one."""
+    id = runtime.new_id()
+    parent = cgroup_dir("cpu", f"/{id}-parent")
+    parent.mkdir()
+    try:
+        (parent / "cpu.rt_runtime_us").write_text("900000")
+        bundle.config["linux"]["cgroupsPath"] = f"/{id}-parent/{id}"
+        bundle.config["linux"]["resources"]["cpu"] = {"realtimePeriod": 900001,
+                                                      "realtimeRuntime": 600001}
+        runtime.start_detached(bundle.sh("sleep 1000"), id=id)
+        runtime.call("update", "--cpu-rt-period", "10000", "--cpu-rt-runtime", "3000", id)
+        assert (parent / id / "cpu.rt_period_us").read_text() == "10000\n"
+        assert (parent / id / "cpu.rt_runtime_us").read_text() == "3000\n"
+        runtime.call("delete", "--force", id)
+    finally:
+        parent.rmdir()
+
+
+def test_statistics_speak_of_oom_only_after_one(runtime, bundle):
+    """Scripts wait for the word."""
+    id = runtime.start_detached(bundle.sh("sleep 1000"))
+    assert "oom" not in runtime.call("events", "--stats", id).stdout.lower()
