@@ -123,3 +123,18 @@ def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
     told = [json.loads(line) for line in log.read_text().splitlines()]
     assert [step for entry in told for step in STEPS if step in entry["msg"]] == STEPS
     assert {entry["level"] for entry in told} == {"debug"}
+
+
+@pytest.mark.parametrize("name, code", [("crun", 1), ("runc", 0)])
+def test_state_before_it_is_created(called, bundle, tmp_path, name, code):
+    """A container that is being made is none yet to crun, whose callers wait for `state` to work."""
+    runtime = called(name)
+    id = runtime.new_id()
+    command = " ".join(map(str, runtime.command("state", id)))
+    bundle.config["hooks"] = {"createRuntime": [{
+        "path": "/bin/sh", "args": ["sh", "-c", f"{command} >{tmp_path}/said 2>&1; "
+                                                f"echo $? >{tmp_path}/code"]}]}
+    runtime.create(bundle, id=id)
+    assert (tmp_path / "code").read_text() == f"{code}\n"
+    assert ("does not exist" if code else "creating") in (tmp_path / "said").read_text()
+    assert runtime.status(id) == "created"
