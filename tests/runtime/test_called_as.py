@@ -101,12 +101,10 @@ def test_no_such_file_under_other_names(called, bundle):
                                                                      "state.json"]
 
 
-STEPS = ["nsexec container setup", "child process in init()",
-         "init: closing the pipe to signal completion"]
-
-
-@pytest.mark.parametrize("verb", ["run", "exec"])
-def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
+@pytest.mark.parametrize("verb, last", [("run", "init: closing the pipe to signal completion"),
+                                        ("exec", "setns_init: about to exec /bin/true")])
+def test_debugging_names_the_steps(called, bundle, tmp_path, verb, last):
+    steps = ["nsexec container setup", "child process in init()", last]
     runtime = called("runc")
     id = runtime.start_detached(bundle.sh("sleep 1000"))
     arguments = ["exec", id, "true"]
@@ -114,14 +112,14 @@ def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
         bundle.set_args("true").write()
         arguments = ["run", "--bundle", bundle.path, runtime.new_id()]
     lines = runtime.call("--debug", *arguments).stderr.splitlines()
-    assert [step for line in lines for step in STEPS if step in line] == STEPS
+    assert [step for line in lines for step in steps if step in line] == steps
     assert all(re.match('time="[^"]*" level=debug msg="', line) for line in lines)
     assert "debug" not in runtime.call(*arguments).stderr
     log = tmp_path / "log"
     done = runtime.call("--debug", "--log", log, "--log-format", "json", *arguments)
     assert "debug" not in done.stderr
     told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [step for entry in told for step in STEPS if step in entry["msg"]] == STEPS
+    assert [step for entry in told for step in steps if step in entry["msg"]] == steps
     assert {entry["level"] for entry in told} == {"debug"}
 
 
