@@ -192,7 +192,7 @@ struct larger_pages {
         unsigned next_huge;
 };
 
-#define WRITER_SETS 1024u
+#define WRITER_SETS 4096u
 #define WRITER_WAYS 4u
 
 /* Which places of the TLBs let guest memory be written, by guest physical page: who
@@ -617,6 +617,8 @@ void cpu_pools_flush(struct cpu *cpu);
 /* The block of the current mode that was decoded at this guest physical address, or NULL. It
  * may be out of date. */
 struct block *cpu_block_at(const struct cpu *cpu, uint64_t gpa);
+/* Begins to fetch what it will look at. */
+void cpu_block_expect(const struct cpu *cpu, uint64_t gpa);
 /* Makes the newest block of the pool the one of its address. Another may be forgotten. */
 void cpu_block_add(struct cpu *cpu, const struct block *block);
 /* Forgets all blocks, before the pool of them is emptied. */
