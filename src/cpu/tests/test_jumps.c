@@ -2,6 +2,7 @@
  * code that is made of them. */
 #include "cpu/tests/guest.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -87,10 +88,52 @@ static void flags_are_there_for_who_reads_them_behind_a_jump(void **state)
         }
 }
 
+/* A loop of one indirect jump, to the place of the jump table that all look at while somebody
+ * wants the dispatcher. It counts where the test can see. */
+GUEST_CODE(turns, 64, "inc qword ptr [rbp]; jmp rbx");
+
+#define KICKS 20u
+
+struct kicks {
+        struct cpu *cpu;
+        const uint64_t *count;
+};
+
+/* When the loop has come far enough to be translated. */
+static void *kick(void *arg)
+{
+        const struct kicks *k = arg;
+        uint64_t from = __atomic_load_n(k->count, __ATOMIC_RELAXED);
+        while (__atomic_load_n(k->count, __ATOMIC_RELAXED) - from < 100)
+                ;
+        cpu_kick(k->cpu);
+        return NULL;
+}
+
+static void a_loop_of_one_indirect_jump_is_left(void **state)
+{
+        (void)state;
+        struct guest g;
+        guest_create(&g);
+        struct cpu_state *s = guest_code(&g, true, turns, turns_end);
+        s->gpr[CPU_RBP] = s->gpr[CPU_RBX];
+        s->gpr[CPU_RBX] = USER_CODE;
+        struct kicks kicks = { g.cpu,
+                               (const uint64_t *)(const void *)(g.ram + GUEST_FREE + 0x2000) };
+        for (unsigned n = 0; n < KICKS; n++) {
+                pthread_t thread;
+                assert_int_equal(pthread_create(&thread, NULL, kick, &kicks), 0);
+                assert_int_equal(cpu_run(g.cpu, CPU_NO_BUDGET), CPU_EXIT_KICK);
+                pthread_join(thread, NULL);
+        }
+        guest_destroy(&g);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(flags_are_there_for_who_reads_them_behind_a_jump),
+                cmocka_unit_test(a_loop_of_one_indirect_jump_is_left),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
