@@ -96,10 +96,10 @@ struct work {
 
         /* emitted */
         struct emitter e;
-        uint8_t *body;               /* behind the entries */
-        uint32_t after_checks;       /* the same as an offset */
-        bool uppers_noted;           /* that upper halves are in use */
-        const struct step *x87_last; /* that moved FIP, of the native ones so far */
+        uint8_t *body;                     /* behind the entries */
+        uint32_t after_checks;             /* the same as an offset */
+        bool uppers_noted;                 /* that upper halves are in use */
+        const struct step *x87_last;       /* that moved FIP, of the native ones so far */
         uint32_t fault_exits[BLOCK_STEPS]; /* that go on in the copy of a run; 0: none */
         unsigned stubs_length, faults_length;
         /* Four kilobytes that work_init() leaves as they are. */
