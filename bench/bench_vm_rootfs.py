@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""What a machine's root file system costs on the software CPU: shared by virtio-fs (`--vm-rootfs fs`)
-against an image of the layers on a disk with the writable layer above (`erofs`). The same image
-with a tree as npm leaves behind: many small files in many directories, and some large ones.
+"""Claim: on the software CPU a machine whose root is made of layers (`--vm-rootfs erofs`) looks at and
+reads many small files in at most 0.7 of the time that one with a shared root (`fs`) takes. The image
+has a tree as npm leaves behind: many small files in many directories, and some large ones. What else
+differs is printed, too.
 
 Times inside are the guest's (/proc/uptime) of the first look, the guest's caches being empty and the
 host's full; the start is the host's wall time."""
@@ -33,6 +34,7 @@ CASES = {
     "16 MiB written": "dd if=/dev/zero of=/new/zero bs=64k count=256 2> /dev/null",
     "20 files of the image changed": "for f in /tree/p1/*; do echo x >> $f; done",
 }
+FASTER = set(list(CASES)[:4])
 SCRIPT = "now() { read up rest < /proc/uptime; echo ${up%.*}${up#*.}; }\n" + "".join(
     f"a=$(now); {command}; b=$(now); echo $((b-a))\n" for command in CASES.values())
 
@@ -66,7 +68,7 @@ def idle_memory(daemon, rootfs):
     ids = [frame.run_quietly([*isle, "run", "-d", "--vm", "--vm-rootfs", rootfs, "tree", "sh", "-c",
                               "cat /large/0 > /dev/null; exec sleep 1000"]).strip()
            for _ in range(2)]
-    time.sleep(float(os.environ.get("SETTLE_S", "20")))  # it gives back what it does not use
+    time.sleep(20)  # it gives back what it does not use
     pid = int(frame.run_quietly([*isle, "inspect", "-f", "{{.State.Pid}}", ids[1]]))
     held = sum(private_bytes(p) for p in descendants(pid))
     frame.run_quietly([*isle, "rm", "-f", *ids])
@@ -104,17 +106,18 @@ def main():
                 for case, ticks in zip(CASES, out):
                     inside[case, kind].append(int(ticks) / 100)
         memory = {kind: idle_memory(daemon, kind) for kind in starts}
-    for case in CASES:
-        frame.report(f"vm-rootfs-{list(CASES).index(case)}", case,
-                     {kind: inside[case, kind] for kind in starts})
+    met = True
+    for index, case in enumerate(CASES):
+        faster = case in FASTER
+        met &= frame.report(f"vm-rootfs-{index}", case, {kind: inside[case, kind] for kind in starts},
+                            goals=[("erofs <= 0.7 x fs",
+                                    lambda m: m["erofs"] <= 0.7 * m["fs"])] * faster)
     print(f"\nfirst start of an image, which is made then: {first * 1e3:.0f} ms")
     print("memory of a second machine that idles: " + ", ".join(
         f"{kind} {size / (1 << 20):.1f} MiB" for kind, size in memory.items()))
     return frame.report(
         "vm-rootfs", "run `true` in a virtual machine (wall time)", starts,
-        goals=[("erofs starts in <= 1.2 x the time of fs",
-                lambda m: m["erofs"] <= 1.2 * m["fs"])],
-        notes=[f"{PACKAGES * FILES_EACH} small files, {LARGE} of {LARGE_BYTES >> 20} MiB"])
+        notes=[f"{PACKAGES * FILES_EACH} small files, {LARGE} of {LARGE_BYTES >> 20} MiB"]) and met
 
 
 if __name__ == "__main__":

@@ -33,16 +33,14 @@ static void emit_stub(struct work *w, struct stub *s)
                 return;
         }
         if (s->goes_on) {
-                emit_recovery(w);
-                emit_gs_at_jump(e, w->t[1],
-                                translate_places(w) +
-                                        (uint32_t)offsetof(struct jump_place, common));
+                emit_recovered(w);
                 return;
         }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
-        if (w->recovers && work_exit_of(w, s)->step > w->block->steps + w->flags_writer)
-                emit_recovery(w);
+        unsigned n = (unsigned)(work_exit_of(w, s)->step - w->block->steps);
+        if (w->recovers && n > w->flags_writer)
+                emit_recovery(w, w->t[2], n, s->has_target);
         work_restore_temporaries(w);
         if (s->chains) {
                 uint8_t *on = emit_jump(e);

@@ -11,6 +11,7 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
 #include "runtime/notify.h"
@@ -395,7 +396,15 @@ static int extend_cgroup(struct state *state, struct record *record, struct cgro
         strv_free(record->cgroups);
         record->cgroups = strv_copy(cgroup_paths(cgroup));
         auto_free char *config = json_encode_text(&oci_spec_shape, record->config, false);
-        return state_write(state, record, config, err);
+        r = state_write(state, record, config, err);
+        if (r < 0)
+                return r;
+        /* The limits hold without it, too. */
+        struct err story = { 0 };
+        if (container_show_hierarchies(record, record->cgroups + before, &story) < 0)
+                log_warning("the cgroup that was joined cannot be seen inside: %s",
+                            err_text(&story));
+        return 0;
 }
 
 static int update_rdt(const struct record *record, const struct container_change *change,

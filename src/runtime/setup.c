@@ -235,9 +235,11 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
                 r = wait_for_start(setup, err);
         if (r == 0 && !oci->args)
                 r = err_plain(err, EINVAL, "config.json has no \"process\" to start");
-        if (r == 0)
+        if (r == 0 && setup->linux_)
                 log_debug("init: closing the pipe to signal completion, by executing %s",
                           *ret_path);
+        else if (r == 0)
+                log_debug("setns_init: about to exec %s", *ret_path);
         if (r == 0 && close_range(3 + setup->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
                 r = err_set(err, errno, "close descriptors");
         if (r == 0 && setup->pass_fd >= 0 && fcntl(setup->pass_fd, F_SETFD, 0) < 0)

@@ -101,12 +101,10 @@ def test_no_such_file_under_other_names(called, bundle):
                                                                      "state.json"]
 
 
-STEPS = ["nsexec container setup", "child process in init()",
-         "init: closing the pipe to signal completion"]
-
-
-@pytest.mark.parametrize("verb", ["run", "exec"])
-def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
+@pytest.mark.parametrize("verb, last", [("run", "init: closing the pipe to signal completion"),
+                                        ("exec", "setns_init: about to exec /bin/true")])
+def test_debugging_names_the_steps(called, bundle, tmp_path, verb, last):
+    steps = ["nsexec container setup", "child process in init()", last]
     runtime = called("runc")
     id = runtime.start_detached(bundle.sh("sleep 1000"))
     arguments = ["exec", id, "true"]
@@ -114,12 +112,27 @@ def test_debugging_names_the_steps(called, bundle, tmp_path, verb):
         bundle.set_args("true").write()
         arguments = ["run", "--bundle", bundle.path, runtime.new_id()]
     lines = runtime.call("--debug", *arguments).stderr.splitlines()
-    assert [step for line in lines for step in STEPS if step in line] == STEPS
+    assert [step for line in lines for step in steps if step in line] == steps
     assert all(re.match('time="[^"]*" level=debug msg="', line) for line in lines)
     assert "debug" not in runtime.call(*arguments).stderr
     log = tmp_path / "log"
     done = runtime.call("--debug", "--log", log, "--log-format", "json", *arguments)
     assert "debug" not in done.stderr
     told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [step for entry in told for step in STEPS if step in entry["msg"]] == STEPS
+    assert [step for entry in told for step in steps if step in entry["msg"]] == steps
     assert {entry["level"] for entry in told} == {"debug"}
+
+
+@pytest.mark.parametrize("name, code", [("crun", 1), ("runc", 0)])
+def test_state_before_it_is_created(called, bundle, tmp_path, name, code):
+    """A container that is being made is none yet to crun, whose callers wait for `state` to work."""
+    runtime = called(name)
+    id = runtime.new_id()
+    command = " ".join(map(str, runtime.command("state", id)))
+    bundle.config["hooks"] = {"createRuntime": [{
+        "path": "/bin/sh", "args": ["sh", "-c", f"{command} >{tmp_path}/said 2>&1; "
+                                                f"echo $? >{tmp_path}/code"]}]}
+    runtime.create(bundle, id=id)
+    assert (tmp_path / "code").read_text() == f"{code}\n"
+    assert ("does not exist" if code else "creating") in (tmp_path / "said").read_text()
+    assert runtime.status(id) == "created"

@@ -213,6 +213,42 @@ static void a_segment_nulled_by_iret_keeps_its_base(void **state)
         guest_destroy(&g);
 }
 
+GUEST_CODE(iret_with_nulls, 64,
+           "mov eax, 3; mov ds, eax; mov es, eax; mov fs, eax; mov r8d, ds\n"
+           "push 0x2b; push 0x600800; push 0x202; push 0x33; lea rax, [rip+1f]; push rax; iretq\n"
+           "1: mov r9d, ds; mov r10d, es; mov r11d, fs; ud2");
+
+static void null_selectors_lose_their_rpl_on_the_way_out(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, iret_with_nulls, iret_with_nulls_end);
+        guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U | GUEST_PTE_W);
+        s->gpr[9] = s->gpr[10] = s->gpr[11] = 1;
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], 3);
+        assert_int_equal(s->gpr[9] | s->gpr[10] | s->gpr[11], 0);
+        guest_destroy(&g);
+}
+
+GUEST_CODE(adjusts, 32, "mov al, 0x47; aam; pushf; pop ebx; aad; pushf; pop ecx; ud2");
+
+static void adjustments_of_decimals_clear_what_is_undefined(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, adjusts, adjusts_end);
+        s->seg[CPU_CS].selector = GUEST_USER32;
+        s->seg[CPU_CS].attributes = 0xc0fb;
+        s->gpr[CPU_RSP] = USER_DATA + 0x1000;
+        s->rflags |= 0x891; /* OF, SF, AF, CF */
+        cpu_state_changed(g.cpu);
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[CPU_RBX] & 0x8d5, 0); /* 0x0701: nothing is set */
+        assert_int_equal(s->gpr[CPU_RCX] & 0x8d5, 4); /* 0x47, of even parity */
+        guest_destroy(&g);
+}
+
 GUEST_CODE(load_tr, 64, "mov eax, 0x48; ltr ax; ud2");
 
 static void a_task_register_has_a_canonical_base(void **state)
@@ -581,6 +617,8 @@ int main(void)
                 cmocka_unit_test(syscall_is_stepped_over),
                 cmocka_unit_test(iret_enters_user_mode_which_may_not_mask_interrupts),
                 cmocka_unit_test(a_segment_nulled_by_iret_keeps_its_base),
+                cmocka_unit_test(null_selectors_lose_their_rpl_on_the_way_out),
+                cmocka_unit_test(adjustments_of_decimals_clear_what_is_undefined),
                 cmocka_unit_test(a_task_register_has_a_canonical_base),
                 cmocka_unit_test(speculation_registers_are_kept_or_written_only),
                 cmocka_unit_test(hypercalls_go_to_the_bus_or_are_undefined),

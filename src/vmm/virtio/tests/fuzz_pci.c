@@ -52,6 +52,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         static struct virtio_device d;
         struct err err = { 0 };
         m->irq.ops = &irq_ops;
+        m->outcome.kind = MACHINE_STOPPED; /* port 0xcf9 does that, and would tell vCPUs */
+        m->vcpus_length = 0;
         list_init(&m->devices);
         bus_init(&m->mmio, "MMIO");
         bus_init(&m->pio, "PIO");
