@@ -18,8 +18,30 @@
 
 /* Mounts, modules, cgroup controllers: setup.c. */
 int agent_setup(struct err *err);
+/* Loads the modules of a directory of the initial ramdisk; there may be none. */
+int agent_load_modules(const char *directory, struct err *err);
+/* Reads the kernel's command line; heap words. */
+char **agent_command_line(void);
+/* Makes the root of layers, where the command line asks for one: layers.c. */
+int agent_mount_layers(struct err *err);
 /* That was all: the machine boots for a template of memory, and goes off. */
 bool agent_only_boots(void);
+
+/* --- kills for want of memory: oom.c --- */
+
+struct cgroup;
+
+struct oom {
+        struct cgroup *group; /* NULL: none is watched */
+        int fd;               /* polls POLLIN when there may be more kills; -1 */
+        uint32_t kills;
+};
+
+/* Of the group that the process is in. */
+int oom_watch(struct oom *oom, pid_t pid, struct err *err);
+/* Brings the count up to date: there were more. */
+bool oom_look(struct oom *oom);
+void oom_finish(struct oom *oom);
 
 /* --- a process and its streams: process.c --- */
 
@@ -30,6 +52,7 @@ struct process {
         pid_t pid;                  /* 0 before the launch */
         int master;                 /* of its terminal, or -1; the pumps' too */
         struct pump pumps[AGENT_STREAMS];
+        struct oom oom; /* of the container's first process */
         bool ended;
         int exit_code;
 };
@@ -47,6 +70,9 @@ int agent_give_cards(const struct agent_request *request, pid_t pid, struct err 
 
 /* The first `count` processors work, all others rest: cpus.c. */
 int agent_set_cpus(uint32_t count, struct err *err);
+
+/* Moves the real time: clock.c. */
+int agent_move_clock(int64_t shift_ns, bool gently, struct err *err);
 
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);

@@ -12,15 +12,16 @@
  *            is that JSON). Its standard descriptors are the streams of the same `key`.
  *            Answered with `pid`, and, when the process has ended, with `exit`. In
  *            between the host may send, on this connection, resize and signal, which
- *            are not answered.
+ *            are not answered. Of the container's first process it is also told, then
+ *            and with the exit, how often the kernel killed for want of memory: `oom_kills`.
  *   network  gives the network cards of `cards`, which are in the agent's own network
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
- *   clock    moves the real time by `shift_ns` (0: does not); answered with `realtime_ns` after.
- *   cpus     has the first `count` processors work, and no other.
- *   list     answered with the `processes` of all containers, and the clock and memory that
- *            their numbers refer to.
+ *   clock    moves the real time by `shift_ns` (0: does not), at once, or, with `gently` and if it
+ * is little, by and by; answered with `realtime_ns` after. cpus     has the first `count`
+ * processors work, and no other. list     answered with the `processes` of all containers, and the
+ * clock and memory that their numbers refer to.
  *
  * A request that fails is answered with `error`, the text a user shall read, and `code`,
  * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
@@ -42,6 +43,16 @@
 #define AGENT_SHARE      "/run/isle/share" /* where the agent mounts it in the guest */
 #define AGENT_BUNDLE     "/run/isle/bundle"
 #define AGENT_ONLY_BOOT  "isle.only_boot" /* on the kernel's command line: nobody will ask */
+
+/* A root made of layers: on the kernel's command line AGENT_LAYERS with the name of the upper
+ * directory, and ",ro" or ",volatile". The image of the lower ones is the first disk. */
+#define AGENT_LAYERS        "isle.layers="
+#define AGENT_LAYERS_TAG    "layers"          /* of the virtio-fs device of upper and work */
+#define AGENT_ROOT          "/run/isle/root"  /* where the agent mounts it all */
+#define AGENT_MODULES       "/modules"        /* in the initial ramdisk; loaded by name */
+#define AGENT_LAYER_MODULES "/modules-layers" /* as well, for such a root */
+#define AGENT_BAD_IMAGE     "mount the image of the layers" /* what it says of one that is none */
+#define AGENT_WORK          "isle-work" /* name of the overlay's work directory */
 
 #define MESSAGE_SIZE_MAX ((size_t)5 << 20)
 
@@ -69,11 +80,13 @@ struct agent_request {
         uint32_t fd; /* stream: 0, 1, 2 */
         char **argv; /* launch, call: of the runtime, without its own name */
         char *config, *process;
-        bool terminal; /* launch */
+        bool terminal;       /* launch */
+        bool plain_newlines; /* of the terminal: whoever shows them adds what they need */
         uint32_t rows, columns;
         uint32_t signal;
         uint32_t count;           /* cpus, at least 1 */
         int64_t shift_ns;         /* clock */
+        bool gently;              /* clock */
         struct agent_card *cards; /* network */
         size_t cards_length;
 };
@@ -97,6 +110,7 @@ struct agent_reply {
         int64_t pid;
         int32_t exit;
         bool has_exit;
+        uint32_t oom_kills; /* of launch */
         char *error;
         int32_t code;
         char *output, *errors;           /* of a call */

@@ -91,6 +91,8 @@ static void join_terminal(struct process *process, int master, const struct agen
         set_nonblocking(master);
         if (request->rows || request->columns)
                 (void)pty_resize(master, request->rows, request->columns, NULL);
+        if (request->plain_newlines)
+                (void)pty_plain_newlines(master, NULL);
         process->pumps[0] = (struct pump){ stream, master, .keeps_from = true, .keeps_to = true };
         process->pumps[1] = (struct pump){ master, stream, .keeps_from = true };
 }
@@ -160,7 +162,11 @@ int process_launch(struct process *process, const struct agent_request *request,
         int r = write_input(request, err);
         if (r == 0)
                 r = run_runtime(process, request, err);
-        return r == 0 ? read_pid(&process->pid, err) : r;
+        if (r == 0)
+                r = read_pid(&process->pid, err);
+        if (r == 0 && request->config) /* not all kernels can count */
+                (void)oom_watch(&process->oom, process->pid, NULL);
+        return r;
 }
 
 void process_ended(struct process *process, int status)
@@ -186,6 +192,7 @@ void process_free(struct process *process)
                 close_fd(&process->streams[i]);
         }
         close_fd(&process->master);
+        oom_finish(&process->oom);
         free(process->key);
         free(process);
 }

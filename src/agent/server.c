@@ -8,7 +8,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -20,8 +19,8 @@
 
 #define CHUNK_BYTES     65536
 #define LISTEN_BACKLOG  128
-#define ENTRIES_FIXED   2 /* the listener and the signals */
-#define ENTRIES_PROCESS (AGENT_STREAMS * PUMP_ENTRIES)
+#define ENTRIES_FIXED   2                                  /* the listener and the signals */
+#define ENTRIES_PROCESS (1 + AGENT_STREAMS * PUMP_ENTRIES) /* the kills, and its streams */
 
 struct connection {
         struct connection *next;
@@ -67,6 +66,7 @@ static struct process *find_or_make(struct server *server, const char *key)
         *process = (struct process){ .next = server->processes,
                                      .key = xstrdup(key),
                                      .streams = { -1, -1, -1 },
+                                     .oom.fd = -1,
                                      .master = -1 };
         for (int i = 0; i < AGENT_STREAMS; i++)
                 process->pumps[i] = (struct pump){ .from = -1, .to = -1 };
@@ -174,17 +174,11 @@ static void do_cpus(struct connection *connection, const struct agent_request *r
 static void do_clock(struct connection *connection, const struct agent_request *request)
 {
         struct err err = { 0 };
-        int64_t wanted_ns;
-        bool sane = !__builtin_add_overflow(clock_realtime_ns(), request->shift_ns, &wanted_ns) &&
-                    wanted_ns >= 0;
-        struct timespec wanted = { .tv_sec = wanted_ns / NS_PER_S,
-                                   .tv_nsec = wanted_ns % NS_PER_S };
-        if (request->shift_ns && (!sane || clock_settime(CLOCK_REALTIME, &wanted) < 0)) {
-                err_set(&err, sane ? errno : ERANGE, "set the clock");
+        if (agent_move_clock(request->shift_ns, request->gently, &err) < 0)
                 answer_error(connection, &err);
-                return;
-        }
-        answer(connection, &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
+        else
+                answer(connection,
+                       &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
 }
 
 static void serve(struct server *server, struct connection *connection,
@@ -266,13 +260,28 @@ static void reap(struct server *server)
                                 process_ended(p, status);
 }
 
-/* Its end is told when all that it wrote has been passed on. */
-static void tell_end(struct server *server, struct process *process)
+static void tell(struct server *server, const struct process *process,
+                 const struct agent_reply *reply)
 {
         for (struct connection *c = server->connections; c; c = c->next)
                 if (c->process == process && c->fd >= 0)
-                        answer(c, &(struct agent_reply){ .exit = process->exit_code,
-                                                         .has_exit = true });
+                        answer(c, reply);
+}
+
+static void tell_kills(struct server *server, struct process *process)
+{
+        if (oom_look(&process->oom))
+                tell(server, process, &(struct agent_reply){ .oom_kills = process->oom.kills });
+}
+
+/* Its end is told when all that it wrote has been passed on. */
+static void tell_end(struct server *server, struct process *process)
+{
+        (void)oom_look(&process->oom);
+        tell(server, process,
+             &(struct agent_reply){ .exit = process->exit_code,
+                                    .has_exit = true,
+                                    .oom_kills = process->oom.kills });
         remove_process(server, process);
 }
 
@@ -316,9 +325,11 @@ static void watch(const struct server *server, struct pollfd *entries)
         *entries++ = (struct pollfd){ server->signals, POLLIN, 0 };
         for (const struct connection *c = server->connections; c; c = c->next)
                 *entries++ = (struct pollfd){ c->fd, POLLIN, 0 };
-        for (const struct process *p = server->processes; p; p = p->next)
+        for (const struct process *p = server->processes; p; p = p->next) {
+                *entries++ = (struct pollfd){ p->oom.fd, POLLIN, 0 };
                 for (int i = 0; i < AGENT_STREAMS; i++, entries += PUMP_ENTRIES)
                         pump_watch(&p->pumps[i], entries);
+        }
 }
 
 static void work(struct server *server, const struct pollfd *entries)
@@ -328,9 +339,12 @@ static void work(struct server *server, const struct pollfd *entries)
         const struct pollfd *at = entries + ENTRIES_FIXED;
         for (struct connection *c = server->connections; c; c = c->next)
                 at++;
-        for (struct process *p = server->processes; p; p = p->next)
+        for (struct process *p = server->processes; p; p = p->next) {
+                if (at++->revents)
+                        tell_kills(server, p);
                 for (int i = 0; i < AGENT_STREAMS; i++, at += PUMP_ENTRIES)
                         pump_work(&p->pumps[i], at);
+        }
         at = entries + ENTRIES_FIXED;
         for (struct connection *c = server->connections; c; c = c->next, at++)
                 if (c->fd >= 0 && at->revents)

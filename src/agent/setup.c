@@ -13,7 +13,6 @@
 #include "base/file.h"
 #include "base/str.h"
 
-#define MODULES  "/modules"
 #define CGROUPS  "/sys/fs/cgroup"
 #define TEXT_MAX 4096
 #define REPORTED "/sys/module/page_reporting/parameters/page_reporting_order"
@@ -69,14 +68,14 @@ static int load_module(int dirfd, const char *name, struct err *err)
 }
 
 /* Their names begin with their turn. */
-static int load_modules(struct err *err)
+int agent_load_modules(const char *directory, struct err *err)
 {
         struct dirent **entries;
-        auto_fd dirfd = open(MODULES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        int length = scandir(MODULES, &entries, not_hidden, by_name);
+        auto_fd dirfd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int length = scandir(directory, &entries, not_hidden, by_name);
         int r = 0;
         if (length < 0) /* a kernel that has all built in */
-                return errno == ENOENT ? 0 : err_set(err, errno, "read %s", MODULES);
+                return errno == ENOENT ? 0 : err_set(err, errno, "read %s", directory);
         for (int i = 0; i < length; i++) {
                 if (r == 0)
                         r = load_module(dirfd, entries[i]->d_name, err);
@@ -111,13 +110,18 @@ static int mount_share(struct err *err)
         return r;
 }
 
-bool agent_only_boots(void)
+char **agent_command_line(void)
 {
         auto_free char *text = NULL;
         if (file_read(AT_FDCWD, "/proc/cmdline", TEXT_MAX, &text, NULL, NULL) < 0)
-                return false;
+                return NULL;
         text[strcspn(text, "\n")] = '\0';
-        auto_strv words = str_split(text, ' ');
+        return str_split(text, ' ');
+}
+
+bool agent_only_boots(void)
+{
+        auto_strv words = agent_command_line();
         return strv_contains(words, AGENT_ONLY_BOOT);
 }
 
@@ -125,9 +129,11 @@ int agent_setup(struct err *err)
 {
         int r = mount_all(err);
         if (r == 0)
-                r = load_modules(err);
+                r = agent_load_modules(AGENT_MODULES, err);
         if (r == 0)
                 r = enable_controllers(err);
         (void)file_put(AT_FDCWD, REPORTED, REPORTED_ORDER, NULL); /* not all kernels can */
-        return r == 0 ? mount_share(err) : r;
+        if (r == 0)
+                r = mount_share(err);
+        return r == 0 ? agent_mount_layers(err) : r;
 }

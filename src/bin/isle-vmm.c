@@ -46,9 +46,11 @@ static const struct option options[] = {
         { "detach", required_argument, NULL, 'D' },
         { "gdb", required_argument, NULL, 'g' },
         { "gdb-wait", no_argument, NULL, 'G' },
+        { "profile", required_argument, NULL, 'L' },
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
+        { "iommu", no_argument, NULL, 'I' },
         { "test-devices", no_argument, NULL, 'T' },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },
@@ -79,7 +81,7 @@ static const char usage[] =
         "  --net tap=NAME|fd=N[,mac=ADDRESS][,queues=N][,mtu=N][,bps=SIZE]\n"
         "                    adds a network card at a tap interface, or at one that\n"
         "                    descriptor N is open at; it needs mac\n"
-        "  --fs TAG=PATH[,ro][,submounts]\n"
+        "  --fs TAG=PATH[,ro][,submounts][,exclusive][,only=NAME:…]\n"
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
@@ -89,9 +91,13 @@ static const char usage[] =
         "                    lets gdb come, with 'target remote'; without a host only from this "
         "one\n"
         "  --gdb-wait        the guest stands until gdb lets it go\n"
+        "  --profile FILE    counts what guest code runs on the software CPU; the report is "
+        "appended\n"
+        "                    to FILE, and /tmp/perf-PID.map lets perf show guest code\n"
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
+        "  --iommu           an IOMMU (Intel VT-d) between devices and memory; with --cpu soft\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
         "At the control socket of a machine that runs:\n"
@@ -200,6 +206,9 @@ static int take_option(int option, struct vm_config *c, struct err *err)
         case 'G':
                 c->gdb_wait = true;
                 return 0;
+        case 'L':
+                replace(&c->profile, optarg);
+                return 0;
         case 'S':
                 return take_sandbox(optarg, err);
         case 'r':
@@ -207,6 +216,9 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'U':
                 c->no_unpack = true;
+                return 0;
+        case 'I':
+                c->iommu = true;
                 return 0;
         default:
                 c->test_devices = true;

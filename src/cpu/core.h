@@ -10,7 +10,7 @@
  * A function that cannot complete calls cpu_raise(), which does not return: it
  * jumps back to cpu_run() with rip rewound to the instruction, so a function
  * must not have changed anything the guest can see by then. Memory operands
- * go through the software TLB (mmu.c): linear page -> host address, three
+ * go through the software TLB (tlb.c): linear page -> host address, three
  * tags for read, write and fetch, one table per privilege context.
  *
  * Decoded code is guarded by a generation number per guest physical page
@@ -34,6 +34,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define PAGE_SIZE_BYTES 4096u
+#define PAGE_SHIFT      12u
 #define PAGE_MASK       0xfffull
 
 #define CR0_PE 0x1u
@@ -65,9 +66,16 @@
 #define CR4_OSXSAVE    0x40000u
 #define CR4_SMEP       0x100000u
 #define CR4_SMAP       0x200000u
+#define CR4_PKE        0x400000u
+#define CR4_PKS        0x1000000u
 #define CR4_ALLOWED                                                                                \
         (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |         \
-         CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+         CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP |           \
+         CR4_SMAP | CR4_PKE | CR4_PKS)
+
+/* Components of XCR0 that there are: x87, SSE, AVX, PKRU. */
+#define XSTATE_PKRU  0x200ull
+#define XCR0_ALLOWED (7ull | XSTATE_PKRU)
 
 #define EFER_SCE     0x1u
 #define EFER_LME     0x100u
@@ -145,8 +153,11 @@ enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 struct tlb {
         uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES], fetch[TLB_ENTRIES];
         uint8_t *host[TLB_ENTRIES]; /* the page in our memory */
-        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | 1 when global */
+        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | TLB_GLOBAL, TLB_LARGE, TLB_HUGE */
         uint64_t used[TLB_ENTRIES / 64], used_global[TLB_ENTRIES / 64]; /* places to flush */
+        uint8_t key[TLB_ENTRIES];         /* protection key of the page */
+        uint64_t keyed[TLB_ENTRIES / 64]; /* places that may have another than 0 */
+        uint64_t keyed_words;             /* bit per word of `keyed` that is not 0 */
 };
 
 static inline unsigned tlb_index(uint64_t linear)
@@ -166,7 +177,22 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define WRITER_SETS 1024u
+/* What a place is of. */
+#define TLB_GLOBAL 1u
+#define TLB_LARGE  2u /* part of a page of 2 or 4 MiB */
+#define TLB_HUGE   4u /* of 1 GiB */
+
+#define LARGE_ENTRIES 1024u /* as many regions of 2 MiB */
+#define HUGE_ENTRIES  4u
+
+/* Which larger pages have parts in the TLB, whose places INVLPG takes away with whatever address
+ * in them: by linear >> 21 and linear >> 30, each plus 1; 0 is free. */
+struct larger_pages {
+        uint64_t large[LARGE_ENTRIES], huge[HUGE_ENTRIES];
+        unsigned next_huge;
+};
+
+#define WRITER_SETS 4096u
 #define WRITER_WAYS 4u
 
 /* Which places of the TLBs let guest memory be written, by guest physical page: who
@@ -221,13 +247,12 @@ struct block {
         uint64_t page2; /* guest physical, 0: does not cross */
         uint32_t generation2;
         struct step *steps;
-        struct block *next; /* same hash */
         uint32_t generation;
         uint16_t length; /* steps */
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
-        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87 */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87, BLOCK_FLAGS */
         /* Offsets in the code cache, 0: not translated; see translate.h. */
         uint32_t code, common, spilled, warm;
         uint16_t temporaries; /* bit per register */
@@ -235,10 +260,21 @@ struct block {
 
 #define BLOCK_VECTORS 1u
 #define BLOCK_X87     2u
+#define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
-#define BLOCK_POOL   65536u
-#define STEP_POOL    262144u
-#define BLOCK_HASH   32768u
+#define BLOCK_POOL    65536u
+#define STEP_POOL     262144u
+#define BLOCK_BUCKETS 16384u
+#define BLOCK_WAYS    10u
+
+/* Where the decoded blocks of some 32 bytes of code are found: one line of the host's cache,
+ * with what most often tells that a block is not there without a look at any. */
+struct block_bucket {
+        uint16_t tags[BLOCK_WAYS]; /* 0: free */
+        uint8_t victim;            /* who goes when all are taken */
+        uint32_t blocks[BLOCK_WAYS];
+} __attribute__((aligned(64)));
+
 #define JUMP_ENTRIES 4096u
 
 struct jump_entry {
@@ -271,20 +307,34 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 8192u
-#define JUMP_SHIFT  3u     /* functions begin at multiples of 16, returns go anywhere */
+#define JUMP_PLACES 32768u /* by the lowest bits of the linear address, all of them */
 #define JUMP_PAGES  16384u /* sets of guest physical pages */
 
-/* Where indirect jumps of translated code go, per context: linear address
- * negated, code, and the page it is on. */
+/* What translated code reads of a target, in one line of the host's cache. All zero: none,
+ * but for place 0, where that would be address 0. */
+struct jump_place {
+        uint64_t negated;      /* linear address */
+        const uint8_t *common; /* code for who has the common temporaries spilled */
+        uint64_t page;         /* linear */
+        const uint8_t *clean;  /* as `common` for who lost the flags but can recover them */
+};
+
+#define JUMP_PLACE_SHIFT 5u
+_Static_assert(sizeof(struct jump_place) == 1u << JUMP_PLACE_SHIFT, "places are found by shifting");
+
+/* The rest of it. */
+struct jump_origin {
+        const uint8_t *code; /* for who has all registers in place */
+        uint64_t gpa;        /* of the code */
+        uint64_t page2;      /* of the block */
+};
+
+/* Where indirect jumps of translated code go, per context. */
 struct jump_table {
-        uint64_t negated[JUMP_PLACES];
-        const uint8_t *code[JUMP_PLACES];
-        const uint8_t *common[JUMP_PLACES]; /* for who has the common temporaries spilled */
-        uint64_t page[JUMP_PLACES];
-        uint64_t gpa[JUMP_PLACES];       /* of the code */
-        uint64_t page2[JUMP_PLACES];     /* of the block */
-        uint64_t used[JUMP_PLACES / 64]; /* places to flush */
+        struct jump_place places[JUMP_PLACES];
+        struct jump_origin origins[JUMP_PLACES];
+        uint16_t used[JUMP_PLACES]; /* places to flush, place 0 maybe more than once */
+        unsigned used_length;
         uint64_t pages[JUMP_PAGES / 64]; /* sets that may have places */
 };
 
@@ -307,6 +357,7 @@ struct translator {
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
         uint32_t helper, leave;    /* offsets of trampolines */
+        uint32_t recover;          /* to where the flags are made again */
         uint32_t load_xmm, load_ymm;
         struct translated_exit *exits;
         uint32_t exits_length;
@@ -331,7 +382,11 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, jump_bits, no_if_bits;
+        uint64_t page_bits, no_if_bits;
+        uint64_t arithmetic_bits, pushed_bits; /* of RFLAGS: the host has them; PUSHF has of `s` */
+        /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
+         * that every indirect jump goes to place 0, misses and comes to the dispatcher. */
+        _Atomic uint64_t jump_bits;
         uint32_t exit_index;
         _Atomic uint32_t poll; /* somebody wants the dispatcher */
         uint32_t vec_parked;   /* vector registers are in `s`, not in the host's */
@@ -382,8 +437,9 @@ struct cpu {
         uint64_t features; /* bit per enum cpu_feature */
         uint64_t epoch;    /* of jump cache entries and paths; never 0 */
         struct cpu_debug debug;
-        unsigned stop_hits;   /* bits of debug.dr found; cpu_run() returns */
-        uint64_t int3_passed; /* linear address of an INT3 that the guest shall have */
+        unsigned stop_hits;          /* bits of debug.dr found; cpu_run() returns */
+        struct cpu_profile *profile; /* NULL: nobody asked for one */
+        uint64_t int3_passed;        /* linear address of an INT3 that the guest shall have */
         struct cpu_counters counters;
         uint32_t host_cpuid[CPU_CPUID_LEAVES][4];
 
@@ -392,8 +448,9 @@ struct cpu {
         struct tlb tlbs[CTX_COUNT];
         struct path paths[PATH_ENTRIES];
         struct writers writers;
+        struct larger_pages larger;
         struct jump_entry jumps[JUMP_ENTRIES];
-        struct block *block_hash[BLOCK_HASH];
+        struct block_bucket *buckets;
         struct block *blocks;
         struct step *steps;
         unsigned blocks_used, steps_used;
@@ -426,8 +483,6 @@ static inline void cpu_stop_block(struct cpu *cpu)
         cpu->end = cpu->step + 1;
 }
 void cpu_code_flush(struct cpu *cpu);
-/* The current block that starts at this guest physical address, if it is decoded. */
-const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa);
 __attribute__((noreturn)) void cpu_unimplemented(struct cpu *cpu);
 
 /* ---- event.c ---- */
@@ -463,7 +518,7 @@ void cpu_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch kind, 
 
 void cpu_load_cr3(struct cpu *cpu, uint64_t value);
 
-/* ---- mmu.c ---- */
+/* ---- linear.c, tlb.c, walk.c, physical.c; see mmu.h ---- */
 void cpu_tlb_init(struct cpu *cpu);
 void cpu_tlb_flush(struct cpu *cpu, bool global_too);
 void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear);
@@ -501,11 +556,25 @@ bool cpu_pdptes_valid(struct cpu *cpu);
 uint64_t cpu_linear_legacy(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
                            bool write);
 
+/* ---- keys.c ---- */
+/* Whether the protection key of a page denies a data access to it. */
+bool cpu_key_denies(const struct cpu *cpu, unsigned key, bool user_page, bool write, bool user);
+/* PKRU or IA32_PKRS, which `rights` points to, becomes `value`. */
+void cpu_set_key_rights(struct cpu *cpu, uint32_t *rights, uint32_t value);
+/* The key of the page that a place of the TLB is filled with. */
+static inline void tlb_note_key(struct tlb *t, unsigned i, uint8_t key)
+{
+        t->key[i] = key;
+        if (key) {
+                t->keyed[i / 64] |= 1ull << i % 64;
+                t->keyed_words |= 1ull << i / 64;
+        }
+}
+
 /* ---- segment.c ---- */
 void cpu_load_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
 void cpu_set_real_segment(struct cpu *cpu, unsigned seg, uint16_t selector);
 int cpu_read_descriptor(struct cpu *cpu, uint16_t selector, uint64_t *ret);
-struct cpu_segment cpu_segment_from(uint64_t descriptor, uint16_t selector);
 void cpu_far_jump(struct cpu *cpu, uint16_t selector, uint64_t offset);
 void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned size);
 void cpu_far_return(struct cpu *cpu, unsigned size, unsigned pop_bytes);
@@ -543,6 +612,17 @@ int cpu_pools_create(struct cpu *cpu, struct err *err);
 void cpu_pools_destroy(struct cpu *cpu);
 /* Blocks and steps are taken from the start again; for cpu_code_flush(). */
 void cpu_pools_flush(struct cpu *cpu);
+
+/* ---- blocks.c ---- */
+/* The block of the current mode that was decoded at this guest physical address, or NULL. It
+ * may be out of date. */
+struct block *cpu_block_at(const struct cpu *cpu, uint64_t gpa);
+/* Begins to fetch what it will look at. */
+void cpu_block_expect(const struct cpu *cpu, uint64_t gpa);
+/* Makes the newest block of the pool the one of its address. Another may be forgotten. */
+void cpu_block_add(struct cpu *cpu, const struct block *block);
+/* Forgets all blocks, before the pool of them is emptied. */
+void cpu_blocks_flush(struct cpu *cpu);
 
 /* ---- bind.c ---- */
 /* Chooses step->run for the decoded instruction. False: thunk pool is full. */

@@ -23,7 +23,7 @@
  * gates, #GP) in the guest and is counted in cpu_counters.unimplemented.
  *
  * Limits: no virtual-8086 mode, no call gates, no SMM,
- * VMX/SVM, 5-level paging, AVX-512, MONITOR/MWAIT, TSX, CET, PKU. CPUID says so.
+ * VMX/SVM, 5-level paging, AVX-512, MONITOR/MWAIT, TSX, CET. CPUID says so.
  *
  * Source: Intel SDM volumes 2 and 3 (rev. 084), AMD APM volumes 2 to 5.
  */
@@ -106,7 +106,8 @@ struct cpu_state {
         uint8_t nmi_blocked;      /* until IRET */
         uint8_t nmi_pending;      /* how many are latched, not yet delivered: 0 to 2 */
         uint8_t speculation;      /* SPEC_CTRL: stored, without effect */
-        uint8_t reserved[20];     /* 0; keeps the size a multiple of 32 */
+        uint32_t pkru, pkrs;      /* rights by protection key: of user pages, of the others */
+        uint8_t reserved[12];     /* 0; keeps the size a multiple of 32 */
 };
 
 /* A range of guest physical memory backed by host memory; page aligned. */
@@ -177,11 +178,12 @@ enum cpu_exit {
 
 struct cpu_counters {
         uint64_t instructions;
-        uint64_t blocks_run, blocks_decoded, blocks_invalidated;
+        uint64_t blocks_run, blocks_searched, blocks_decoded, blocks_invalidated;
         uint64_t blocks_translated, translated_runs, helper_steps, code_flushes;
         uint64_t tlb_misses, tlb_flushes, page_walks;
         uint64_t thunks_made, thunk_flushes;
         uint64_t exceptions, interrupts;
+        uint64_t device_accesses, port_accesses;
         uint64_t unimplemented;        /* instructions we refused with #UD */
         uint64_t unimplemented_opcode; /* map << 8 | opcode of the last of them */
 };
@@ -202,6 +204,9 @@ void cpu_reset(struct cpu *cpu, bool application_processor);
  * to it call cpu_state_changed(). */
 struct cpu_state *cpu_state(struct cpu *cpu);
 void cpu_state_changed(struct cpu *cpu);
+
+/* What a segment register holds with this descriptor. Pure. */
+struct cpu_segment cpu_segment_from(uint64_t descriptor, uint16_t selector);
 
 /* Runs at most `budget` instructions; an exception or interrupt delivered counts
  * as one, and so does each part of a REP that was interrupted. */
@@ -257,3 +262,5 @@ void cpu_pass_int3(struct cpu *cpu);
  * cpu_state, little endian. Loading validates and touches the cpu only on success. */
 int cpu_save(struct cpu *cpu, struct buf *ret, struct err *err);
 int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err);
+/* -EINVAL for a state that no processor of ours can be in. Pure. */
+int cpu_state_check(const struct cpu_state *state, struct err *err);

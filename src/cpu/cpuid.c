@@ -21,9 +21,13 @@
  * ERMS INVPCID SMAP CLFLUSHOPT CLWB. */
 #define L7_EBX_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(29))
 #define L7_EBX_OURS (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23) | BIT(24))
-#define L7_ECX      (BIT(2) | BIT(22))           /* UMIP RDPID */
-#define L7_EDX      (BIT(4) | BIT(26) | BIT(29)) /* FSRM SPEC_CTRL ARCH_CAPABILITIES */
-#define LD1_EAX     (BIT(0) | BIT(1))            /* XSAVEOPT XSAVEC */
+#define L7_ECX      (BIT(2) | BIT(3) | BIT(22) | BIT(31)) /* UMIP PKU RDPID PKS */
+#define L7_OSPKE    BIT(4)
+/* FSRM SERIALIZE SPEC_CTRL ARCH_CAPABILITIES. Without SERIALIZE a kernel returns from an
+ * interrupt to itself instead, by six instructions that are helper steps here, behind each
+ * of the 100,000 changes that it makes to its own code while it boots. */
+#define L7_EDX  (BIT(4) | BIT(14) | BIT(26) | BIT(29))
+#define LD1_EAX (BIT(0) | BIT(1)) /* XSAVEOPT XSAVEC */
 /* LAHF, LZCNT (host), PREFETCHW */
 #define E1_ECX_OURS (BIT(0) | BIT(8))
 #define E1_ECX_HOST BIT(5)
@@ -84,24 +88,31 @@ static bool amd(const struct cpu *cpu)
         return cpu->host_cpuid[0][2] == 0x444d4163; /* AuthenticAMD */
 }
 
-static uint32_t xsave_size(const struct cpu *cpu)
+/* Where the components end that XCR0 has; see exec_state.c. */
+static uint32_t xsave_size(const struct cpu *cpu, bool compacted)
 {
-        return cpu->s.xcr0 & 4 ? 832 : 576;
+        uint32_t avx = cpu->s.xcr0 & 4 ? 832 : 576;
+        if (!(cpu->s.xcr0 & XSTATE_PKRU))
+                return avx;
+        return (compacted ? avx : 832) + 8;
 }
 
 static void leaf_d(const struct cpu *cpu, uint32_t sub, uint32_t r[4])
 {
         bool avx = cpu->features >> FEATURE_AVX & 1;
         if (sub == 0) {
-                r[0] = avx ? 7 : 3;
-                r[1] = xsave_size(cpu);
-                r[2] = avx ? 832 : 576;
+                r[0] = (avx ? 7 : 3) | XSTATE_PKRU;
+                r[1] = xsave_size(cpu, false);
+                r[2] = 840;
         } else if (sub == 1) {
                 r[0] = LD1_EAX;
-                r[1] = xsave_size(cpu);
+                r[1] = xsave_size(cpu, true);
         } else if (sub == 2 && avx) {
                 r[0] = 256;
                 r[1] = 576;
+        } else if (sub == 9) {
+                r[0] = 8;
+                r[1] = 832;
         }
 }
 
@@ -130,7 +141,7 @@ static void basic(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t r
                 if (sub)
                         break;
                 r[1] = (host[1] & L7_EBX_HOST) | L7_EBX_OURS;
-                r[2] = L7_ECX;
+                r[2] = L7_ECX | (cpu->s.cr4 & CR4_PKE ? L7_OSPKE : 0);
                 r[3] = L7_EDX;
                 break;
         case 0xb:

@@ -190,8 +190,11 @@ enum insn_pp { PP_NONE, PP_66, PP_F3, PP_F2 };
         X(WBINVD)                                                                                  \
         X(CACHE_LINE)                                                                              \
         X(VMCALL)                                                                                  \
+        X(SERIALIZE)                                                                               \
         X(XGETBV)                                                                                  \
         X(XSETBV)                                                                                  \
+        X(RDPKRU)                                                                                  \
+        X(WRPKRU)                                                                                  \
         X(RDFSBASE)                                                                                \
         X(RDGSBASE)                                                                                \
         X(WRFSBASE)                                                                                \
@@ -362,6 +365,8 @@ enum cpu_feature {
         FEATURE_INVPCID,
         FEATURE_CLFLUSHOPT,
         FEATURE_CLWB,
+        FEATURE_PKU,
+        FEATURE_SERIALIZE,
         FEATURE_COUNT
 };
 

@@ -70,6 +70,23 @@ static inline void emit_gs32(struct emitter *e, unsigned opcode, unsigned reg, u
         emit_field(e, reg, offset);
 }
 
+/* The same with a byte offset: [offset + index]. */
+static inline void emit_field_at(struct emitter *e, unsigned reg, unsigned index, uint32_t offset)
+{
+        emit1(e, (reg & 7) << 3 | 4);
+        emit1(e, (index & 7) << 3 | 5);
+        emit4(e, offset);
+}
+
+static inline void emit_gs_at(struct emitter *e, unsigned opcode, unsigned reg, unsigned index,
+                              uint32_t offset)
+{
+        emit1(e, EMIT_GS_PREFIX);
+        emit1(e, 0x48 | (reg & 8 ? 4 : 0) | (index & 8 ? 2 : 0));
+        emit1(e, opcode);
+        emit_field_at(e, reg, index, offset);
+}
+
 static inline void emit_gs_index(struct emitter *e, unsigned opcode, unsigned reg, unsigned index,
                                  uint32_t offset)
 {
@@ -99,14 +116,14 @@ static inline void emit_gs_set64(struct emitter *e, uint32_t offset, uint64_t va
         emit_gs_set32(e, offset + 4, (uint32_t)(value >> 32));
 }
 
-/* jmp gs:[index * 8 + offset] */
-static inline void emit_gs_index_jump(struct emitter *e, unsigned index, uint32_t offset)
+/* jmp gs:[index + offset] */
+static inline void emit_gs_at_jump(struct emitter *e, unsigned index, uint32_t offset)
 {
         emit1(e, EMIT_GS_PREFIX);
         if (index & 8)
                 emit1(e, 0x42);
         emit1(e, 0xff);
-        emit_field_index(e, 4, index, offset);
+        emit_field_at(e, 4, index, offset);
 }
 
 /* jmp gs:[offset] */
@@ -144,6 +161,27 @@ static inline void emit_bits_gs(struct emitter *e, unsigned which, unsigned to, 
 static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, uint32_t offset)
 {
         emit_bits_gs(e, EMIT_PEXT, to, from, offset);
+}
+
+/* rorx to, from, count of 64 bits: flags are not touched. */
+static inline void emit_rotate(struct emitter *e, unsigned to, unsigned from, unsigned count)
+{
+        emit1(e, 0xc4);
+        emit1(e, (to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 3);
+        emit1(e, 0xfb);
+        emit1(e, 0xf0);
+        emit1(e, 0xc0 | (to & 7) << 3 | (from & 7));
+        emit1(e, count);
+}
+
+/* and reg32, mask */
+static inline void emit_and(struct emitter *e, unsigned reg, uint32_t mask)
+{
+        if (reg & 8)
+                emit1(e, 0x41);
+        emit1(e, 0x81);
+        emit1(e, 0xe0 | (reg & 7));
+        emit4(e, mask);
 }
 
 #define EMIT_NO_REG 0xffu
@@ -189,6 +227,15 @@ static inline void emit_lea(struct emitter *e, unsigned reg, unsigned base, unsi
         emit_memory(e, reg, base, index, scale, disp);
 }
 
+/* lea reg, [rip + displacement]; its place is the four bytes before the next instruction. */
+static inline void emit_lea_code(struct emitter *e, unsigned reg)
+{
+        emit1(e, 0x48 | (reg & 8 ? 4u : 0));
+        emit1(e, 0x8d);
+        emit1(e, (reg & 7) << 3 | 5);
+        emit4(e, 0);
+}
+
 /* mov between reg64 and [base + index]. */
 static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
                             unsigned index)
@@ -198,13 +245,13 @@ static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, un
         emit_memory(e, reg, base, index, 0, 0);
 }
 
-/* mov between reg64 and [base + disp]. */
+/* mov between reg64 and [base + index + disp]. */
 static inline void emit_mov_place(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
-                                  int32_t disp)
+                                  unsigned index, int32_t disp)
 {
-        emit1(e, 0x48 | emit_rex(reg, base, EMIT_NO_REG));
+        emit1(e, 0x48 | emit_rex(reg, base, index));
         emit1(e, opcode);
-        emit_memory(e, reg, base, EMIT_NO_REG, 0, disp);
+        emit_memory(e, reg, base, index, 0, disp);
 }
 
 /* mov to, from of 64 bits */

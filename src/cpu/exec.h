@@ -114,11 +114,14 @@
         X(exec_sti)                                                                                \
         X(exec_ac)                                                                                 \
         X(exec_hypercall)                                                                          \
+        X(exec_serialize)                                                                          \
         X(exec_hlt)                                                                                \
         X(exec_wbinvd)                                                                             \
         X(exec_cache_line)                                                                         \
         X(exec_xgetbv)                                                                             \
         X(exec_xsetbv)                                                                             \
+        X(exec_rdpkru)                                                                             \
+        X(exec_wrpkru)                                                                             \
         X(exec_fsgsbase)
 
 #define X(name) void name(struct cpu *cpu, const struct step *step);

@@ -411,7 +411,8 @@ void exec_decimal(struct cpu *cpu, const struct step *st)
                 ax = (uint8_t)((ax & 0xff) + (ax >> 8) * base);
         }
         reg_set(cpu, offsetof(struct cpu_state, gpr), ax, 2);
-        set_arithmetic(cpu, flags_of_result((uint8_t)ax), FLAG_SF | FLAG_ZF | FLAG_PF);
+        /* The others are undefined; processors clear them. */
+        set_arithmetic(cpu, flags_of_result((uint8_t)ax), FLAGS_ARITHMETIC);
 }
 
 void exec_nop(struct cpu *cpu, const struct step *st)

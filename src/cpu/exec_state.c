@@ -1,6 +1,5 @@
-/* FXSAVE and the XSAVE family: components x87 (0), SSE (1), AVX (2), in the
- * standard format; with AVX as the only extended component the compacted one
- * has the same layout. */
+/* FXSAVE and the XSAVE family: components x87 (0), SSE (1), AVX (2), PKRU (9), in the
+ * standard format; in the compacted one only PKRU may have another place. */
 #include "cpu/exec.h"
 
 #include <string.h>
@@ -8,6 +7,7 @@
 #define XSAVE_BYTES  832u
 #define HEADER_AT    512u
 #define AVX_AT       576u
+#define PKRU_AT      832u
 #define COMPACTED    (1ull << 63)
 #define MXCSR_DOMAIN 0xffffu
 
@@ -147,7 +147,13 @@ static uint64_t in_use(struct cpu *cpu)
                 if (cpu->s.vec[i].qwords[2] | cpu->s.vec[i].qwords[3])
                         use |= 4;
         }
-        return use;
+        return use | (cpu->s.pkru ? XSTATE_PKRU : 0);
+}
+
+/* `components`: XCOMP_BV of a compacted area. */
+static uint64_t pkru_at(uint64_t area, uint64_t components)
+{
+        return area + (components & COMPACTED && !(components & 4) ? AVX_AT : PKRU_AT);
 }
 
 static void image_avx(struct cpu *cpu, uint8_t *image)
@@ -167,6 +173,8 @@ static void save(struct cpu *cpu, const struct step *st, bool compacted)
         uint8_t image[XSAVE_BYTES];
         cpu_load_slow(cpu, at, image, size);
         cpu_probe_write(cpu, at, size);
+        if (rfbm & XSTATE_PKRU && (!compacted || use & XSTATE_PKRU))
+                store64(cpu, pkru_at(at, rfbm | (compacted ? COMPACTED : 0)), cpu->s.pkru);
         if (rfbm & 1 && (!compacted || use & 1))
                 image_x87(cpu, st, image);
         if (rfbm & 6 && (!compacted || rfbm & 2))
@@ -234,6 +242,9 @@ void exec_xrstor(struct cpu *cpu, const struct step *st)
                 cpu_gp(cpu);
         if (rfbm & head[0] & 4)
                 cpu_load_slow(cpu, at + AVX_AT, image + AVX_AT, XSAVE_BYTES - AVX_AT);
+        uint64_t pkru = 0;
+        if (rfbm & head[0] & XSTATE_PKRU)
+                pkru = load64(cpu, pkru_at(at, head[1]));
         /* The standard form loads MXCSR with either vector component whatever
          * XSTATE_BV says; the compacted one only with SSE, or its initial value. */
         uint32_t mxcsr = cpu_get_mxcsr(cpu);
@@ -247,6 +258,8 @@ void exec_xrstor(struct cpu *cpu, const struct step *st)
                 initial_x87(cpu);
         cpu_set_mxcsr(cpu, mxcsr);
         restore_vectors(cpu, image, rfbm, head[0]);
+        if (rfbm & XSTATE_PKRU)
+                cpu_set_key_rights(cpu, &cpu->s.pkru, (uint32_t)pkru);
         if (rfbm & 4)
                 cpu->uppers = head[0] & 4 || !cpu->code64 ? UPPERS_USED : UPPERS_ZERO;
 }

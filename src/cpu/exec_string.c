@@ -374,6 +374,7 @@ static void check_port(struct cpu *cpu, uint16_t port, unsigned size)
 
 static uint32_t port_in(struct cpu *cpu, uint16_t port, unsigned size)
 {
+        cpu->counters.port_accesses++;
         if (!cpu->bus->pio_read)
                 return UINT32_MAX;
         cpu_fpu_leave(cpu);
@@ -384,6 +385,7 @@ static uint32_t port_in(struct cpu *cpu, uint16_t port, unsigned size)
 
 static void port_out(struct cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
+        cpu->counters.port_accesses++;
         if (!cpu->bus->pio_write)
                 return;
         if (size < 4)

@@ -232,7 +232,8 @@ static void set_cr4(struct cpu *cpu, uint64_t value)
                 cpu->s.cr4 = old;
                 cpu_gp(cpu);
         }
-        if (changed & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
+        if (changed &
+            (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS))
                 cpu_tlb_flush(cpu, true);
         cpu_mode_changed(cpu);
 }
@@ -367,6 +368,13 @@ void exec_wbinvd(struct cpu *cpu, const struct step *st)
         need_cpl0(cpu);
 }
 
+/* Ends its block, and whoever continues looks for code that others changed: that is all. */
+void exec_serialize(struct cpu *cpu, const struct step *st)
+{
+        (void)cpu;
+        (void)st;
+}
+
 /* The line is only translated: our memory is coherent. */
 void exec_cache_line(struct cpu *cpu, const struct step *st)
 {
@@ -449,7 +457,8 @@ void exec_xsetbv(struct cpu *cpu, const struct step *st)
                 cpu_raise(cpu, VEC_UD);
         need_cpl0(cpu);
         uint64_t value = (uint32_t)cpu->s.gpr[CPU_RAX] | cpu->s.gpr[CPU_RDX] << 32;
-        if ((uint32_t)cpu->s.gpr[CPU_RCX] || value & ~7ull || !(value & 1) || (value & 6) == 4)
+        if ((uint32_t)cpu->s.gpr[CPU_RCX] || value & ~XCR0_ALLOWED || !(value & 1) ||
+            (value & 6) == 4)
                 cpu_gp(cpu);
         cpu->s.xcr0 = value;
         cpu_mode_changed(cpu);

@@ -2,32 +2,54 @@
 #include "cpu/translate.h"
 
 #include <string.h>
+#include <sys/mman.h>
+
+/* pdep mask: the lowest bits of the linear address, times the size of a place. */
+#define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) << JUMP_PLACE_SHIFT)
+_Static_assert(JUMP_PLACES <= 1u << 16, "for `used`");
 
 static unsigned place_of(uint64_t linear)
 {
-        return linear >> JUMP_SHIFT & (JUMP_PLACES - 1);
+        return linear & (JUMP_PLACES - 1);
 }
 
-/* An address that belongs to another place: never found. */
+/* Another place's address: never found. Place 0 is written by other threads, too. */
 static void forget(struct jump_table *t, unsigned place)
 {
-        t->negated[place] = -((place + 1ull) % JUMP_PLACES << JUMP_SHIFT);
+        if (place == 0)
+                __atomic_store_n(&t->places[0].negated, 1, __ATOMIC_SEQ_CST);
+        else
+                t->places[place].negated = 0;
 }
 
 void cpu_jumps_init(struct cpu *cpu)
 {
         for (unsigned c = 0; c < CTX_CHECKED; c++)
-                for (unsigned i = 0; i < JUMP_PLACES; i++)
-                        forget(&cpu->jump_tables[c], i);
+                forget(&cpu->jump_tables[c], 0);
+        atomic_store(&cpu->jump_bits, JUMP_BITS);
+}
+
+/* With the mask zero only what is in place 0 could be found. `poll` comes last: who sees it
+ * and resumes undoes all of this, or comes again. */
+void cpu_jumps_stop(struct cpu *cpu)
+{
+        atomic_store(&cpu->jump_bits, 0);
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                forget(&cpu->jump_tables[c], 0);
+        atomic_store(&cpu->poll, 1);
+}
+
+void cpu_jumps_resume(struct cpu *cpu)
+{
+        atomic_store(&cpu->jump_bits, JUMP_BITS);
+        atomic_exchange(&cpu->poll, 0);
 }
 
 static void flush(struct jump_table *t)
 {
-        for (unsigned word = 0; word < JUMP_PLACES / 64; word++) {
-                for (uint64_t bits = t->used[word]; bits; bits &= bits - 1)
-                        forget(t, word * 64 + (unsigned)__builtin_ctzll(bits));
-                t->used[word] = 0;
-        }
+        for (unsigned i = 0; i < t->used_length; i++)
+                forget(t, t->used[i]);
+        t->used_length = 0;
         memset(t->pages, 0, sizeof(t->pages));
 }
 
@@ -40,6 +62,18 @@ void cpu_jumps_flush(struct cpu *cpu, bool kernel_too)
         flush(&cpu->jump_tables[CTX_KERNEL_AC]);
 }
 
+void cpu_jumps_trim(struct cpu *cpu)
+{
+        cpu_jumps_flush(cpu, true);
+        uintptr_t from = (uintptr_t)cpu->jump_tables, to = from + sizeof(cpu->jump_tables);
+        from = (from + PAGE_MASK) & ~PAGE_MASK;
+        to &= ~PAGE_MASK;
+        /* What fails keeps memory that is not needed, which is no harm. */
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                forget(&cpu->jump_tables[c], 0);
+}
+
 static unsigned page_set(uint64_t gpa)
 {
         return (gpa >> 12 ^ gpa >> 26) & (JUMP_PAGES - 1);
@@ -49,20 +83,18 @@ static unsigned page_set(uint64_t gpa)
 static bool forget_page(struct jump_table *t, uint64_t gpa)
 {
         bool others = false;
-        for (unsigned word = 0; word < JUMP_PLACES / 64; word++) {
-                for (uint64_t bits = t->used[word]; bits; bits &= bits - 1) {
-                        unsigned place = word * 64 + (unsigned)__builtin_ctzll(bits);
-                        uint64_t page2 = t->page2[place];
-                        if (t->gpa[place] >> 12 == gpa >> 12 ||
-                            (page2 && page2 >> 12 == gpa >> 12)) {
-                                forget(t, place);
-                                t->used[word] &= ~(bits & -bits);
-                        } else {
-                                others |= page_set(t->gpa[place]) == page_set(gpa) ||
-                                          page_set(page2) == page_set(gpa);
-                        }
+        unsigned kept = 0;
+        for (unsigned i = 0; i < t->used_length; i++) {
+                unsigned place = t->used[i];
+                const struct jump_origin *o = &t->origins[place];
+                if (o->gpa >> 12 == gpa >> 12 || (o->page2 && o->page2 >> 12 == gpa >> 12)) {
+                        forget(t, place);
+                        continue;
                 }
+                t->used[kept++] = (uint16_t)place;
+                others |= page_set(o->gpa) == page_set(gpa) || page_set(o->page2) == page_set(gpa);
         }
+        t->used_length = kept;
         return others;
 }
 
@@ -82,6 +114,27 @@ static void note_page(struct jump_table *t, uint64_t gpa)
         t->pages[set / 64] |= 1ull << set % 64;
 }
 
+static bool in_use(const struct jump_table *t, unsigned place)
+{
+        return t->places[place].negated != (place == 0);
+}
+
+static void fill(struct cpu *cpu, struct jump_table *t, const struct block *b)
+{
+        uint64_t rip = cpu->s.rip;
+        unsigned place = place_of(rip);
+        struct jump_place *p = &t->places[place];
+        if (!in_use(t, place))
+                t->used[t->used_length++] = (uint16_t)place;
+        p->common = cpu->translator.executable + b->common;
+        p->clean = b->uses & BLOCK_FLAGS ? cpu->translator.executable + cpu->translator.recover
+                                         : p->common;
+        p->page = rip & ~PAGE_MASK;
+        t->origins[place] = (struct jump_origin){ cpu->translator.executable + b->code, b->gpa,
+                                                  b->page2 };
+        __atomic_store_n(&p->negated, -rip, __ATOMIC_SEQ_CST);
+}
+
 void cpu_jump_remember(struct cpu *cpu, const struct block *b)
 {
         unsigned context = b->key & 3;
@@ -95,14 +148,12 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
         if (context != CTX_USER && !(j->global && rip >> 63))
                 return;
         struct jump_table *table = &cpu->jump_tables[context];
-        unsigned place = place_of(rip);
-        table->used[place / 64] |= 1ull << place % 64;
-        table->negated[place] = -rip;
-        table->code[place] = cpu->translator.executable + b->code;
-        table->common[place] = cpu->translator.executable + b->common;
-        table->page[place] = rip & ~PAGE_MASK;
-        table->gpa[place] = b->gpa;
-        table->page2[place] = b->page2;
+        /* Place 0, which others free, may be there more than once. */
+        if (table->used_length == JUMP_PLACES)
+                flush(table);
+        fill(cpu, table, b);
+        if (place_of(rip) == 0 && !atomic_load(&cpu->jump_bits))
+                forget(table, 0);
         note_page(table, b->gpa);
         if (b->page2)
                 note_page(table, b->page2);
@@ -114,9 +165,9 @@ const uint8_t *cpu_jump_find(struct cpu *cpu)
                 return NULL;
         const struct jump_table *t = &cpu->jump_tables[cpu->context];
         unsigned place = place_of(cpu->s.rip);
-        if (t->negated[place] != -cpu->s.rip)
+        if (t->places[place].negated != -cpu->s.rip)
                 return NULL;
         cpu->s.interrupt_shadow = false;
-        cpu->page_linear = t->page[place];
-        return t->code[place];
+        cpu->page_linear = t->places[place].page;
+        return t->origins[place].code;
 }

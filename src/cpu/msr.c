@@ -9,6 +9,7 @@
 #define MSR_GS_BASE    0xc0000101u
 #define MSR_PAT        0x277u
 #define MSR_TSC_ADJUST 0x3bu
+#define MSR_PKRS       0x6e1u
 
 #define MSR_ARCH_CAPABILITIES 0x10au
 /* Not affected by Meltdown, L1TF, SSB, MDS, page size change, TAA, MMIO stale data
@@ -155,6 +156,9 @@ bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret)
         case MSR_PAT:
                 *ret = cpu->s.pat;
                 return true;
+        case MSR_PKRS:
+                *ret = cpu->s.pkrs;
+                return true;
         case 0xfe: /* MTRR capabilities: 8 variable, fixed, write-combining */
                 *ret = CPU_MTRR_VARIABLE | 1u << 8 | 1u << 10;
                 return true;
@@ -237,6 +241,11 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
                 if (!pat_valid(value))
                         return false;
                 cpu->s.pat = value;
+                return true;
+        case MSR_PKRS:
+                if (value >> 32)
+                        return false;
+                cpu_set_key_rights(cpu, &cpu->s.pkrs, (uint32_t)value);
                 return true;
         default:
                 if (mtrr)

@@ -1,24 +1,31 @@
 /* The memory of decoded and translated code: the blocks and steps of a vCPU, taken
  * in order and given back all at once. */
+#include "cpu/profile.h"
 #include "cpu/translate.h"
 
 #include <sys/mman.h>
 
 #define BLOCKS_BYTES (BLOCK_POOL * sizeof(struct block))
 #define STEPS_BYTES  (STEP_POOL * sizeof(struct step))
+#define BUCKET_BYTES (BLOCK_BUCKETS * sizeof(struct block_bucket))
 
 static void *map(size_t size)
 {
         void *at = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        return at == MAP_FAILED ? NULL : at;
+        if (at == MAP_FAILED)
+                return NULL;
+        /* Taken from the start without gaps, so little of a large page is wasted. */
+        (void)madvise(at, size, MADV_HUGEPAGE);
+        return at;
 }
 
 int cpu_pools_create(struct cpu *cpu, struct err *err)
 {
         cpu->blocks = map(BLOCKS_BYTES);
         cpu->steps = map(STEPS_BYTES);
-        if (!cpu->blocks || !cpu->steps)
+        cpu->buckets = map(BUCKET_BYTES);
+        if (!cpu->blocks || !cpu->steps || !cpu->buckets)
                 return err_set(err, ENOMEM, "memory for the code of vCPU %u", cpu->index);
         return 0;
 }
@@ -29,6 +36,8 @@ void cpu_pools_destroy(struct cpu *cpu)
                 munmap(cpu->blocks, BLOCKS_BYTES);
         if (cpu->steps)
                 munmap(cpu->steps, STEPS_BYTES);
+        if (cpu->buckets)
+                munmap(cpu->buckets, BUCKET_BYTES);
 }
 
 static size_t bytes_in_use(const struct cpu *cpu)
@@ -45,6 +54,8 @@ void cpu_pools_flush(struct cpu *cpu)
         if (size > cpu->code_bytes)
                 cpu->code_bytes = size;
         cpu->blocks_used = cpu->steps_used = 0;
+        if (cpu->profile)
+                cpu_profile_flushed(cpu);
 }
 
 size_t cpu_code_bytes(const struct cpu *cpu)
@@ -65,8 +76,10 @@ void cpu_trim(struct cpu *cpu)
         struct translator *t = &cpu->translator;
         size_t kept = (t->fixed + PAGE_SIZE_BYTES - 1) & ~(size_t)PAGE_MASK;
         cpu_code_flush(cpu);
+        cpu_jumps_trim(cpu);
         release(cpu->blocks, BLOCKS_BYTES, MADV_DONTNEED);
         release(cpu->steps, STEPS_BYTES, MADV_DONTNEED);
+        release(cpu->buckets, BUCKET_BYTES, MADV_DONTNEED);
         if (t->on) {
                 release(t->exits, TRANSLATE_EXITS * sizeof(*t->exits), MADV_DONTNEED);
                 release(t->faults, TRANSLATE_FAULTS * sizeof(*t->faults), MADV_DONTNEED);

@@ -1,4 +1,5 @@
 /* The vCPU's life: creation, reset, inputs, the block cache and the run loop. */
+#include "cpu/profile.h"
 #include "cpu/translate.h"
 
 #include <string.h>
@@ -203,7 +204,7 @@ void cpu_reset(struct cpu *cpu, bool application_processor)
 void cpu_pend(struct cpu *cpu, uint32_t bits)
 {
         atomic_fetch_or(&cpu->pending, bits);
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_set_irq(struct cpu *cpu, bool raised)
@@ -220,7 +221,7 @@ void cpu_raise_nmi(struct cpu *cpu)
         do {
                 new = old | (old & PEND_NMI ? PEND_NMI_AGAIN : PEND_NMI);
         } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_raise_init(struct cpu *cpu)
@@ -234,7 +235,7 @@ void cpu_raise_sipi(struct cpu *cpu, uint8_t vector)
         do {
                 new = (old & 0x00ffffff) | PEND_SIPI | (uint32_t)vector << PEND_SIPI_VECTOR;
         } while (!atomic_compare_exchange_weak(&cpu->pending, &old, new));
-        atomic_store(&cpu->poll, 1);
+        cpu_jumps_stop(cpu);
 }
 
 void cpu_kick(struct cpu *cpu)
@@ -329,7 +330,7 @@ static void take_inputs(struct cpu *cpu)
 
 void cpu_code_flush(struct cpu *cpu)
 {
-        memset(cpu->block_hash, 0, sizeof(cpu->block_hash));
+        cpu_blocks_flush(cpu);
         cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
         cpu->epoch++;
@@ -359,7 +360,7 @@ static void too_long(struct cpu *cpu, const struct step *step)
 /* Decodes into *step; false when more bytes are needed. */
 static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struct step *step)
 {
-        memset(step, 0, sizeof(*step));
+        memset(step, 0, offsetof(struct step, i)); /* decode() fills the rest */
         /* The guest may change its code meanwhile: what is decoded is what is kept. */
         memcpy(step->bytes, code, size);
         const uint8_t *bytes = step->bytes;
@@ -462,6 +463,16 @@ static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uin
         return &cpu->blocks[cpu->blocks_used++];
 }
 
+/* Begins to fetch what tells whether the blocks behind `b`, `size` bytes long, are decoded. */
+static void expect_next(const struct cpu *cpu, const struct block *b, unsigned size)
+{
+        const struct insn *last = &b->steps[b->length - 1].i;
+        uint64_t next = b->gpa + size;
+        cpu_block_expect(cpu, next);
+        if (last->op == OP_JCC || last->op == OP_JMP || last->op == OP_CALL)
+                cpu_block_expect(cpu, next + last->imm);
+}
+
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
                                   const uint8_t *host)
 {
@@ -496,12 +507,8 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                              .mode = cpu->mode };
         cpu->steps_used += n;
         cpu->counters.blocks_decoded++;
+        expect_next(cpu, b, at);
         return b;
-}
-
-static unsigned block_hash(uint64_t gpa)
-{
-        return gpa * 0x9e3779b97f4a7c15 >> 40 & (BLOCK_HASH - 1);
 }
 
 /* Whether the page behind is the one that it was. */
@@ -520,28 +527,14 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
                 cpu->counters.unimplemented++; /* code in device memory */
                 cpu_gp(cpu);
         }
-        struct block **head = &cpu->block_hash[block_hash(gpa)];
-        for (struct block **link = head; *link; link = &(*link)->next) {
-                struct block *b = *link;
-                if (b->gpa != gpa || b->mode != cpu->mode)
-                        continue;
-                if (block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
-                        return b;
-                *link = b->next;
+        cpu->counters.blocks_searched++;
+        struct block *b = cpu_block_at(cpu, gpa);
+        if (b && block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
+                return b;
+        if (b)
                 cpu->counters.blocks_invalidated++;
-                break;
-        }
-        struct block *b = block_decode(cpu, linear, gpa, host);
-        b->next = *head;
-        *head = b;
-        return b;
-}
-
-const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
-{
-        const struct block *b = cpu->block_hash[block_hash(gpa)];
-        while (b && (b->gpa != gpa || b->mode != cpu->mode))
-                b = b->next;
+        b = block_decode(cpu, linear, gpa, host);
+        cpu_block_add(cpu, b);
         return b;
 }
 
@@ -549,7 +542,8 @@ const struct block *cpu_block_peek(struct cpu *cpu, uint64_t gpa)
 static bool fetched_global(const struct cpu *cpu, uint64_t linear)
 {
         const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) &&
+               t->gpa[tlb_index(linear)] & TLB_GLOBAL;
 }
 
 static inline struct block *block_find(struct cpu *cpu)
@@ -570,6 +564,8 @@ static inline struct block *block_find(struct cpu *cpu)
 static inline void block_run(struct cpu *cpu, struct block *b, unsigned limit)
 {
         const struct step *step = b->steps;
+        if (unlikely(cpu->profile))
+                cpu_profile_interpreted(cpu, b, limit);
         cpu->block = b;
         cpu->block_page = b->gpa & ~PAGE_MASK;
         cpu->code_changed = false;
@@ -678,7 +674,7 @@ static enum cpu_exit run_loop(struct cpu *cpu, uint64_t deadline)
                          cpu->translation != CPU_TRANSLATE_NEVER;
         for (;;) {
                 if (atomic_load_explicit(&cpu->poll, memory_order_relaxed))
-                        atomic_exchange(&cpu->poll, 0);
+                        cpu_jumps_resume(cpu);
                 uint32_t pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
                 if (unlikely(pending || cpu->s.nmi_pending)) {
                         take_inputs(cpu);

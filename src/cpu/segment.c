@@ -304,13 +304,15 @@ void cpu_far_call(struct cpu *cpu, uint16_t selector, uint64_t offset, unsigned 
 }
 
 /* Data segments an outer level may not keep: their selectors become null. The base stays,
- * which 64-bit code sees in FS and GS. */
+ * which 64-bit code sees in FS and GS. Null selectors lose their RPL, which Linux counts on. */
 static void drop_inner_segments(struct cpu *cpu)
 {
         static const uint8_t which[] = { CPU_ES, CPU_DS, CPU_FS, CPU_GS };
         for (unsigned i = 0; i < sizeof(which); i++) {
                 struct cpu_segment *s = &cpu->s.seg[which[i]];
                 bool conforming = (s->attributes & 0x1c) == 0x1c;
+                if (!INDEX(s->selector) && !(s->selector & 4))
+                        s->selector = 0;
                 if (!conforming && ATTR_DPL(s->attributes) < cpu->cpl &&
                     !(s->attributes & ATTR_UNUSABLE)) {
                         s->selector = 0;

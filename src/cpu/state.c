@@ -38,13 +38,19 @@ static const char *state_problem(const struct cpu_state *s)
                 return "unknown bits in EFER";
         if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
                 return "long mode without PAE";
-        if (s->xcr0 & ~7ull || !(s->xcr0 & 1))
+        if (s->xcr0 & ~XCR0_ALLOWED || !(s->xcr0 & 1))
                 return "unsupported XCR0";
         if (s->x87.mxcsr & ~0xffffu)
                 return "reserved bits in MXCSR";
         if (s->activity > CPU_SHUTDOWN)
                 return "unknown activity";
         return NULL;
+}
+
+int cpu_state_check(const struct cpu_state *state, struct err *err)
+{
+        const char *problem = state_problem(state);
+        return problem ? err_plain(err, EINVAL, "impossible CPU state: %s", problem) : 0;
 }
 
 int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err)
@@ -61,9 +67,9 @@ int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err)
                 return err_plain(err, EINVAL, "CPU state of version %u, this program reads %u",
                                  header.version, CPU_STATE_VERSION);
         memcpy(&state, (const uint8_t *)data + sizeof(header), sizeof(state));
-        const char *problem = state_problem(&state);
-        if (problem)
-                return err_plain(err, EINVAL, "impossible CPU state: %s", problem);
+        int r = cpu_state_check(&state, err);
+        if (r < 0)
+                return r;
         cpu->s = state;
         cpu_state_changed(cpu);
         return 0;

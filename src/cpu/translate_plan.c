@@ -56,6 +56,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_PUSH_MEM;
         if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f)
                 return FORM_POP;
+        if (i->op == OP_PUSHF && i->opsize == 8)
+                return FORM_PUSHF;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
@@ -160,7 +162,7 @@ static const struct block *neighbour(const struct work *w, int32_t offset)
         const struct block *b = w->block, *to;
         if (offset < 0 || offset >= (int32_t)PAGE_SIZE_BYTES)
                 return NULL;
-        to = cpu_block_peek(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
+        to = cpu_block_at(w->cpu, (b->gpa & ~PAGE_MASK) + (uint32_t)offset);
         return to && to->generation == b->generation ? to : NULL;
 }
 
@@ -170,7 +172,15 @@ bool translate_same_page(const struct work *w, int32_t offset)
         return offset >= 0 && offset < (int32_t)PAGE_SIZE_BYTES && !(to && to->page2);
 }
 
-/* The same for the place `offset` of the block's page. */
+bool translate_polls_later(const struct work *w, int32_t offset)
+{
+        const struct block *to = neighbour(w, offset);
+        const struct insn *last = to ? &to->steps[to->length - 1].i : NULL;
+        return last && !to->page2 && last->class == CLASS_CONTROL &&
+               (last->op == OP_RET || last->op == OP_JMP_IND || last->op == OP_CALL_IND);
+}
+
+/* Flags needed at the place `offset` of the block's page. */
 uint16_t translate_flags_at(const struct work *w, int32_t offset)
 {
         const struct block *to = neighbour(w, offset);
@@ -187,11 +197,14 @@ static uint16_t flags_after(const struct work *w)
 {
         uint16_t live = FLAGS_ALL;
         enum form f = w->forms[w->length - 1];
-        if (f == FORM_JMP || f == FORM_JCC)
+        bool direct = f == FORM_JMP || f == FORM_JCC || f == FORM_CALL;
+        if (direct)
                 live = w->loops ? w->live[0] : translate_flags_at(w, translate_target(w));
         if (f == FORM_JCC || !form_leaves(f))
                 live |= translate_flags_at(w, w->at[w->length]);
-        return form_leaves(f) && f != FORM_JMP && f != FORM_JCC ? FLAGS_ALL : live;
+        if (w->recovers)
+                return 0;
+        return form_leaves(f) && !direct ? FLAGS_ALL : live;
 }
 
 static void find_live_flags(struct work *w)
@@ -265,6 +278,8 @@ static void choose_temporaries(struct work *w, uint16_t used)
                 w->t[found++] = (uint8_t)r;
                 w->spilled |= (uint16_t)(1u << r);
         }
+        if (w->spilled == TRANSLATE_COMMON)
+                memcpy(w->t, order, sizeof(w->t));
 }
 
 /* Chooses forms and length, finds registers for temporaries. */
@@ -298,6 +313,7 @@ static void plan_steps(struct work *w)
 void translate_plan(struct work *w)
 {
         plan_steps(w);
+        translate_plan_recovery(w);
         find_live_flags(w);
         translate_merge(w);
 }

@@ -9,6 +9,7 @@
 
 #include "cpu/emit.h"
 #include "cpu/exec.h"
+#include "cpu/profile.h"
 
 #define FIELD(name)       ((uint32_t)offsetof(struct cpu, name))
 #define GPR(n)            (FIELD(s.gpr) + 8u * (n))
@@ -170,6 +171,8 @@ static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
         if (x->x87)
                 catch_up_x87(cpu, x, next);
         cpu->counters.helper_steps++;
+        if (unlikely(cpu->profile))
+                cpu_profile_helper(cpu, step);
         cpu->block = x->block;
         cpu->block_page = x->block->gpa & ~PAGE_MASK;
         cpu->code_changed = false;
@@ -220,6 +223,8 @@ static void emit_trampolines(struct translator *t)
         emit_load_state(&e);
         emit_patch(out, e.at);
         emit_epilogue(&e); /* rax is 0 */
+        t->recover = (uint32_t)(e.at - t->writable);
+        RAW(&e, "\x41\xff\xe1"); /* jmp r9 */
         t->load_xmm = emit_load_vectors(t, &e, false);
         t->load_ymm = emit_load_vectors(t, &e, true);
         t->fixed = t->used = (uint32_t)(e.at - t->writable);
@@ -236,6 +241,20 @@ static bool host_can(void)
                b & CPUID7_EBX_BMI2;
 }
 
+/* The same memory, to be executed. For a profile it has no file: of memory that has one perf(1)
+ * looks for symbols there. */
+static void *map_again(void *w)
+{
+        if (w == MAP_FAILED)
+                return w;
+        void *x = mremap(w, 0, TRANSLATE_CODE_BYTES, MREMAP_MAYMOVE);
+        if (x != MAP_FAILED && mprotect(x, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC) < 0) {
+                munmap(x, TRANSLATE_CODE_BYTES);
+                x = MAP_FAILED;
+        }
+        return x;
+}
+
 int cpu_translator_create(struct cpu *cpu, struct err *err)
 {
         struct translator *t = &cpu->translator;
@@ -243,15 +262,19 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
         cpu->no_if_bits = ~(uint64_t)FLAG_IF;
-        cpu->jump_bits = (uint64_t)(JUMP_PLACES - 1) << JUMP_SHIFT;
+        cpu->arithmetic_bits = FLAGS_ARITHMETIC;
+        cpu->pushed_bits = ~(uint64_t)(FLAGS_ARITHMETIC | RF_RF | RF_VM);
         cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;
-        auto_fd fd = memfd_create("isle-translations", MFD_CLOEXEC);
-        if (fd < 0 || ftruncate(fd, TRANSLATE_CODE_BYTES) < 0)
+        auto_fd fd = cpu->profile ? -1 : memfd_create("isle-translations", MFD_CLOEXEC);
+        if (!cpu->profile && (fd < 0 || ftruncate(fd, TRANSLATE_CODE_BYTES) < 0))
                 return err_set(err, errno, "memory for translated code");
-        void *w = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        void *x = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+        void *w = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_WRITE,
+                       fd < 0 ? MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED, fd, 0);
+        void *x = fd < 0 ? map_again(w)
+                         : mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd,
+                                0);
         t->exits = mmap(NULL, TRANSLATE_EXITS * sizeof(*t->exits), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t->faults = mmap(NULL, TRANSLATE_FAULTS * sizeof(*t->faults), PROT_READ | PROT_WRITE,
@@ -343,6 +366,23 @@ static void undo_jump(struct cpu *cpu, const struct translated_exit *x)
         cpu->step = NULL;
 }
 
+/* For a profile: how translated code was left. */
+static void note_exit(struct cpu *cpu, bool by_exit)
+{
+        const struct translated_exit *x = &cpu->translator.exits[cpu->exit_index];
+        enum cpu_profile_exit way = PROFILE_LEFT_INDIRECT;
+        if (!by_exit)
+                way = PROFILE_LEFT_HELPER;
+        else if (atomic_load_explicit(&cpu->poll, memory_order_relaxed))
+                way = PROFILE_LEFT_POLLED;
+        else if (x->kind == EXIT_DIRECT)
+                way = PROFILE_LEFT_DIRECT;
+        else if (x->step->i.op != OP_RET && x->step->i.op != OP_JMP_IND &&
+                 x->step->i.op != OP_CALL_IND)
+                way = PROFILE_LEFT_FAR;
+        cpu_profile_left(cpu, way);
+}
+
 void cpu_translated_run(struct cpu *cpu, struct block *b)
 {
         const struct translator *t = &cpu->translator;
@@ -352,7 +392,10 @@ void cpu_translated_run(struct cpu *cpu, struct block *b)
         cpu->counters.translated_runs++;
         cpu->page_linear = cpu->s.rip & ~PAGE_MASK;
         choose_vec_loader(cpu);
-        if (!t->enter(cpu, t->executable + b->code))
+        bool by_exit = t->enter(cpu, t->executable + b->code);
+        if (unlikely(cpu->profile))
+                note_exit(cpu, by_exit);
+        if (!by_exit)
                 return; /* by a helper step: all is in place */
         const struct translated_exit *x = &t->exits[cpu->exit_index];
         if (x->kind == EXIT_INDIRECT) {

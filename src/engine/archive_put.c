@@ -212,6 +212,11 @@ static int open_place(struct put_job *job, struct err *err)
         if (r == -ENOENT)
                 return err_plain(err, ENOENT, "Could not find the file %s in container %s",
                                  job->path, job->view->instance->name);
+        if (r == 0 && read_only && job->view->is_look && !job->view->read_only_root)
+                return err_plain(err, ENOTSUP,
+                                 "files cannot be put beside the layers of a running virtual "
+                                 "machine (--vm-rootfs erofs): its kernel would not see them; "
+                                 "stop it before, or put them in a volume");
         if (r == 0 && read_only)
                 return err_plain(err, EINVAL, "container rootfs or volume is marked read-only");
         return r;

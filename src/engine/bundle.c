@@ -83,7 +83,7 @@ struct oci_capabilities *bundle_capabilities(char *const *names, bool for_root)
         return caps;
 }
 
-static void add_rlimits(const struct host_config *host, struct oci_process *process)
+void bundle_add_rlimits(const struct host_config *host, struct oci_process *process)
 {
         for (size_t i = 0; i < host->ulimits_length; i++) {
                 const struct ulimit *u = &host->ulimits[i];
@@ -130,7 +130,7 @@ static struct oci_process *build_process(const struct bundle_input *in,
         p->no_new_privileges = security->no_new_privileges;
         p->oom_score_adj = (int32_t)host->oom_score_adj;
         p->has_oom_score_adj = true;
-        add_rlimits(host, p);
+        bundle_add_rlimits(host, p);
         return p;
 }
 
@@ -341,6 +341,11 @@ static int build(const struct bundle_input *in, const struct security *security,
                         spec->domainname = xstrdup(in->instance->spec.config.domainname);
         }
         spec->annotations = host->annotations ? strv_copy(host->annotations) : NULL;
+        if (host_config_wants_vm(host)) /* whatever the runtime's own default is */
+                json_map_set(&spec->annotations, SPEC_VM_ROOTFS,
+                             host_config_wants_layers(host) ? "erofs" : "fs");
+        if (in->layers_image)
+                json_map_set(&spec->annotations, SPEC_VM_ROOTFS_IMAGE, in->layers_image);
         struct oci_linux *l = spec->linux_ = new0(struct oci_linux);
         add_system_mounts(in, spec);
         add_file_mounts(in, spec);

@@ -21,6 +21,7 @@ struct bundle_input {
         pid_t ipc_pid, network_pid, pid_pid;
         bool swap_limit; /* the host can limit swap */
         struct id_remap remap;
+        const char *layers_image; /* of a machine that makes its root of layers; NULL: none */
 };
 
 /* The caller frees with json_free(&oci_spec_shape, ret). */
@@ -32,6 +33,8 @@ int bundle_build(const struct bundle_input *input, struct oci_spec *ret, struct 
 struct oci_capabilities *bundle_capabilities(char *const *names, bool for_root);
 /* PATH, HOSTNAME, TERM, HOME under what `env` says. strv. */
 char **bundle_environment(char *const *env, const char *hostname, const char *home, bool tty);
+/* Those of --ulimit. */
+void bundle_add_rlimits(const struct host_config *host, struct oci_process *process);
 /* Limits of `host`; without devices. */
 struct oci_resources *bundle_resources(const struct host_config *host, bool swap_limit);
 /* Adds device nodes and rules to `linux_` and its resources. */

@@ -42,7 +42,7 @@ struct engine {
         struct store *store;
         struct image_store *images;
         struct engine_settings settings;
-        char *owned[8];                          /* the settings' strings */
+        char *owned[9];                          /* the settings' strings */
         char *instances_dir, *volumes_dir;       /* ROOT/… */
         char *run_instances_dir, *run_execs_dir; /* RUN/… */
         bool swap_limit;                         /* the host can limit swap */
@@ -115,9 +115,11 @@ void instance_event(struct instance *instance, const char *action, const char *c
 #define INSTANCE_EVENT(instance, action, ...)                                                      \
         instance_event(instance, action, (const char *const[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
 char *instance_root_path(const struct engine *engine, const char *id); /* ROOT/instances/ID */
-/* The root of a running instance, beneath /proc: where its processes see it, or where its
- * machine shares it from. */
-char *instance_live_root(const struct instance *instance, pid_t pid);
+/* The root of a running instance: where its processes see it, beneath /proc; or where its machine
+ * shares it from; or, where a machine makes it of layers, a look at these, read-only. Blocks.
+ * -EBUSY where the instance has just ended. live_root.c. */
+int instance_open_live_root(const struct instance *instance, pid_t pid, int *ret_fd,
+                            struct err *err);
 char *instance_run_path(const struct engine *engine, const char *id); /* RUN/instances/ID */
 char *instance_cgroup_path(const struct engine *engine, const struct instance *instance);
 

@@ -349,6 +349,7 @@ static int build_process(const struct exec *exec, int root_fd, struct oci_proces
                 .oom_score_adj = (int32_t)i->spec.host.oom_score_adj,
                 .has_oom_score_adj = true,
         };
+        bundle_add_rlimits(&i->spec.host, p);
         if (config->tty && exec->private->rows && exec->private->columns) {
                 p->console_size = new0(struct oci_console_size);
                 *p->console_size = (struct oci_console_size){ exec->private->rows,
@@ -405,13 +406,14 @@ static int spawn_monitor(const struct exec *exec, const char *dir, int lock_fd,
 static int prepare(struct exec *exec, struct err *err)
 {
         struct exec_private *p = exec->private;
-        auto_free char *root = instance_live_root(p->instance, p->instance_pid);
         auto_free char *dir = exec_dir(p->engine, exec->id);
-        auto_fd root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (root_fd < 0)
-                return err_plain(err, EBUSY, "container %s is not running", exec->instance_id);
+        auto_fd root_fd = -1;
         struct oci_process process = { 0 };
-        int r = build_process(exec, root_fd, &process, err);
+        int r = instance_open_live_root(p->instance, p->instance_pid, &root_fd, err);
+        if (r == -EBUSY)
+                return err_plain(err, EBUSY, "container %s is not running", exec->instance_id);
+        if (r == 0)
+                r = build_process(exec, root_fd, &process, err);
         if (r < 0)
                 return r;
         char *text = json_encode_text(&oci_process_shape, &process, false);

@@ -180,17 +180,9 @@ char *instance_root_path(const struct engine *engine, const char *id)
         return xasprintf("%s/%s", engine->instances_dir, id);
 }
 
-/* In the root of the machine's own container: src/guest/guest.h. */
-#define MACHINE_ROOTFS "/share/rootfs"
 /* In the runtime's directory of the instance: GUEST_CPU_FILE there. */
 #define MACHINE_CPU_FILE  "vm/cpu"
 #define VM_CPU_LENGTH_MAX 16
-
-char *instance_live_root(const struct instance *instance, pid_t pid)
-{
-        bool vm = host_config_wants_vm(&instance->spec.host);
-        return xasprintf("/proc/%d/root%s", (int)pid, vm ? MACHINE_ROOTFS : "");
-}
 
 char *instance_vm_cpu(const struct instance *instance)
 {

@@ -45,7 +45,7 @@ static int make_working_dir(const struct instance *instance, int root_fd, struct
 }
 
 static int write_bundle(const struct prepare_input *in, const char *dir, int root_fd,
-                        struct err *err)
+                        const char *layers_image, struct err *err)
 {
         auto_free char *hostname = files_hostname(in->instance);
         auto_free char *cgroup = instance_cgroup_path(in->engine, in->instance);
@@ -60,6 +60,7 @@ static int write_bundle(const struct prepare_input *in, const char *dir, int roo
                 .pid_pid = in->pid_pid,
                 .swap_limit = in->engine->swap_limit,
                 .remap = remap_of(&in->engine->remap, &in->instance->spec.host),
+                .layers_image = layers_image,
         };
         int r = user_lookup(root_fd, in->instance->spec.config.user,
                             in->instance->spec.host.group_add, &bundle.user, err);
@@ -130,7 +131,8 @@ static int spawn_monitor(const struct prepare_input *in, const char *dir, int lo
         return link_spawn((char *const *)argv, dir, lock_fd, root_fd, ret, err);
 }
 
-static int open_root(const struct prepare_input *in, int *ret_fd, struct err *err)
+static int open_root(const struct prepare_input *in, int *ret_fd, char **ret_layers_image,
+                     struct err *err)
 {
         auto_snapshot snapshot = { 0 };
         int r = snapshot_open(in->engine->images, in->instance->id, &snapshot, err);
@@ -138,7 +140,12 @@ static int open_root(const struct prepare_input *in, int *ret_fd, struct err *er
                 return r;
         const struct host_config *host = &in->instance->spec.host;
         const struct id_remap remap = remap_of(&in->engine->remap, host);
-        return rootfs_mount(&snapshot, &remap, host->auto_remove, ret_fd, err);
+        r = rootfs_share_marks(&snapshot, host, err);
+        if (r == 0)
+                r = rootfs_mount(&snapshot, &remap, host->auto_remove, ret_fd, err);
+        if (r == 0 && host_config_wants_layers(host))
+                *ret_layers_image = take_ptr(snapshot.layers_image);
+        return r;
 }
 
 int prepare_run(const struct prepare_input *in, struct link_process *ret, struct err *err)
@@ -146,6 +153,7 @@ int prepare_run(const struct prepare_input *in, struct link_process *ret, struct
         auto_free char *dir = instance_run_path(in->engine, in->instance->id);
         if (mkdir(dir, 0700) < 0 && errno != EEXIST)
                 return err_set(err, errno, "make '%s'", dir);
+        auto_free char *layers_image = NULL;
         auto_fd lock = -1, root = -1;
         int r = link_lock(dir, &lock, err);
         if (r == 0)
@@ -155,11 +163,11 @@ int prepare_run(const struct prepare_input *in, struct link_process *ret, struct
         if (r == 0)
                 r = check_sources(in->instance, err);
         if (r >= 0)
-                r = open_root(in, &root, err);
+                r = open_root(in, &root, &layers_image, err);
         if (r >= 0)
                 r = make_working_dir(in->instance, root, err);
         if (r >= 0)
-                r = write_bundle(in, dir, root, err);
+                r = write_bundle(in, dir, root, layers_image, err);
         if (r >= 0)
                 r = spawn_monitor(in, dir, lock, root, ret, err);
         return r;

@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "sys/mounts.h"
+#include "sys/overlay.h"
 
 /* What a volatile mount leaves behind; the kernel refuses the next one until it is gone. */
 static void forget_volatile(const struct snapshot *snapshot)
@@ -32,8 +33,10 @@ static char **options_of(const struct snapshot *snapshot, bool one_by_one, bool 
                         strv_push_take(&options, xasprintf("lowerdir+=%s", *lower));
         else
                 strv_push_take(&options, xasprintf("lowerdir=%s", snapshot->lower));
-        strv_push_take(&options, xasprintf("upperdir=%s", snapshot->upper));
-        strv_push_take(&options, xasprintf("workdir=%s", snapshot->work));
+        if (snapshot->upper) {
+                strv_push_take(&options, xasprintf("upperdir=%s", snapshot->upper));
+                strv_push_take(&options, xasprintf("workdir=%s", snapshot->work));
+        }
         if (is_volatile)
                 strv_push(&options, "volatile");
         return options;
@@ -45,9 +48,8 @@ static int mount_by_path(const struct snapshot *snapshot, bool is_volatile, int 
                          struct err *err)
 {
         auto_free char *target = xasprintf("%s/merged", snapshot->work);
-        auto_free char *data = xasprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", snapshot->lower,
-                                         snapshot->upper, snapshot->work,
-                                         is_volatile ? ",volatile" : "");
+        auto_strv options = options_of(snapshot, false, is_volatile);
+        auto_free char *data = strv_join(options, ",");
         if (mkdir(target, 0700) < 0 && errno != EEXIST)
                 return err_set(err, errno, "make '%s'", target);
         if (mount("overlay", target, "overlay", 0, data) < 0)
@@ -152,16 +154,57 @@ static int mount_mapped(const struct snapshot *snapshot, const struct id_remap *
         return r;
 }
 
-int rootfs_mount(const struct snapshot *snapshot, const struct id_remap *remap, bool is_volatile,
-                 int *ret_fd, struct err *err)
+static int mount_plain(const struct snapshot *snapshot, bool is_volatile, int *ret_fd,
+                       struct err *err)
 {
-        forget_volatile(snapshot);
-        if (remap && remap->on)
-                return mount_mapped(snapshot, remap, is_volatile, ret_fd, err);
         auto_strv modern = options_of(snapshot, true, is_volatile);
         int r = mount_create("overlay", "overlay", modern, 0, ret_fd, err);
         if (r != -EINVAL)
                 return r;
         err_clear(err);
         return mount_by_path(snapshot, is_volatile, ret_fd, err);
+}
+
+int rootfs_mount(const struct snapshot *snapshot, const struct id_remap *remap, bool is_volatile,
+                 int *ret_fd, struct err *err)
+{
+        forget_volatile(snapshot);
+        return remap && remap->on ? mount_mapped(snapshot, remap, is_volatile, ret_fd, err)
+                                  : mount_plain(snapshot, is_volatile, ret_fd, err);
+}
+
+/* Who broke out of a machine's file server may have left a link, which a mount would follow. */
+static int check_directory(const char *path, struct err *err)
+{
+        struct stat st;
+        if (lstat(path, &st) < 0)
+                return err_set(err, errno, "writable layer '%s'", path);
+        return S_ISDIR(st.st_mode)
+                       ? 0
+                       : err_plain(err, EUCLEAN, "writable layer '%s' is not a directory any more",
+                                   path);
+}
+
+int rootfs_share_marks(const struct snapshot *snapshot, const struct host_config *host,
+                       struct err *err)
+{
+        if (!host_config_wants_layers(host))
+                return 0;
+        int r = check_directory(snapshot->upper, err);
+        if (r == 0)
+                r = check_directory(snapshot->work, err);
+        return r == 0 ? overlay_share_marks(snapshot->upper, err) : r;
+}
+
+int rootfs_look(const struct snapshot *snapshot, int *ret_fd, struct err *err)
+{
+        auto_strv layers = NULL;
+        strv_push(&layers, snapshot->upper);
+        for (char **lower = snapshot->lower_paths; *lower; lower++)
+                strv_push(&layers, *lower);
+        auto_free char *joined = strv_join(layers, ":");
+        const struct snapshot look = { .lower = joined,
+                                       .lower_paths = layers,
+                                       .work = snapshot->work };
+        return mount_plain(&look, false, ret_fd, err);
 }

@@ -272,7 +272,7 @@ static void run_state(void *arg, const struct monitor_message *state)
 {
         struct run *run = arg;
         struct instance *instance = instance_ref(run->instance);
-        if (state->oom_kills > run->oom_kills && state->phase == MONITOR_RUNNING)
+        if (state->oom_kills > run->oom_kills && run->phase < RUN_ENDED)
                 INSTANCE_EVENT(instance, "oom");
         run->oom_kills = state->oom_kills;
         switch (state->phase) {

@@ -110,6 +110,17 @@ bool host_config_wants_vm(const struct host_config *host)
         return streq(host->isolation, "vm") || streq(host->runtime, "isle-vm");
 }
 
+bool vm_rootfs_is_known(const char *rootfs)
+{
+        return ONE_OF(rootfs, "fs", "erofs");
+}
+
+bool host_config_wants_layers(const struct host_config *host)
+{
+        const char *rootfs = json_map_get(host->annotations, SPEC_VM_ROOTFS);
+        return host_config_wants_vm(host) && rootfs && streq(rootfs, "erofs");
+}
+
 /* A machine shares nothing with the host's kernel, nor with other instances. */
 static int check_machine(struct check *c)
 {
@@ -129,6 +140,16 @@ static int check_machine(struct check *c)
                 return err_plain(c->err, EINVAL,
                                  "annotation " SPEC_VM_CPU " (--cpu) is for virtual machines; a "
                                  "container runs on the host's processors; add --vm");
+        const char *rootfs = json_map_get(h->annotations, SPEC_VM_ROOTFS);
+        if (rootfs && !vm_rootfs_is_known(rootfs))
+                return err_plain(c->err, EINVAL,
+                                 "annotation " SPEC_VM_ROOTFS " (--vm-rootfs) '%s': there are fs "
+                                 "and erofs",
+                                 rootfs);
+        if (rootfs && !host_config_wants_vm(h))
+                return err_plain(c->err, EINVAL,
+                                 "annotation " SPEC_VM_ROOTFS " (--vm-rootfs) is for virtual "
+                                 "machines; add --vm");
         if (!host_config_wants_vm(h))
                 return 0;
         for (size_t i = 0; i < ELEMENTS(modes); i++)

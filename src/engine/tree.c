@@ -97,7 +97,8 @@ static void copy_xattrs(int from, int to)
         ssize_t size = flistxattr(from, names, XATTR_NAMES_BYTES);
         for (char *name = names; size > 0 && name < names + size; name += strlen(name) + 1) {
                 ssize_t length = fgetxattr(from, name, value, XATTR_VALUE_BYTES);
-                if (length >= 0 && !str_starts(name, "trusted.overlay."))
+                if (length >= 0 && !str_starts(name, "trusted.overlay.") &&
+                    !str_starts(name, "user.overlay."))
                         fsetxattr(to, name, value, (size_t)length, 0);
         }
 }

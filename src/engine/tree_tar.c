@@ -50,6 +50,8 @@ static size_t read_xattrs(int fd, struct tar_xattr *xattrs, char **ret_names)
              name += strlen(name) + 1) {
                 if (!streq(name, "security.capability") && !str_starts(name, "user."))
                         continue;
+                if (str_starts(name, "user.overlay.")) /* a machine's, of how its layers lie */
+                        continue;
                 char *value = xmalloc(XATTR_VALUE_BYTES);
                 ssize_t n = fgetxattr(fd, name, value, XATTR_VALUE_BYTES);
                 if (n < 0) {

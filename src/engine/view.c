@@ -18,6 +18,8 @@ static struct view *view_new(struct instance *instance)
                 .instance = instance_ref(instance),
                 .pid = instance_is_running(instance) ? instance->pid : 0,
                 .read_only_root = instance->spec.host.readonly_rootfs,
+                .is_look = instance_is_running(instance) &&
+                           host_config_wants_layers(&instance->spec.host),
                 .root_fd = -1,
         };
         if (view->pid)
@@ -60,16 +62,13 @@ void view_unref(struct view *view)
 
 int view_open(struct view *view, struct err *err)
 {
-        if (view->pid) {
-                auto_free char *path = instance_live_root(view->instance, view->pid);
-                view->root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-                return view->root_fd < 0 ? err_plain(err, EBUSY, "container %s has just ended",
-                                                     view->instance->name)
-                                         : 0;
-        }
+        if (view->pid)
+                return instance_open_live_root(view->instance, view->pid, &view->root_fd, err);
         auto_snapshot snapshot = { 0 };
         int r = snapshot_open(instance_engine(view->instance)->images, view->instance->id,
                               &snapshot, err);
+        if (r == 0)
+                r = rootfs_share_marks(&snapshot, &view->instance->spec.host, err);
         if (r == 0)
                 r = rootfs_mount(&snapshot, NULL, false, &view->root_fd, err);
         return r;
@@ -106,7 +105,7 @@ int view_locate(const struct view *view, const char *path, int *ret_fd, char **r
         if (fd < 0)
                 return err_set(err, errno, "open '%s'", direct ? clean : best->source);
         if (ret_read_only)
-                *ret_read_only = best ? !best->read_write : view->read_only_root;
+                *ret_read_only = best ? !best->read_write : view->read_only_root || view->is_look;
         *ret_path = xstrdup(direct ? clean : *rest ? rest : "/");
         *ret_fd = take_fd(fd);
         return 0;

@@ -1,8 +1,8 @@
 /* The file system of an instance as it sees it, for worker threads.
  *
  * Running: /proc/PID/root, everything as it is mounted there; in a virtual machine the root
- * that is shared with it, and volumes and binds as below. Not running: its overlay,
- * mounted detached, and its volumes and binds by the longest prefix of the path (a link
+ * that is shared with it, or a look at its layers, and volumes and binds as below. Not running: its
+ * overlay, mounted detached, and its volumes and binds by the longest prefix of the path (a link
  * that leads from the root file system into a volume finds the empty mount point then).
  *
  * A view that is open is shared: a start meanwhile clones its mount, since overlayfs does
@@ -25,7 +25,8 @@ struct view {
         struct view_mount *mounts;
         size_t mounts_length;
         bool read_only_root;
-        int root_fd; /* opened by view_open() */
+        bool is_look; /* the root is one that nobody else sees: what is written is lost on them */
+        int root_fd;  /* opened by view_open() */
         /* Of a running one: ids as we see them, which are not those in it. */
         struct id_remap remap;
 };

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/message.h"
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
@@ -27,23 +28,40 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         struct guest *guest = arg;
         struct oci_spec *spec = &launch->spec;
         const struct launch_options *options = launch->options;
-        const char *cpu;
+        const char *cpu, *root;
         struct guest_size size;
         int r = guest_choose_cpu(spec, &cpu, err);
         if (r == 0)
                 r = guest_size(spec, &size, err);
+        if (r == 0)
+                r = guest_check_parts(spec, err);
+        if (r == 0)
+                r = root_choose(spec, &root, err);
         if (r < 0)
                 return r;
         json_map_set(&spec->annotations, GUEST_CPU_ANNOTATION, cpu);
+        if (streq(root, "erofs")) {
+                json_map_set(&spec->annotations, ROOT_ANNOTATION, root);
+                r = root_take_apart(spec, &guest->parts.root, err);
+        }
+        if (r < 0)
+                return r;
+        const struct guest_root *layers = &guest->parts.root;
         guest->config = (struct shim_config){ .memory_bytes = size.memory_bytes,
                                               .cpus = size.cpus,
                                               .cpus_max = size.cpus_max,
                                               .cpu = xstrdup(cpu),
+                                              .upper = layers->upper ? xstrdup(layers->upper)
+                                                                     : NULL,
+                                              .read_only = layers->read_only,
+                                              .is_volatile = layers->is_volatile,
                                               .terminal = spec->process && spec->process->terminal,
                                               .waits = options->wait_for_start };
         auto_free char *state = xasprintf("%s/%s", options->root, options->id);
         r = guest_make_jail(spec, &guest->parts, state, guest->theirs, err);
-        return r == 0 ? guest_make_inside(launch->config_text, &guest->config.inside, err) : r;
+        return r == 0 ? guest_make_inside(launch->config_text, layers->image, &guest->config.inside,
+                                          err)
+                      : r;
 }
 
 static int make_targets(const struct launch *launch, struct err *err)
@@ -73,6 +91,10 @@ static int prepare(struct launch *launch, void *arg, struct err *err)
         if (r == 0)
                 r = file_replace(state, "vm/" GUEST_CPU_FILE, guest->config.cpu,
                                  strlen(guest->config.cpu), 0644, false, err);
+        if (r == 0)
+                r = file_replace(state, "vm/" GUEST_OOM_FILE, "0", 1, 0644, false, err);
+        if (r == 0 && guest->parts.root.image)
+                r = root_note(state, &guest->parts.root, err);
         return r;
 }
 
@@ -119,7 +141,11 @@ static int accompany(struct launch *launch, void *arg, struct err *err)
                 r = connect_network(launch, guest, err);
         if (r == 0)
                 r = sync_expect(guest->ours, SYNC_READY, err);
-        return sync_last_words(guest->ours, r, err);
+        r = sync_last_words(guest->ours, r, err);
+        const char *image = guest->parts.root.image;
+        if (r < 0 && image && strstr(err_text(err), AGENT_BAD_IMAGE))
+                err_advise(err, "remove '%s', and it is made anew", image);
+        return r;
 }
 
 static int with_guest(const struct launch_options *options, bool keep, int *ret_code,

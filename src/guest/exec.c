@@ -177,6 +177,7 @@ static int run(struct exec *exec, int told, int *ret_code, struct err *err)
                                          .terminal = exec->terminal };
         struct session session;
         struct termios saved;
+        request.plain_newlines = exec->terminal && !isatty(1);
         auto_fd signals = -1;
         int r = block_signals(&signals, err);
         if (r == 0)
@@ -184,6 +185,8 @@ static int run(struct exec *exec, int told, int *ret_code, struct err *err)
         if (r < 0)
                 return r;
         bool raw = exec->terminal && isatty(0) && pty_make_raw(0, &saved, NULL) == 0;
+        if (raw) /* the guest's terminal has done it */
+                (void)pty_plain_newlines(0, NULL);
         if (told >= 0)
                 (void)sync_send(told, SYNC_READY, NULL);
         r = follow(&session, signals, ret_code, err);

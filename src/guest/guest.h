@@ -7,9 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * kill, pause, resume, state and list need no code of their own, start and delete only for
- * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
- * the machine with it.
+ * kill, pause, state and list need no code of their own, start and delete only for the
+ * network (network.h), resume for the clock (clock.h), and when the shim dies, however it dies, the
+ * pid namespace takes the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -17,9 +17,11 @@
  *   ROOT/ID/jail/   the jail's root: mount points only
  *
  * In the jail /share is what the guest sees by virtio-fs: rootfs/ and, for each bind
- * mount, mounts/N. */
+ * mount, mounts/N. A root that is made of layers is none of it: root.h. */
 #pragma once
 
+#include "base/buf.h"
+#include "guest/root.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
 
@@ -50,12 +52,16 @@
  * it is. Without it the environment's ISLE_VM_CPU decides. */
 #define GUEST_CPU_ANNOTATION "isle.vm.cpu"
 #define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
+/* In that directory, for engines: how often the guest's kernel killed in the container for want of
+ * memory, "0" to begin with. Replaced, but not more than some times in a second. */
+#define GUEST_OOM_FILE "oom"
 
 /* What the machine is made of, chosen before anything is: parts.c. */
 struct guest_parts {
         char *kernel, *initramfs;
         char *vmm, *runtime; /* programs */
         char *template;      /* NULL: none */
+        struct guest_root root;
 };
 int guest_parts_find(struct guest_parts *ret, struct err *err);
 void guest_parts_finish(struct guest_parts *parts);
@@ -64,6 +70,10 @@ void guest_parts_finish(struct guest_parts *parts);
  * one kernel; made once and kept: initramfs.c. */
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
+
+/* What it holds, appended to `archive`. */
+int initramfs_build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                    struct err *err);
 
 /* Memory that machines of this kernel and ramdisk have in common; made once and kept:
  * template.c. *ret_path is untouched where this kernel has none. */
@@ -74,8 +84,8 @@ int guest_check_parts(const struct oci_spec *spec, struct err *err);
 /* config.json -> the jail's spec: jail.c. `channel` is the shim's descriptor. */
 int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, const char *state,
                     int channel, struct err *err);
-/* config.json -> the guest's: inside.c; heap text. */
-int guest_make_inside(const char *config, char **ret_text, struct err *err);
+/* config.json -> the guest's: inside.c; heap text. `layered`: the agent makes the root. */
+int guest_make_inside(const char *config, bool layered, char **ret_text, struct err *err);
 
 /* A read-only root is read-only to the machine, which cannot make mount points there: makes those
  * of a config.json, on the host, as a container's creation does; relative to the bundle, which is
@@ -100,11 +110,14 @@ int guest_size(const struct oci_spec *spec, struct guest_size *ret, struct err *
 /* What the limits alone ask for. */
 uint64_t guest_memory_bytes(const struct oci_spec *spec);
 unsigned guest_cpus(const struct oci_spec *spec);
-/* The memory of a machine for a container with this limit, and the processors for a quota. */
+/* The memory of a machine for a container with this limit, not more than the host has; and the
+ * processors for a quota. */
 uint64_t guest_memory_for(int64_t limit_bytes);
 unsigned guest_cpus_for(const struct oci_cpu *cpu);
-/* Limits of the container become those of its machine, on the host. */
-void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes);
+/* Limits of the container become those of its machine, on the host. `cpus`: that there may be. */
+void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus);
+/* By which they grow. */
+uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
@@ -113,6 +126,7 @@ int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
 int guest_start(const char *root, const char *id, struct err *err);
+int guest_resume(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
 /* The guest's processes, as ps(1) with these options prints them, on standard output. */
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
@@ -127,8 +141,10 @@ int guest_open_network(pid_t pid, int *ret_fd, struct err *err);
 struct shim_config {
         uint64_t memory_bytes;
         uint32_t cpus, cpus_max;
-        char *cpu;    /* of isle-vmm's --cpu */
-        char *inside; /* config.json of the guest */
+        char *cpu;                   /* of isle-vmm's --cpu */
+        char *inside;                /* config.json of the guest */
+        char *upper;                 /* NULL: the root is shared; root.h */
+        bool read_only, is_volatile; /* with `upper` */
         bool terminal;
         bool waits; /* a listening socket follows on the channel: `start` comes there */
 };

@@ -9,13 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/message.h"
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "guest/cache.h"
 #include "guest/guest.h"
 
-#define FORMAT_VERSION 2
+#define FORMAT_VERSION 3
+#define SUFFIX         ".cpio"
 #define FILE_SIZE_MAX  ((size_t)64 << 20)
 #define DEPTH_MAX      12
 #define DEPENDS        "depends="
@@ -27,12 +30,15 @@
 
 static const char *const wanted[] = { "virtio_pci",     "virtiofs",   "vmw_vsock_virtio_transport",
                                       "virtio_balloon", "virtio_rng", "virtio_net" };
+/* Loaded only where the root is made of layers. */
+static const char *const wanted_for_layers[] = { "virtio_blk", "erofs", "overlay" };
 
 struct modules {
         char **paths;  /* of all files *.ko */
         char **loaded; /* names, in the order of loading */
         struct buf *archive;
         unsigned serial;
+        const char *place; /* of the next one */
 };
 
 static void pad(struct buf *archive)
@@ -73,6 +79,16 @@ static char *module_name(const char *path)
         return name;
 }
 
+/* Not every file system says what an entry is. */
+static bool is_directory(DIR *dir, const struct dirent *entry)
+{
+        struct stat st;
+        if (entry->d_type != DT_UNKNOWN)
+                return entry->d_type == DT_DIR;
+        return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+               S_ISDIR(st.st_mode);
+}
+
 static int walk(const char *path, int depth, char ***paths, struct err *err)
 {
         auto_dir dir = opendir(path);
@@ -81,7 +97,7 @@ static int walk(const char *path, int depth, char ***paths, struct err *err)
         for (struct dirent *entry; (entry = readdir(dir));) {
                 auto_free char *below = xasprintf("%s/%s", path, entry->d_name);
                 int r = 0;
-                if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && depth < DEPTH_MAX)
+                if (entry->d_name[0] != '.' && depth < DEPTH_MAX && is_directory(dir, entry))
                         r = walk(below, depth + 1, paths, err);
                 else if (strstr(entry->d_name, ".ko"))
                         strv_push(paths, below);
@@ -134,7 +150,10 @@ static int add_module(struct modules *m, const char *name, int depth, struct err
                                  "whose modules are not",
                                  path);
         if (depth > DEPTH_MAX)
-                return err_plain(err, ELOOP, "module %s needs itself", path);
+                return err_plain(
+                        err, ELOOP,
+                        "module %s needs itself, or is needed by way of more than %d others", path,
+                        DEPTH_MAX);
         auto_free char *data = NULL;
         size_t size;
         int r = file_read(AT_FDCWD, path, FILE_SIZE_MAX, &data, &size, err);
@@ -145,7 +164,7 @@ static int add_module(struct modules *m, const char *name, int depth, struct err
         size_t turn = strv_length(m->loaded);
         if (turn >= MODULES_MAX)
                 return err_plain(err, E2BIG, "more than %d modules are needed", MODULES_MAX);
-        auto_free char *entry = xasprintf("modules/%02zu-%s.ko", turn, name);
+        auto_free char *entry = xasprintf("%s/%02zu-%s.ko", m->place, turn, name);
         put_entry(m, entry, MODE_FILE, data, size);
         strv_push(&m->loaded, name);
         return 0;
@@ -160,12 +179,13 @@ static char *modules_of(const char *kernel)
                        : NULL;
 }
 
-static int build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
-                 struct err *err)
+int initramfs_build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                    struct err *err)
 {
         struct modules m = { .archive = archive };
-        static const char *const directories[] = { "bin",  "dev", "modules", "proc",
-                                                   "root", "run", "sys",     "tmp" };
+        static const char *const directories[] = { "bin",  "dev",  &AGENT_MODULES[1],
+                                                   "proc", "root", &AGENT_LAYER_MODULES[1],
+                                                   "run",  "sys",  "tmp" };
         for (size_t i = 0; i < ELEMENTS(directories); i++)
                 put_entry(&m, directories[i], MODE_DIRECTORY, "", 0);
         int r = put_program(&m, "init", agent, err);
@@ -175,8 +195,12 @@ static int build(const char *kernel, const char *agent, const char *runtime, str
         /* A kernel of its own making has all built in. */
         if (r == 0 && directory && access(directory, F_OK) == 0)
                 r = walk(directory, 0, &m.paths, err);
+        m.place = &AGENT_MODULES[1];
         for (size_t i = 0; r == 0 && i < ELEMENTS(wanted); i++)
                 r = add_module(&m, wanted[i], 0, err);
+        m.place = &AGENT_LAYER_MODULES[1];
+        for (size_t i = 0; r == 0 && i < ELEMENTS(wanted_for_layers); i++)
+                r = add_module(&m, wanted_for_layers[i], 0, err);
         put_entry(&m, "TRAILER!!!", 0, "", 0);
         strv_free(m.paths);
         strv_free(m.loaded);
@@ -188,18 +212,17 @@ static int name_of(const char *kernel, const char *agent, const char *runtime, c
                    struct err *err)
 {
         const char *parts[] = { kernel, agent, runtime };
-        uint64_t hash = 14695981039346656037u; /* FNV-1a */
+        auto_buf text = { 0 };
         for (size_t i = 0; i < ELEMENTS(parts); i++) {
                 struct stat st;
                 if (stat(parts[i], &st) < 0)
                         return err_set(err, errno, "%s", parts[i]);
-                auto_free char *text = xasprintf(
-                        "%d %s %ju %ju %jd.%09ld;", FORMAT_VERSION, parts[i], (uintmax_t)st.st_ino,
-                        (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-                for (const char *c = text; *c; c++)
-                        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+                buf_printf(&text, "%d %s %ju %ju %jd.%09ld;", FORMAT_VERSION, parts[i],
+                           (uintmax_t)st.st_ino, (uintmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
+                           st.st_mtim.tv_nsec);
         }
-        *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx.cpio", (uintmax_t)hash);
+        *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx" SUFFIX,
+                         (uintmax_t)cache_hash(buf_text(&text)));
         return 0;
 }
 
@@ -208,9 +231,13 @@ int initramfs_ensure(const char *kernel, const char *agent, const char *runtime,
 {
         auto_free char *path = NULL;
         auto_buf archive = { 0 };
+        auto_fd fd = -1;
         int r = name_of(kernel, agent, runtime, &path, err);
-        if (r == 0 && access(path, R_OK) < 0) {
-                r = build(kernel, agent, runtime, &archive, err);
+        if (r == 0)
+                fd = cache_use(AT_FDCWD, path);
+        if (r == 0 && fd < 0) {
+                cache_remove_unused(GUEST_CACHE, SUFFIX);
+                r = initramfs_build(kernel, agent, runtime, &archive, err);
                 if (r == 0)
                         r = file_make_dirs(AT_FDCWD, GUEST_CACHE, 0755, err);
                 if (r == 0)

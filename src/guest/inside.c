@@ -87,7 +87,7 @@ static void drop_host_hooks(struct oci_spec *spec)
         json_free(&oci_spec_shape, &(struct oci_spec){ .hooks = old });
 }
 
-int guest_make_inside(const char *config, char **ret_text, struct err *err)
+int guest_make_inside(const char *config, bool layered, char **ret_text, struct err *err)
 {
         struct oci_spec spec;
         int r = oci_spec_parse(config, strlen(config), &spec, err);
@@ -98,7 +98,7 @@ int guest_make_inside(const char *config, char **ret_text, struct err *err)
                 json_free(&oci_spec_shape, &spec);
                 return r;
         }
-        set_text(&spec.root->path, AGENT_SHARE "/rootfs");
+        set_text(&spec.root->path, layered ? AGENT_ROOT : AGENT_SHARE "/rootfs");
         take_mounts(&spec);
         renew_namespaces(spec.linux_);
         drop_net_devices(spec.linux_);

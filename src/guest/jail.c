@@ -69,11 +69,20 @@ bool guest_mount_is_bind(const struct oci_mount *mount)
 
 /* What the guest shall see is bound below /share; how (read-only, no programs …) is
  * for the guest's mount to say, and read-only for ours as well. */
-static void add_share(struct oci_spec *jail, const struct oci_spec *spec)
+static void add_share(struct oci_spec *jail, const struct oci_spec *spec,
+                      const struct guest_root *root)
 {
         bool read_only = spec->root->readonly;
-        add_mount(jail, GUEST_SHARE "/rootfs", "bind", spec->root->path,
-                  read_only ? "rbind,ro,nodev" : "rbind,nodev");
+        if (root->image) {
+                add_mount(jail, ROOT_IMAGE, "bind", root->image, DATA_OPTIONS);
+                add_mount(jail, ROOT_ABOVE, "bind", root->above,
+                          read_only ? "bind,ro,nodev" : "bind,nodev");
+                add_mount(jail, GUEST_SHARE, "tmpfs", "tmpfs",
+                          "nosuid,nodev,noexec,mode=755,size=64k");
+        } else {
+                add_mount(jail, GUEST_SHARE "/rootfs", "bind", spec->root->path,
+                          read_only ? "rbind,ro,nodev" : "rbind,nodev");
+        }
         for (size_t i = 0; i < spec->mounts_length; i++) {
                 const struct oci_mount *mount = &spec->mounts[i];
                 if (!guest_mount_is_bind(mount))
@@ -145,13 +154,14 @@ static int add_namespaces(struct oci_linux *linux_, const struct oci_spec *spec,
 
 /* The limits of the container hold for the machine, with what the machine itself needs
  * on top; how many processes there may be is the guest's matter. */
-static void add_resources(struct oci_linux *linux_, struct oci_linux *old, uint64_t machine_bytes)
+static void add_resources(struct oci_linux *linux_, struct oci_linux *old,
+                          const struct guest_size *size)
 {
         struct oci_resources *resources = old->resources;
         old->resources = NULL;
         if (!resources)
                 resources = xcalloc(1, sizeof(*resources));
-        guest_host_limits(resources, machine_bytes);
+        guest_host_limits(resources, size->memory_bytes, size->cpus_max);
         resources->devices = xrealloc(resources->devices, resources->devices_length + 1,
                                       sizeof(*resources->devices));
         resources->devices[resources->devices_length++] = (struct oci_device_rule){
@@ -257,12 +267,12 @@ int guest_make_jail(struct oci_spec *spec, const struct guest_parts *parts, cons
         add_mount(&jail, GUEST_DIRECTORY, "bind", directory, "bind,nosuid,nodev,noexec");
         auto_free char *control = xasprintf("%s/" GUEST_CONTROL_NAME, state);
         add_mount(&jail, GUEST_CONTROL, "bind", control, "bind,nosuid,nodev,noexec");
-        add_share(&jail, spec);
+        add_share(&jail, spec, &parts->root);
         add_process(&jail, spec, channel);
         r = add_namespaces(jail.linux_, spec, err);
         jail.linux_->cgroups_path = spec->linux_->cgroups_path ? xstrdup(spec->linux_->cgroups_path)
                                                                : NULL;
-        add_resources(jail.linux_, spec->linux_, size.memory_bytes);
+        add_resources(jail.linux_, spec->linux_, &size);
         add_kvm(jail.linux_);
         take_net_devices(jail.linux_, spec->linux_);
         take_hooks(&jail, spec);

@@ -1,4 +1,5 @@
-/* start and delete: those of every container, and what the machine's network needs; ps. */
+/* start, resume and delete: those of every container, and what the machine's network and clock
+ * need; ps. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,12 +7,15 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/str.h"
+#include "guest/clock.h"
 #include "guest/guest.h"
 #include "guest/network.h"
 #include "guest/ps.h"
 #include "guest/session.h"
 #include "sys/namespace.h"
+#include "sys/overlay.h"
 #include "sys/process.h"
 
 int guest_open_network(pid_t pid, int *ret_fd, struct err *err)
@@ -53,6 +57,15 @@ int guest_start(const char *root, const char *id, struct err *err)
         return r == 0 ? container_start(root, id, err) : r;
 }
 
+int guest_resume(const char *root, const char *id, struct err *err)
+{
+        auto_fd directory = -1;
+        int r = container_resume(root, id, err);
+        if (r == 0)
+                r = open_directory(root, id, &directory, err);
+        return r == 0 ? file_replace(directory, CLOCK_RESUMED, "", 0, 0600, false, err) : r;
+}
+
 /* The namespace that it has by name may be gone, or somebody's else; the one of its own goes
  * with it, unless somebody keeps it, who is the one to clean it then. */
 static int open_last_network(const struct record *record, enum state_status status)
@@ -86,8 +99,11 @@ static int leave_network(const char *root, const char *id, bool force, struct er
 
 int guest_delete(const char *root, const char *id, bool force, struct err *err)
 {
+        auto_free char *layer = root_noted(root, id);
         int r = leave_network(root, id, force, err);
-        return r == 0 ? container_delete(root, id, force, err) : r;
+        if (r == 0)
+                r = container_delete(root, id, force, err);
+        return r == 0 && layer ? overlay_share_marks(layer, err) : r;
 }
 
 static int ask_list(const char *root, const char *id, struct agent_reply *ret, struct err *err)

@@ -113,5 +113,6 @@ void guest_parts_finish(struct guest_parts *parts)
         free(parts->template);
         free(parts->vmm);
         free(parts->runtime);
+        root_finish(&parts->root);
         *parts = (struct guest_parts){ 0 };
 }

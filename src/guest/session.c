@@ -153,7 +153,7 @@ static int sample_clock(int fd, struct buf *in, struct clock_sample *best, struc
         return 0;
 }
 
-int agent_set_clock(int directory_fd, struct err *err)
+int agent_set_clock(int directory_fd, bool gently, struct err *err)
 {
         struct clock_sample best = { .width_ns = INT64_MAX };
         struct agent_request request = { .op = AGENT_OP_CLOCK };
@@ -167,6 +167,7 @@ int agent_set_clock(int directory_fd, struct err *err)
         if (r < 0 || (best.ahead_ns >= -half_ns && best.ahead_ns <= half_ns))
                 return r;
         request.shift_ns = best.ahead_ns;
+        request.gently = gently;
         return agent_ask(fd, &in, &request, &reply, err);
 }
 
@@ -222,25 +223,38 @@ static int open_streams(struct session *session, int directory_fd, const char *k
         return 0;
 }
 
-/* The line that tells the end, if it is there. */
-static int take_end(struct session *session, struct err *err)
+static void take(struct session *session, const struct agent_reply *reply)
 {
-        auto_free char *line = NULL;
-        size_t size;
-        auto_agent_reply reply = { 0 };
-        int r = message_take_line(&session->in, &line, &size, err);
-        if (r > 0)
-                r = agent_reply_parse(line, size, &reply, err);
-        if (r == 0 && reply.has_exit) {
-                session->has_exit = true;
-                session->exit_code = reply.exit;
-                close_fd(&session->control);
-                pump_close(&session->pumps[0]);
-        }
-        return r;
+        if (reply->oom_kills > session->oom_kills)
+                session->oom_kills = reply->oom_kills;
+        if (!reply->has_exit)
+                return;
+        session->has_exit = true;
+        session->exit_code = reply->exit;
+        close_fd(&session->control);
+        pump_close(&session->pumps[0]);
 }
 
-static int read_end(struct session *session, struct err *err)
+/* What is told on the way, and the end, as far as they are there. */
+static int take_news(struct session *session, struct err *err)
+{
+        while (!session->has_exit) {
+                auto_free char *line = NULL;
+                size_t size;
+                auto_agent_reply reply = { 0 };
+                int r = message_take_line(&session->in, &line, &size, err);
+                if (r > 0)
+                        r = agent_reply_parse(line, size, &reply, err);
+                else if (r == 0)
+                        return 0;
+                if (r < 0)
+                        return r;
+                take(session, &reply);
+        }
+        return 0;
+}
+
+static int read_news(struct session *session, struct err *err)
 {
         ssize_t n = read(session->control, buf_reserve(&session->in, CHUNK_BYTES), CHUNK_BYTES);
         if (n < 0 && errno == EINTR)
@@ -248,7 +262,7 @@ static int read_end(struct session *session, struct err *err)
         if (n <= 0)
                 return err_plain(err, ECONNRESET, "the virtual machine is gone");
         buf_commit(&session->in, (size_t)n);
-        return take_end(session, err);
+        return take_news(session, err);
 }
 
 int session_open(struct session *session, int directory_fd, struct agent_request *request,
@@ -271,7 +285,7 @@ int session_open(struct session *session, int directory_fd, struct agent_request
         if (r == 0 && reply.pid <= 0)
                 r = err_plain(err, EPROTO, "the guest names process %jd", (intmax_t)reply.pid);
         if (r == 0) /* a short one has ended by now: what tells so may have come with the answer */
-                r = take_end(session, err);
+                r = take_news(session, err);
         if (r < 0)
                 session_close(session);
         return r;
@@ -302,7 +316,7 @@ int session_work(struct session *session, const struct pollfd entries[SESSION_EN
 {
         for (int i = 0; i < SESSION_STREAMS; i++)
                 pump_work(&session->pumps[i], entries + 1 + i * PUMP_ENTRIES);
-        return session->control >= 0 && entries[0].revents ? read_end(session, err) : 0;
+        return session->control >= 0 && entries[0].revents ? read_news(session, err) : 0;
 }
 
 bool session_done(const struct session *session)

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "guest/clock.h"
 #include "guest/guest.h"
 #include "guest/network.h"
 #include "guest/session.h"
@@ -29,9 +30,11 @@
 #define READY_SOCKET    GUEST_SOCKET "_1025"
 #define CONFIG_SIZE_MAX (2 * OCI_CONFIG_SIZE_MAX + 4096)
 #define BOOT_TIMEOUT_MS 120000
-#define WORDS_BYTES     4096        /* of the guest's console that are kept */
-#define TAP_FD          ((size_t)3) /* in the machine, the first of them */
-#define GONE_CODE       255         /* the machine ended before its container did */
+#define WORDS_BYTES     4096           /* of the guest's console that are kept */
+#define TAP_FD          ((size_t)3)    /* in the machine, the first of them */
+#define AGENT_WORDS     "isle-agent: " /* in front of each line of its log */
+#define GONE_CODE       255            /* the machine ended before its container did */
+#define OOM_PAUSE_NS    (100 * NS_PER_MS)
 #define SHARE_OPTION    AGENT_SHARE_TAG "=" GUEST_SHARE ",submounts"
 #define SOCKET_OPTION   "path=" GUEST_DIRECTORY "/" GUEST_SOCKET
 
@@ -43,6 +46,9 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct shim_config, "cpusMax", JSON_UINT, cpus_max, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpu", JSON_STRING, cpu, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "inside", JSON_STRING, inside, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "upper", JSON_STRING, upper, 0),
+        JSON_FIELD(struct shim_config, "readOnly", JSON_BOOL, read_only, 0),
+        JSON_FIELD(struct shim_config, "volatile", JSON_BOOL, is_volatile, 0),
         JSON_FIELD(struct shim_config, "terminal", JSON_BOOL, terminal, 0),
         JSON_FIELD(struct shim_config, "waits", JSON_BOOL, waits, 0),
 };
@@ -62,9 +68,14 @@ struct shim {
         pid_t vmm;
         bool vmm_ended;
         int vmm_code;
+        struct clock_watch clock;
+        pid_t comparing; /* the two clocks, or 0 */
+        bool compare_again;
         struct buf words; /* the last of it */
         struct session session;
         bool launched;
+        uint32_t oom_told;   /* of session.oom_kills */
+        int64_t oom_next_ns; /* not before that is more told: a guest may say anything */
 };
 
 static int read_config(struct shim *shim, struct err *err)
@@ -124,6 +135,29 @@ static int receive_taps(struct shim *shim, struct err *err)
         return r;
 }
 
+static void add_command_line(const struct shim_config *config, char ***argv)
+{
+        auto_buf line = { 0 };
+        buf_puts(&line, GUEST_KERNEL_ARGUMENTS);
+        if (config->cpus_max > config->cpus) /* those can be set to work later */
+                buf_printf(&line, " maxcpus=%u", config->cpus);
+        if (config->upper)
+                buf_printf(&line, " " AGENT_LAYERS "%s%s%s", config->upper,
+                           config->read_only ? ",ro" : "", config->is_volatile ? ",volatile" : "");
+        strv_push(argv, "--cmdline");
+        strv_push(argv, buf_text(&line));
+}
+
+static void add_layers(const struct shim_config *config, char ***argv)
+{
+        strv_push(argv, "--disk");
+        strv_push(argv, ROOT_IMAGE ",ro,format=raw");
+        strv_push(argv, "--fs");
+        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE
+                                                        ",exclusive,only=%s:" AGENT_WORK "%s",
+                                       config->upper, config->read_only ? ",ro" : ""));
+}
+
 static void add_options(const struct shim *shim, char ***argv)
 {
         const char *const fixed[] = {
@@ -138,11 +172,9 @@ static void add_options(const struct shim *shim, char ***argv)
         strv_push(argv, SOCKET_OPTION);
         strv_push(argv, "--api-socket");
         strv_push(argv, GUEST_CONTROL "/" GUEST_CONTROL_SOCKET);
-        strv_push(argv, "--cmdline"); /* what it is to have more of can be set to work later */
-        strv_push_take(argv,
-                       shim->config.cpus_max > shim->config.cpus
-                               ? xasprintf(GUEST_KERNEL_ARGUMENTS " maxcpus=%u", shim->config.cpus)
-                               : xstrdup(GUEST_KERNEL_ARGUMENTS));
+        add_command_line(&shim->config, argv);
+        if (shim->config.upper)
+                add_layers(&shim->config, argv);
         strv_push(argv, "--cpus");
         strv_push_take(argv, xasprintf("%u", shim->config.cpus_max));
         strv_push(argv, "--memory");
@@ -199,8 +231,12 @@ static int tell_death(struct shim *shim, struct err *err)
                (shim->words.data[size - 1] == '\n' || shim->words.data[size - 1] == '\r'))
                 shim->words.data[--size] = '\0';
         const char *line = size ? strrchr(shim->words.data, '\n') : NULL;
-        return err_plain(err, ECONNRESET, "the virtual machine ended with status %d: %s",
-                         shim->vmm_code, line ? line + 1 : buf_text(&shim->words));
+        line = line ? line + 1 : buf_text(&shim->words);
+        /* The agent's own words, where the kernel has some more behind them. */
+        for (const char *at = buf_text(&shim->words); (at = strstr(at, AGENT_WORDS)); at++)
+                line = at;
+        return err_plain(err, ECONNRESET, "the virtual machine ended with status %d: %.*s",
+                         shim->vmm_code, (int)strcspn(line, "\r\n"), line);
 }
 
 static void reap(struct shim *shim)
@@ -211,6 +247,8 @@ static void reap(struct shim *shim)
                 if (pid == shim->vmm) {
                         shim->vmm_ended = true;
                         shim->vmm_code = process_exit_code(status);
+                } else if (pid == shim->comparing) {
+                        shim->comparing = 0;
                 }
 }
 
@@ -268,7 +306,10 @@ static int launch(struct shim *shim, struct err *err)
                                          .terminal = shim->config.terminal };
         if (shim->config.terminal) {
                 struct termios saved; /* goes with the terminal, which is ours alone */
+                request.plain_newlines = pty_has_plain_newlines(0);
                 int r = pty_make_raw(0, &saved, err);
+                if (r == 0) /* the guest's has done it */
+                        r = pty_plain_newlines(0, err);
                 if (r < 0)
                         return r;
         }
@@ -299,7 +340,7 @@ static int run_program(struct shim *shim, struct err *err)
         auto_agent_reply reply = { 0 };
         int r = give_cards(shim, err);
         if (r == 0)
-                r = agent_set_clock(shim->directory_fd, err);
+                r = agent_set_clock(shim->directory_fd, false, err);
         return r == 0 ? agent_call(shim->directory_fd, argv, &reply, err) : r;
 }
 
@@ -314,6 +355,8 @@ static int prepare(struct shim *shim, struct err *err)
                 r = receive_taps(shim, err);
         if (r == 0)
                 r = listen_ready(shim, err);
+        if (r == 0)
+                r = clock_watch_open(&shim->clock, shim->directory_fd, err);
         if (r == 0)
                 r = start_machine(shim, err);
         if (r == 0)
@@ -338,17 +381,49 @@ static void serve_start(struct shim *shim)
         close_fd(&shim->start_listener);
 }
 
+/* One at a time: what comes meanwhile is looked at after. */
+static void compare_clocks(struct shim *shim)
+{
+        if (!shim->compare_again || shim->comparing)
+                return;
+        shim->compare_again = false;
+        (void)clock_compare(shim->directory_fd, &shim->comparing, NULL);
+}
+
+static void tell_oom(struct shim *shim)
+{
+        char text[16];
+        int size = snprintf(text, sizeof(text), "%u", shim->session.oom_kills);
+        shim->oom_told = shim->session.oom_kills;
+        shim->oom_next_ns = clock_monotonic_ns() + OOM_PAUSE_NS;
+        (void)file_replace(shim->directory_fd, GUEST_OOM_FILE, text, (size_t)size, 0644, false,
+                           NULL);
+}
+
+/* Milliseconds until there is something to tell, or -1. */
+static int oom_timeout(struct shim *shim)
+{
+        if (shim->session.oom_kills == shim->oom_told)
+                return -1;
+        int64_t left_ns = shim->oom_next_ns - clock_monotonic_ns();
+        if (left_ns > 0)
+                return (int)(left_ns / NS_PER_MS) + 1;
+        tell_oom(shim);
+        return -1;
+}
+
 static int serve(struct shim *shim, struct err *err)
 {
         int r = 0;
         while (r == 0 && !session_done(&shim->session)) {
-                struct pollfd entries[SESSION_ENTRIES + 3];
-                struct pollfd *own = entries + SESSION_ENTRIES;
+                struct pollfd entries[SESSION_ENTRIES + CLOCK_ENTRIES + 3];
+                struct pollfd *clock = entries + SESSION_ENTRIES, *own = clock + CLOCK_ENTRIES;
                 session_watch(&shim->session, entries);
+                clock_watch_poll(&shim->clock, clock);
                 own[0] = (struct pollfd){ shim->signals, POLLIN, 0 };
                 own[1] = (struct pollfd){ shim->console, POLLIN, 0 };
                 own[2] = (struct pollfd){ shim->start_listener, POLLIN, 0 };
-                if (poll(entries, ELEMENTS(entries), -1) < 0 && errno != EINTR)
+                if (poll(entries, ELEMENTS(entries), oom_timeout(shim)) < 0 && errno != EINTR)
                         return err_set(err, errno, "poll");
                 if (own[0].revents)
                         r = take_signal(shim, err);
@@ -356,6 +431,8 @@ static int serve(struct shim *shim, struct err *err)
                         listen_to_console(shim);
                 if (own[2].revents)
                         serve_start(shim);
+                shim->compare_again |= clock_watch_due(&shim->clock, clock);
+                compare_clocks(shim);
                 if (r == 0)
                         r = session_work(&shim->session, entries, err);
                 if (shim->vmm_ended)
@@ -372,6 +449,7 @@ void shim_main(int channel)
                              .ready_listener = -1,
                              .start_listener = -1,
                              .console = -1,
+                             .clock = { -1, -1 },
                              .session = { .control = -1 } };
         (void)fcntl(channel, F_SETFD, FD_CLOEXEC);
         all_signals(&shim);
@@ -383,6 +461,8 @@ void shim_main(int channel)
         (void)sync_send(channel, SYNC_READY, NULL);
         close_fd(&shim.channel);
         r = serve(&shim, &err);
+        if (shim.session.oom_kills != shim.oom_told)
+                tell_oom(&shim);
         if (r < 0)
                 fprintf(stderr, "isle-runtime: %s\n", err_text(&err));
         /* The first process of the pid namespace: the machine ends with us. */

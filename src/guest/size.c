@@ -1,12 +1,16 @@
 /* How large a machine is, and what its container's limits mean for it and for the host. */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/str.h"
 #include "guest/guest.h"
 
-/* Beside the guest's memory: the machine's program and what it translates, the shim. */
-#define OVERHEAD_BYTES       ((uint64_t)160 << 20)
+/* Beside the limit of the container: the guest's kernel (GUEST_OVERHEAD_BYTES) with the machine's
+ * program and the shim; and for each processor what the software one keeps at most of what it
+ * decoded and translated. */
+#define OVERHEAD_BYTES       ((uint64_t)104 << 20)
+#define CPU_OVERHEAD_BYTES   ((uint64_t)136 << 20)
 #define PAGES_PART           64                   /* of the memory: the guest's table of pages */
 #define GUEST_OVERHEAD_BYTES ((uint64_t)64 << 20) /* the guest's kernel and agent */
 #define DEFAULT_MEMORY_BYTES ((uint64_t)1 << 30)
@@ -15,9 +19,18 @@
 #define MEMORY_MAX_BYTES     ((uint64_t)1 << 40)
 #define DEFAULT_PERIOD_US    100000
 
+/* A limit beyond what the host has is none. */
+static uint64_t host_bytes(void)
+{
+        return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 uint64_t guest_memory_for(int64_t limit_bytes)
 {
+        uint64_t most = host_bytes() & ~(MEMORY_UNIT_BYTES - 1);
         uint64_t bytes = (uint64_t)limit_bytes + GUEST_OVERHEAD_BYTES;
+        if (bytes > most)
+                bytes = most;
         if (bytes < MINIMUM_MEMORY_BYTES)
                 bytes = MINIMUM_MEMORY_BYTES;
         return (bytes + MEMORY_UNIT_BYTES - 1) & ~(MEMORY_UNIT_BYTES - 1);
@@ -89,6 +102,11 @@ int guest_size(const struct oci_spec *spec, struct guest_size *ret, struct err *
         return 0;
 }
 
+uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus)
+{
+        return OVERHEAD_BYTES + cpus * CPU_OVERHEAD_BYTES + machine_bytes / PAGES_PART;
+}
+
 static void add_overhead(int64_t *bytes, uint64_t overhead)
 {
         if (*bytes > 0)
@@ -96,10 +114,10 @@ static void add_overhead(int64_t *bytes, uint64_t overhead)
                                                                 : *bytes + (int64_t)overhead;
 }
 
-void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes)
+void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus)
 {
         struct oci_memory *memory = resources->memory;
-        uint64_t overhead = OVERHEAD_BYTES + machine_bytes / PAGES_PART;
+        uint64_t overhead = guest_overhead_bytes(machine_bytes, cpus);
         if (memory && memory->has_limit)
                 add_overhead(&memory->limit, overhead);
         if (memory && memory->has_swap)

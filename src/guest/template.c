@@ -1,7 +1,6 @@
 /* A template is what a guest's memory holds when the agent is ready; isle-vmm shares its pages
  * between machines (vmm/share.h). It comes from a machine that boots for nothing else: it runs
  * nobody's program and sees nobody's files. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,19 +11,18 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent/message.h"
 #include "base/auto.h"
 #include "base/str.h"
+#include "guest/cache.h"
 #include "guest/guest.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
 
 #define SUFFIX          ".template"
 #define BOOT_TIMEOUT_MS 30000
-#define UNUSED_S        (7 * 24 * 3600)
 #define MEMORY          "1024m" /* of most machines: then what describes it is the same, too */
 
 /* Its exit status, or -errno. */
@@ -82,19 +80,6 @@ static int boot(const struct guest_parts *parts, int fd, struct err *err)
         return r > 0 ? err_plain(err, EIO, "isle-vmm ended with status %d", r) : r;
 }
 
-/* Those of kernels and versions that nobody started for a week. Who runs with one keeps it. */
-static void remove_old(void)
-{
-        auto_dir dir = opendir(GUEST_CACHE);
-        time_t limit = time(NULL) - UNUSED_S;
-        struct stat st;
-        for (struct dirent *entry; dir && (entry = readdir(dir));)
-                if (str_ends(entry->d_name, SUFFIX) &&
-                    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                    st.st_atime < limit)
-                        (void)unlinkat(dirfd(dir), entry->d_name, 0);
-}
-
 /* The file has no name before it is whole: who is killed leaves nothing. A kernel that does not
  * get as far gets an empty one, so that not every start waits for that. */
 static int make(const struct guest_parts *parts, const char *path, struct err *err)
@@ -103,7 +88,7 @@ static int make(const struct guest_parts *parts, const char *path, struct err *e
         if (fd < 0)
                 return err_set(err, errno, "make a file in " GUEST_CACHE);
         struct err why = { 0 };
-        remove_old();
+        cache_remove_unused(GUEST_CACHE, SUFFIX);
         if (boot(parts, fd, &why) < 0 && ftruncate(fd, 0) < 0)
                 return err_set(err, errno, "empty the template");
         auto_free char *source = xasprintf("/proc/self/fd/%d", fd);
@@ -116,17 +101,21 @@ int template_ensure(const struct guest_parts *parts, char **ret_path, struct err
 {
         auto_free char *path = xasprintf("%s" SUFFIX, parts->initramfs);
         struct stat st;
-        int r = 0;
-        if (stat(path, &st) < 0) {
+        auto_fd fd = cache_use(AT_FDCWD, path);
+        if (fd < 0) {
                 auto_fd lock = open(GUEST_CACHE "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
                 if (lock < 0 || flock(lock, LOCK_EX) < 0)
                         return err_set(err, errno, "lock " GUEST_CACHE);
-                if (stat(path, &st) < 0)
-                        r = make(parts, path, err);
-                if (r == 0 && stat(path, &st) < 0)
-                        r = err_set(err, errno, "template of memory");
+                fd = cache_use(AT_FDCWD, path);
+                int r = fd < 0 ? make(parts, path, err) : 0;
+                if (r < 0)
+                        return r;
+                if (fd < 0)
+                        fd = cache_use(AT_FDCWD, path);
         }
-        if (r == 0 && st.st_size > 0)
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_set(err, errno, "template of memory");
+        if (st.st_size > 0)
                 *ret_path = take_ptr(path);
-        return r;
+        return 0;
 }

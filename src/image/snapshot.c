@@ -12,6 +12,7 @@
 #include "image/overlay_tree.h"
 
 #define DIFF_DEPTH_MAX 1024
+#define LAYERS_IMAGE   "root.erofs"
 
 void snapshot_finish(struct snapshot *snapshot)
 {
@@ -20,6 +21,7 @@ void snapshot_finish(struct snapshot *snapshot)
         free(snapshot->upper);
         free(snapshot->work);
         free(snapshot->image_id);
+        free(snapshot->layers_image);
         *snapshot = (struct snapshot){ 0 };
 }
 
@@ -40,6 +42,20 @@ static int empty_lower(struct image_store *st, char **ret, struct err *err)
         return 0;
 }
 
+/* A chain id stands for its layer and all below. */
+static int name_layers_image(struct image_store *st, char *const *chain_ids, char **ret,
+                             struct err *err)
+{
+        size_t length = strv_length(chain_ids);
+        struct digest digest;
+        if (length == 0)
+                return 0;
+        int r = digest_parse(chain_ids[length - 1], &digest, err);
+        if (r == 0)
+                *ret = xasprintf("%s/layers/%s/" LAYERS_IMAGE, st->root, digest_hex(&digest));
+        return r;
+}
+
 /* Everything but the directories' existence. */
 static int describe(struct image_store *st, const char *id, const struct snapshot_record *record,
                     struct snapshot *ret, struct err *err)
@@ -58,6 +74,8 @@ static int describe(struct image_store *st, const char *id, const struct snapsho
                 if (r == 0)
                         strv_push_take(&snapshot.lower_paths, path);
         }
+        if (r == 0)
+                r = name_layers_image(st, record->chain_ids, &snapshot.layers_image, err);
         if (r < 0)
                 return r;
         snapshot.lower = strv_join(snapshot.lower_paths, ":");

@@ -30,6 +30,9 @@ struct snapshot {
         char **lower_paths; /* the same, one by one, for fsconfig("lowerdir+") */
         char *upper, *work; /* absolute */
         char *image_id;     /* digest text */
+        /* Where a file system image of the layers may be kept, which goes when the topmost
+         * does; NULL: there are no layers. Nothing here makes it. */
+        char *layers_image;
 };
 void snapshot_finish(struct snapshot *snapshot);
 #define auto_snapshot CLEANUP(snapshot_finish) struct snapshot

@@ -36,37 +36,6 @@ static void release(struct monitor *m)
         m->released = true;
 }
 
-static void count_oom_kills(struct monitor *m)
-{
-        uint64_t kills;
-        if (m->cgroup && cgroup_oom_kills(m->cgroup, &kills, NULL) == 0)
-                m->oom_kills = kills > UINT32_MAX ? UINT32_MAX : (uint32_t)kills;
-}
-
-static void oom_ready(struct monitor *m, struct source *source, uint32_t events)
-{
-        /* An eventfd's counter, or memory.events, which is armed again by reading it. */
-        char content[1024];
-        uint32_t before = m->oom_kills;
-        lseek(source->fd, 0, SEEK_SET);
-        bool ended = read(source->fd, content, sizeof(content)) <= 0 && errno != EAGAIN;
-        count_oom_kills(m);
-        if (m->oom_kills != before)
-                control_publish(m);
-        if (ended || events & EPOLLHUP)
-                source_close(m, source);
-}
-
-static void watch_oom(struct monitor *m)
-{
-        if (!m->options->cgroup || m->options->exec ||
-            cgroup_prepare(m->options->cgroup, 0, &m->cgroup, NULL) < 0)
-                return;
-        m->oom.ready = oom_ready;
-        if (cgroup_oom_watch(m->cgroup, &m->oom.fd, NULL) == 0)
-                source_watch(m, &m->oom, EPOLLIN | EPOLLPRI);
-}
-
 static void write_exit(struct monitor *m)
 {
         struct exit_record record = {
@@ -83,7 +52,7 @@ static void write_exit(struct monitor *m)
 /* Tells the world that it is over and cleans up behind it. */
 static void finish(struct monitor *m, enum monitor_phase phase)
 {
-        source_close(m, &m->oom);
+        oom_close(m);
         jsonlog_close(&m->log, clock_realtime_ns());
         m->phase = phase;
         write_exit(m);
@@ -132,7 +101,7 @@ static void runtime_ended(struct monitor *m, int status)
         m->started_ns = clock_realtime_ns();
         m->phase = MONITOR_RUNNING;
         control_publish(m);
-        watch_oom(m);
+        oom_watch(m);
 }
 
 static void init_ended(struct monitor *m, int status)
@@ -143,7 +112,7 @@ static void init_ended(struct monitor *m, int status)
         int64_t now = clock_monotonic_ns();
         m->drain_deadline_ns = now + MONITOR_DRAIN_NS;
         m->drain_end_ns = now + MONITOR_DRAIN_MAX_NS;
-        count_oom_kills(m);
+        oom_count(m);
 }
 
 static void delete_ended(struct monitor *m, int status)
@@ -289,6 +258,7 @@ int monitor_run(const struct monitor_options *options)
                 .listener.fd = -1,
                 .console.fd = -1,
                 .oom.fd = -1,
+                .machine_oom.fd = -1,
                 .out = { { .fd = -1 }, { .fd = -1 } },
                 .in.fd = -1,
                 .rows = options->rows,

@@ -53,7 +53,8 @@ struct monitor {
         const struct monitor_options *options;
         int epoll_fd;
         int lock_fd, rootfs_fd; /* -1 when given up */
-        struct source signals, listener, console, oom;
+        struct source signals, listener, console;
+        struct source oom, machine_oom; /* of the group; of the guest */
         struct connection connections[MONITOR_CONNECTIONS];
         struct list clients;
         unsigned clients_length;
@@ -102,6 +103,12 @@ int64_t stdio_sweep(struct monitor *monitor, int64_t now_ns);
 /* No more output is read; clients end when they have all of it. */
 void stdio_finish(struct monitor *monitor);
 bool stdio_drained(const struct monitor *monitor);
+
+/* -- oom.c ------------------------------------------------------------------- */
+void oom_watch(struct monitor *monitor);
+/* Brings oom_kills up to date. */
+void oom_count(struct monitor *monitor);
+void oom_close(struct monitor *monitor);
 
 /* -- control.c --------------------------------------------------------------- */
 int control_open(struct monitor *monitor, struct err *err);

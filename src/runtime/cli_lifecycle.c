@@ -181,7 +181,11 @@ int cli_resume(const struct cli *cli, int argc, char **argv, int *ret_code, stru
 {
         (void)ret_code;
         int r = only_id(argc, argv, err);
-        return r < 0 ? r : container_resume(cli->root, argv[optind], err);
+        if (r < 0)
+                return r;
+        return state_has_machine(cli->root, argv[optind])
+                       ? cli->machines->resume(cli->root, argv[optind], err)
+                       : container_resume(cli->root, argv[optind], err);
 }
 
 /* Every container whose id the expression matches; the first failure ends it. */

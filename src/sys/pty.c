@@ -49,6 +49,12 @@ int pty_make_raw(int fd, struct termios *ret_saved, struct err *err)
         return 0;
 }
 
+bool pty_has_plain_newlines(int fd)
+{
+        struct termios mode;
+        return tcgetattr(fd, &mode) == 0 && !(mode.c_oflag & ONLCR);
+}
+
 int pty_plain_newlines(int fd, struct err *err)
 {
         struct termios mode;

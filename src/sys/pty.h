@@ -22,6 +22,7 @@ int pty_make_raw(int fd, struct termios *ret_saved, struct err *err);
 /* The other end's newlines come as they were written: whoever shows them, shows them
  * on a terminal that adds what it needs, or keeps them in a file that needs nothing. */
 int pty_plain_newlines(int fd, struct err *err);
+bool pty_has_plain_newlines(int fd);
 
 /* Connects to a Unix stream socket at a path of any length. */
 int pty_connect(const char *socket_path, int *ret_fd, struct err *err);

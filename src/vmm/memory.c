@@ -111,6 +111,65 @@ int memory_write(const struct memory *m, struct gpa base, const void *bytes, uin
         return 0;
 }
 
+/* Zeros [from, to) of the map. */
+static void clear(const struct memory *m, uint64_t from, uint64_t to)
+{
+        uint64_t first = (from + MEMORY_PAGE_SIZE - 1) & ~(MEMORY_PAGE_SIZE - 1);
+        uint64_t last = to & ~(MEMORY_PAGE_SIZE - 1);
+        bool whole = first < last && fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                               (off_t)first, (off_t)(last - first)) == 0;
+        if (!whole) {
+                memset(m->map + from, 0, to - from);
+                return;
+        }
+        memset(m->map + from, 0, first - from);
+        memset(m->map + last, 0, to - last);
+}
+
+static void fill(const struct memory *m, uint64_t offset, const uint8_t *bytes, uint64_t size_bytes)
+{
+        uint64_t done = 0;
+        while (done < size_bytes) {
+                ssize_t n = pwrite(m->fd, bytes + done, size_bytes - done, (off_t)(offset + done));
+                if (n <= 0)
+                        break;
+                done += (uint64_t)n;
+        }
+        memcpy(m->map + offset + done, bytes + done, size_bytes - done);
+}
+
+/* Whether the page at `bytes`, of which the image may have less, holds nothing. */
+static bool empty(const uint8_t *bytes, uint64_t size_bytes)
+{
+        static const uint8_t zeros[MEMORY_PAGE_SIZE];
+        return size_bytes >= MEMORY_PAGE_SIZE && memcmp(bytes, zeros, MEMORY_PAGE_SIZE) == 0;
+}
+
+int memory_load(const struct memory *m, struct gpa base, const void *image, uint64_t size_bytes,
+                uint64_t whole_bytes)
+{
+        const uint8_t *bytes = image;
+        const uint8_t *at = memory_at(m, base, whole_bytes);
+        if (!at || size_bytes > whole_bytes)
+                return -EFAULT;
+        uint64_t offset = (uint64_t)(at - m->map), from = 0, to;
+        for (; from < size_bytes; from = to) {
+                bool zero = empty(bytes + from, size_bytes - from);
+                to = from;
+                while (to < size_bytes && empty(bytes + to, size_bytes - to) == zero)
+                        to += MEMORY_PAGE_SIZE;
+                if (to > size_bytes)
+                        to = size_bytes;
+                if (zero)
+                        clear(m, offset + from, offset + to);
+                else
+                        fill(m, offset + from, bytes + from, to - from);
+        }
+        clear(m, offset + size_bytes, offset + whole_bytes);
+        memory_touched(m, base, whole_bytes);
+        return 0;
+}
+
 void memory_forget(const struct memory *m, uint64_t offset, uint64_t size_bytes)
 {
         /* What fails keeps memory that is not needed, which is no harm. */

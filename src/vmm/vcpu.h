@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "cpu/cpu.h"
 #include "vmm/jail/jail.h"
@@ -90,6 +91,11 @@ struct vcpu_ops {
         /* What the vCPU did so far, as of about now; NULL where nothing is counted. Any
          * thread's. */
         void (*counters)(struct vcpu *vcpu, counter_fn *take, void *arg);
+        /* Begins to count what of the guest's code runs, before it does; the report is
+         * appended to the file in the end. NULL where there is no such thing. */
+        int (*profile)(struct machine *machine, const char *path, struct err *err);
+        /* The report so far, while all vCPUs stand. False: nobody asked for one. */
+        bool (*profiled)(struct machine *machine, struct buf *ret);
         /* Lets writes of `gpa` signal `fd` without leaving the kernel; -EOPNOTSUPP
          * where the provider has no such thing, and the bus write does it. */
         int (*notify_fd)(struct machine *machine, uint64_t gpa, int fd, bool set);

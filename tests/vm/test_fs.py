@@ -129,6 +129,7 @@ def test_what_is_no_share_is_refused(tmp_path):
     for text, story in (("share", "TAG=PATH is needed"), ("=/tmp", "a tag of 1 to 36 bytes"),
                         ("t" * 37 + "=/tmp", "a tag of 1 to 36 bytes"),
                         ("s=/tmp,rw", "'rw' is not known; there are ro"),
+                        ("s=/tmp,only=a:b/c", "only 'b/c' is not a name"),
                         (f"s={tmp_path}/none", "No such file or directory"),
                         ("s=/dev/null", "Not a directory")):
         status, _, err = vm.run("--kernel", "/dev/null", "--fs", text)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -91,6 +92,12 @@ def symbols(kernel):
     return {line.split()[2]: int(line.split()[0], 16) for line in lines.splitlines()}
 
 
+def listens(path):
+    """Whether who made this Unix socket has got so far that others can connect."""
+    lines = pathlib.Path("/proc/net/unix").read_text().splitlines()
+    return any(line.endswith(f" {path}") and line.split()[3] == "00010000" for line in lines)
+
+
 @contextlib.contextmanager
 def machine(tmp_path, kernel, *args):
     """A machine with a stub at `gdb`, and its control socket."""
@@ -99,7 +106,7 @@ def machine(tmp_path, kernel, *args):
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:
         try:
-            until(lambda: (tmp_path / "gdb").exists(), 30)
+            until(lambda: listens(tmp_path / "gdb"), 30)
             yield process, Control(tmp_path / "api")
         finally:
             process.kill()
@@ -241,7 +248,7 @@ def test_pause_of_two_masters(tmp_path, kernel):
         client = Rsp(tmp_path / "gdb")
         control.post("/vm/pause")
         control.post("/vm/resume")
-        control.post("/vm/resume")
+        assert control.refused("POST", "/vm/resume")[0] == 409
         before = client.memory(symbol["data"])
         assert client.memory(symbol["data"]) == before
         control.post("/vm/pause")
@@ -292,13 +299,59 @@ def test_damaged_and_endless_packets(tmp_path, kernel):
         assert Rsp(tmp_path / "gdb").ask("qC") == "QC1"
 
 
-def test_registers_that_are_not_written(tmp_path, kernel):
+@pytest.mark.parametrize("cpu", PROVIDERS)
+def test_system_registers_are_written_or_refused(tmp_path, kernel, cpu):
+    symbol = symbols(kernel)
+    with machine(tmp_path, kernel, "--cpu", cpu, "--gdb-wait") as (process, control):
+        out = gdb(f"target remote {tmp_path}/gdb", f"hbreak *{symbol['again']}", "continue",
+                  "set $cr3 = 0x5000", "set $cr4 = 0x10", "set $cr8 = 7", "set $efer = 0x100",
+                  "set $cr0 = 0x40000011", "set $fs = $ds", "flushregs",
+                  "print/x $cr3", "print/x $cr4", "print/x $cr8", "print/x $efer",
+                  "print/x $cr0", "print $fs == $ds", "set $efer = 0",
+                  "set $cr4 = 0x8000000000", "set $cr4 = 0x20010", "set $cr8 = 16",
+                  "set $cs = 0", "set $gs = 0x7ff8", "set $cr0 = 0x80000010", "set $cr8 = 0",
+                  "flushregs", "print/x $cr4", "print/x $cr8", "print/x $cr0")
+        for n, value in enumerate(("0x5000", "0x10", "0x7", "0x100", "0x40000011", "1", "0x10",
+                                   "0x0", "0x40000011")):
+            assert f"${n + 1} = {value}\n" in out
+        # The provider knows which bits there are.
+        assert out.count('Could not write register "cr4"; remote failure reply \'E.') == 2
+        for told in ("PCIDE wants long mode", "CR8 is 0 to 15", "CS cannot be null",
+                     "selector 0x7ff8 is not in the GDT", "paging (PG) wants protected mode (PE)"):
+            assert told in out
+        assert process.stdout.readline() == b"u\n"
+        advances(control, symbol["traps"])
+
+
+def test_who_paused_the_machine_is_told(tmp_path, kernel):
+    with machine(tmp_path, kernel, "--cpu", "soft", "--gdb-wait") as (process, control):
+        def state():
+            shown = control.get("/vm")
+            return shown["state"], shown.get("paused_by")
+
+        assert state() == ("paused", ["gdb"])
+        told = control.refused("POST", "/vm/resume")
+        assert told == (409, "gdb holds the VM, and lets it go on")
+        control.post("/vm/pause")
+        assert state() == ("paused", ["control", "gdb"])
+        control.post("/vm/resume")
+        assert state() == ("paused", ["gdb"])
+        client = Rsp(tmp_path / "gdb")
+        client.send("c")
+        assert process.stdout.readline() == b"u\n"
+        assert state() == ("running", None)
+        assert client.interrupt() == "T02thread:1;"
+        assert state() == ("paused", ["gdb"])
+        client.close()
+        until(lambda: state() == ("running", None))
+
+
+def test_registers_that_are_wrong(tmp_path, kernel):
     with machine(tmp_path, kernel, "--cpu", "soft", "--gdb-wait"):
         client = Rsp(tmp_path / "gdb")
         registers = client.ask("g")
         assert client.ask("G" + registers) == "OK"
         assert client.ask("G" + registers[:-2]) == "E16"
-        assert client.ask("P12=08000000") == "E01"  # a selector
         assert client.ask("P3=8877665544332211") == "OK"
         assert client.register(3) == 0x1122334455667788
         assert client.ask("Pffff=00") == "E16" and client.ask("pffff") == "E16"

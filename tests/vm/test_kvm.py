@@ -210,5 +210,9 @@ def test_interrupts_by_every_chip(tmp_path, cpu):
     status, _, err = vm.run("--cpu", cpu, "--kernel", kernel, "--test-devices", timeout=60)
     assert err.replace("info: vCPU 0: KVM cannot emulate an instruction; "
                        "the software CPU does\n", "") == ""
-    # The level is raised twice. This host's KVM delivers four, for a reason that is not found.
-    assert status in ((43, 47) if cpu == "kvm" else (43,))
+    # The level is raised twice. PVM ends an interrupt at its local APIC while it delivers it, before
+    # the handler's first instruction (tracepoints kvm_eoi, kvm_emulate_insn), so its own IOAPIC
+    # finds the line still up and delivers again. Split, the machine hears of that end only with the
+    # vCPU's next exit, which is the one that lowers the line.
+    twice = cpu == "kvm" and os.path.exists("/sys/module/kvm_pvm")
+    assert status in ((43, 47) if twice else (43,))

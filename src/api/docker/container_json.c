@@ -100,6 +100,13 @@ static void put_cpu(struct json_object *object, const struct instance *instance)
                 put_string(object, "Cpu", cpu);
 }
 
+/* Not docker's either: of a virtual machine. */
+static void put_rootfs(struct json_object *object, const struct host_config *host)
+{
+        if (host_config_wants_vm(host))
+                put_string(object, "Rootfs", host_config_wants_layers(host) ? "erofs" : "fs");
+}
+
 struct json_object *container_summary(struct instance *instance,
                                       const struct container_sizes *sizes, int64_t now_ns)
 {
@@ -138,6 +145,7 @@ static void put_state(struct json_object *object, const struct instance *instanc
         put_bool(state, "Paused", s == INSTANCE_PAUSED);
         put_bool(state, "Restarting", s == INSTANCE_RESTARTING);
         put_cpu(state, instance);
+        put_rootfs(state, &instance->spec.host);
         put_bool(state, "OOMKilled", instance->oom_killed);
         put_bool(state, "Dead", s == INSTANCE_DEAD);
         put_int(state, "Pid", instance->pid);

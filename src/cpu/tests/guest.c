@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cpu/profile.h"
+
 static void put64(struct guest *g, uint64_t gpa, uint64_t value)
 {
         memcpy(g->ram + gpa, &value, 8);
@@ -21,6 +23,14 @@ static uint64_t get64(const struct guest *g, uint64_t gpa)
 static bool translated(void)
 {
         return getenv("GUEST_TRANSLATED") != NULL;
+}
+
+/* Or with blocks that count themselves. */
+static void profile(struct guest *g)
+{
+        struct err err;
+        if (getenv("GUEST_PROFILED") && cpu_profile_begin(g->cpu, -1, &err) < 0)
+                abort();
 }
 
 void guest_create(struct guest *g)
@@ -40,10 +50,12 @@ void guest_create(struct guest *g)
         }
         if (translated())
                 cpu_set_translation(g->cpu, CPU_TRANSLATE_ALWAYS);
+        profile(g);
 }
 
 void guest_destroy(struct guest *g)
 {
+        cpu_profile_destroy(cpu_profile_end(g->cpu));
         cpu_destroy(g->cpu);
         cpu_memory_finish(&g->memory);
         munmap(g->ram, GUEST_RAM_BYTES);

@@ -38,7 +38,6 @@ static bool hidden_set(const ZydisDecodedInstruction *z)
         case ZYDIS_ISA_EXT_RTM:
         case ZYDIS_ISA_EXT_MPX:
         case ZYDIS_ISA_EXT_CET:
-        case ZYDIS_ISA_EXT_PKU:
         case ZYDIS_ISA_EXT_FMA4:
         case ZYDIS_ISA_EXT_TBM:
         case ZYDIS_ISA_EXT_SSE4A:

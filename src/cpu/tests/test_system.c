@@ -1,5 +1,5 @@
-/* System behaviour: modes, paging, privilege transfers, interrupts, self-modifying code. Guest code
- * is assembled by the compiler's assembler. */
+/* System behaviour: modes, privilege transfers, devices, self-modifying code, units. Guest code is
+ * assembled by the compiler's assembler. */
 #include "cpu/decode.h"
 #include "cpu/tests/guest.h"
 
@@ -16,8 +16,6 @@ static char port_text[64];
 static unsigned port_length;
 static uint64_t mmio_last, mmio_address;
 static unsigned mmio_size;
-static int irq_vector = -1;
-static struct cpu *irq_cpu;
 
 static void on_pio_write(void *arg, uint16_t port, unsigned size, uint32_t value)
 {
@@ -49,15 +47,6 @@ static void on_mmio_write(void *arg, uint64_t gpa, unsigned size, uint64_t value
         mmio_last = value;
 }
 
-static int on_acknowledge(void *arg)
-{
-        (void)arg;
-        int vector = irq_vector;
-        irq_vector = -1;
-        cpu_set_irq(irq_cpu, false);
-        return vector;
-}
-
 static void setup(struct guest *g)
 {
         guest_create(g);
@@ -65,9 +54,6 @@ static void setup(struct guest *g)
         g->bus.pio_write = on_pio_write;
         g->bus.mmio_read = on_mmio_read;
         g->bus.mmio_write = on_mmio_write;
-        g->bus.interrupt_acknowledge = on_acknowledge;
-        irq_cpu = g->cpu;
-        irq_vector = -1;
         port_length = 0;
         memset(port_text, 0, sizeof(port_text));
 }
@@ -150,121 +136,6 @@ static void boots_from_real_to_long_mode(void **state)
         guest_destroy(&g);
 }
 
-/* ---- page faults ---- */
-
-GUEST_CODE(read_rbx, 64, "mov rax, [rbx]; ud2");
-GUEST_CODE(write_rbx, 64, "mov [rbx], rax; ud2");
-GUEST_CODE(call_rbx, 64, "jmp rbx");
-
-enum access { READ, WRITE, EXECUTE };
-
-/* What the processor must say about one access; -1 none. */
-static int expected_error(uint64_t pte, enum access access, bool user, uint64_t cr4, bool wp)
-{
-        bool present = pte & 1, writable = pte & 2, upage = pte & 4, nx = pte >> 63;
-        bool fault = !present;
-        if (access == EXECUTE)
-                fault |= nx || (user && !upage) || (!user && upage && cr4 & 0x100000);
-        else if (user)
-                fault |= !upage || (access == WRITE && !writable);
-        else
-                fault |= (upage && cr4 & 0x200000) || (access == WRITE && !writable && wp);
-        if (!fault)
-                return -1;
-        return (present ? 1 : 0) | (access == WRITE ? 2 : 0) | (user ? 4 : 0) |
-               (access == EXECUTE ? 16 : 0);
-}
-
-static void check_fault(uint64_t pte, enum access access, bool user, uint64_t cr4, bool wp)
-{
-        struct guest g;
-        const uint8_t *code = access == READ ? read_rbx : access == WRITE ? write_rbx : call_rbx;
-        struct cpu_state *s = setup_code(&g, user, code, code + 16);
-        uint64_t at = 0x700000;
-        guest_map(&g, at, GUEST_FREE + 0x4000, 0);
-        memcpy(g.ram + GUEST_FREE + 0x4000, "\x0f\x0b", 2);
-        uint64_t top = g.next_table;
-        for (uint64_t t = GUEST_TABLES; t < top; t += 8) {
-                uint64_t entry;
-                memcpy(&entry, g.ram + t, 8);
-                if ((entry & ~0xfffull) == GUEST_FREE + 0x4000) {
-                        entry = (entry & ~1ull) | pte;
-                        memcpy(g.ram + t, &entry, 8);
-                }
-        }
-        s->cr4 |= cr4;
-        if (!wp)
-                s->cr0 &= ~0x10000ull;
-        s->gpr[CPU_RBX] = at;
-        cpu_state_changed(g.cpu);
-        struct guest_end end = guest_run(&g, 100);
-        int error = expected_error(pte, access, user, cr4, wp);
-        if (error < 0) {
-                assert_int_equal(end.vector, 6);
-        } else {
-                if (end.vector != 14)
-                        print_message("pte %llx access %d user %d cr4 %llx wp %d\n",
-                                      (unsigned long long)pte, access, user,
-                                      (unsigned long long)cr4, wp);
-                assert_int_equal(end.vector, 14);
-                assert_int_equal(end.error, error);
-                assert_int_equal(s->cr2, at);
-                assert_int_equal(end.rip, access == EXECUTE ? at : USER_CODE);
-        }
-        guest_destroy(&g);
-}
-
-static void page_faults_have_exact_error_codes(void **state)
-{
-        (void)state;
-        static const uint64_t cr4s[] = { 0, 0x100000, 0x200000 };
-        for (unsigned bits = 0; bits < 16; bits++) {
-                uint64_t pte = (bits & 7) | (bits & 8 ? GUEST_PTE_NX : 0);
-                for (unsigned n = 0; n < 3 * 3 * 2 * 2; n++) {
-                        bool user = n & 1, wp = n & 2;
-                        check_fault(pte, (enum access)(n / 4 % 3), user, cr4s[n / 12], wp);
-                }
-        }
-}
-
-GUEST_CODE(straddle, 64, "mov rax, 0x1122334455667788; mov [rbx], rax; ud2");
-
-static void an_access_across_pages_faults_before_it_changes_anything(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, straddle, straddle_end);
-        s->gpr[CPU_RBX] = USER_DATA + 0x2000 - 4; /* the next page is not mapped */
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 14);
-        assert_int_equal(end.error, 6);
-        assert_int_equal(s->cr2, USER_DATA + 0x2000);
-        uint32_t left;
-        memcpy(&left, g.ram + GUEST_FREE + 0x4000 - 4, 4);
-        assert_int_equal(left, 0);
-        s->gpr[CPU_RBX] = USER_DATA + 0x1000 - 4; /* both mapped */
-        s->rip = USER_CODE;
-        guest_destroy(&g);
-}
-
-GUEST_CODE(rep_fault, 64, "cld; rep stosb; ud2");
-
-static void rep_faults_in_the_middle_and_restarts(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, true, rep_fault, rep_fault_end);
-        s->gpr[CPU_RDI] = USER_DATA + 0x1ff0;
-        s->gpr[CPU_RCX] = 0x30;
-        s->gpr[CPU_RAX] = 0xab;
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 14);
-        assert_int_equal(end.rip, USER_CODE + 1);
-        assert_int_equal(s->gpr[CPU_RCX], 0x20);
-        assert_int_equal(s->gpr[CPU_RDI], USER_DATA + 0x2000);
-        guest_destroy(&g);
-}
-
 /* ---- privilege ---- */
 
 GUEST_CODE(do_syscall, 64, "mov rdi, 7; syscall; mov r8, rax; ud2");
@@ -339,6 +210,42 @@ static void a_segment_nulled_by_iret_keeps_its_base(void **state)
         assert_int_equal(end.vector, 6);
         assert_memory_equal(&s->gpr[CPU_RAX], "inherits", 8);
         assert_int_equal(s->gpr[CPU_RCX], 0);
+        guest_destroy(&g);
+}
+
+GUEST_CODE(iret_with_nulls, 64,
+           "mov eax, 3; mov ds, eax; mov es, eax; mov fs, eax; mov r8d, ds\n"
+           "push 0x2b; push 0x600800; push 0x202; push 0x33; lea rax, [rip+1f]; push rax; iretq\n"
+           "1: mov r9d, ds; mov r10d, es; mov r11d, fs; ud2");
+
+static void null_selectors_lose_their_rpl_on_the_way_out(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, false, iret_with_nulls, iret_with_nulls_end);
+        guest_map(&g, USER_CODE, GUEST_FREE, GUEST_PTE_U | GUEST_PTE_W);
+        s->gpr[9] = s->gpr[10] = s->gpr[11] = 1;
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], 3);
+        assert_int_equal(s->gpr[9] | s->gpr[10] | s->gpr[11], 0);
+        guest_destroy(&g);
+}
+
+GUEST_CODE(adjusts, 32, "mov al, 0x47; aam; pushf; pop ebx; aad; pushf; pop ecx; ud2");
+
+static void adjustments_of_decimals_clear_what_is_undefined(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, adjusts, adjusts_end);
+        s->seg[CPU_CS].selector = GUEST_USER32;
+        s->seg[CPU_CS].attributes = 0xc0fb;
+        s->gpr[CPU_RSP] = USER_DATA + 0x1000;
+        s->rflags |= 0x891; /* OF, SF, AF, CF */
+        cpu_state_changed(g.cpu);
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[CPU_RBX] & 0x8d5, 0); /* 0x0701: nothing is set */
+        assert_int_equal(s->gpr[CPU_RCX] & 0x8d5, 4); /* 0x47, of even parity */
         guest_destroy(&g);
 }
 
@@ -443,122 +350,6 @@ static void double_and_triple_faults(void **state)
         setup_code(&g, true, privileged, privileged_end);
         memset(g.ram + GUEST_IDT, 0, 4096);
         assert_int_equal(cpu_run(g.cpu, 100), CPU_EXIT_SHUTDOWN);
-        guest_destroy(&g);
-}
-
-/* ---- interrupts ---- */
-
-GUEST_CODE(sti_code, 64, "sti; inc rax; inc rax; 1: jmp 1b");
-
-static void an_interrupt_waits_for_the_shadow_of_sti(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, false, sti_code, sti_code_end);
-        s->rflags = 2;
-        s->gpr[CPU_RAX] = 0;
-        irq_vector = 0x41;
-        cpu_set_irq(g.cpu, true);
-        struct guest_end end = guest_run(&g, 1000);
-        assert_int_equal(end.vector, 0x41);
-        assert_int_equal(s->gpr[CPU_RAX], 1);
-        assert_int_equal(end.rip, USER_CODE + 4);
-        assert_int_equal(end.rflags & 0x200, 0x200);
-        assert_int_equal(s->rflags & 0x200, 0); /* interrupt gate */
-        guest_destroy(&g);
-}
-
-GUEST_CODE(halt_code, 64, "sti; hlt; inc rax; 1: jmp 1b");
-
-static void halt_wakes_on_interrupt_and_nmi_uses_its_stack(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, false, halt_code, halt_code_end);
-        s->rflags = 2;                     /* STI casts a shadow, on HLT only */
-        g.ram[GUEST_IDT + 2 * 16 + 4] = 1; /* NMI on IST 1 */
-        uint64_t ist = 0x2c000;
-        memcpy(g.ram + GUEST_TSS + 36, &ist, 8);
-        assert_int_equal(cpu_run(g.cpu, 1000), CPU_EXIT_HALT);
-        assert_int_equal(s->rip, USER_CODE + 2);
-        assert_false(cpu_has_work(g.cpu));
-        cpu_raise_nmi(g.cpu);
-        assert_true(cpu_has_work(g.cpu));
-        struct guest_end end = guest_run(&g, 1000);
-        assert_int_equal(end.vector, 2);
-        assert_int_equal(end.rip, USER_CODE + 2);
-        assert_int_equal(s->gpr[CPU_RSP], ist - 40);
-        cpu_raise_nmi(g.cpu); /* blocked until IRET */
-        assert_int_equal(cpu_run(g.cpu, 1000), CPU_EXIT_HALT);
-        assert_int_equal(s->gpr[CPU_RSP], ist - 40);
-        guest_destroy(&g);
-}
-
-GUEST_CODE(flag_code, 64,
-           "cli; mov eax, 5; cmp eax, 6; sti; pushf; pop r8; cmp eax, 5; cli; pushf; pop r9\n"
-           "mov rcx, gs:[0]; swapgs; mov rdx, gs:[0]; ud2");
-
-static void interrupt_flag_and_gs_change_alone_and_in_ring_0(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, false, flag_code, flag_code_end);
-        const uint64_t words[] = { 11, 22 };
-        memcpy(g.ram + GUEST_FREE + 0x2000, words, sizeof(words));
-        s->seg[CPU_GS].base = USER_DATA;
-        s->kernel_gs_base = USER_DATA + 8;
-        cpu_state_changed(g.cpu);
-        assert_int_equal(guest_run(&g, 100).vector, 6);
-        assert_int_equal(s->gpr[8] & 0xad5, 0x295); /* CF PF AF SF IF */
-        assert_int_equal(s->gpr[9] & 0xad5, 0x44);  /* ZF PF */
-        assert_int_equal(s->gpr[CPU_RCX], 11);
-        assert_int_equal(s->gpr[CPU_RDX], 22);
-        assert_int_equal(s->kernel_gs_base, USER_DATA);
-        /* The same code in ring 1, which may not. */
-        s->rip = USER_CODE;
-        s->activity = CPU_RUNNING;
-        s->seg[CPU_CS].attributes = 0xa0bb;
-        s->seg[CPU_CS].selector = GUEST_CODE64 | 1;
-        s->seg[CPU_SS] = s->seg[CPU_DS];
-        s->seg[CPU_SS].attributes |= 0x20;
-        s->seg[CPU_SS].selector |= 1;
-        cpu_state_changed(g.cpu);
-        struct guest_end end = guest_run(&g, 100);
-        assert_int_equal(end.vector, 13);
-        assert_int_equal(end.rip, USER_CODE);
-        guest_destroy(&g);
-}
-
-GUEST_CODE(nop_code, 64, "nop; ud2");
-
-static void of_many_nmis_two_are_taken(void **state)
-{
-        (void)state;
-        struct guest g;
-        struct cpu_state *s = setup_code(&g, false, nop_code, nop_code_end);
-        memcpy(g.ram + GUEST_HANDLERS + 32, "\x49\xff\xc0\x48\xcf", 5); /* inc r8; iretq */
-        s->gpr[8] = 0;
-        for (unsigned i = 0; i < 3; i++)
-                cpu_raise_nmi(g.cpu);
-        assert_int_equal(guest_run(&g, 100).vector, 6);
-        assert_int_equal(s->gpr[8], 2);
-        guest_destroy(&g);
-}
-
-static void an_application_processor_starts_by_init_and_sipi(void **state)
-{
-        (void)state;
-        struct guest g;
-        setup(&g);
-        struct cpu *ap;
-        assert_int_equal(cpu_create(&g.bus, 1, &ap, NULL), 0);
-        assert_int_equal(cpu_run(ap, 10), CPU_EXIT_WAIT_SIPI);
-        memcpy(g.ram + 0x9000, "\xb0\x41\xe6\xe9\xf4", 5); /* mov al,'A'; out 0xe9,al; hlt */
-        cpu_raise_init(ap);
-        cpu_raise_sipi(ap, 9);
-        assert_int_equal(cpu_run(ap, 10), CPU_EXIT_HALT);
-        assert_string_equal(port_text, "A");
-        cpu_destroy(ap);
         guest_destroy(&g);
 }
 
@@ -718,6 +509,47 @@ static void hidden_instructions_are_undefined_and_counted(void **state)
         guest_destroy(&g);
 }
 
+GUEST_CODE(pushf_code, 64,
+           "std; mov eax, 0x7fffffff; xor ecx, ecx; xor r9d, r9d; add eax, 1; pushf; seto r9b\n"
+           "pop r8; cld; stc; pushf; adc ecx, 0; pop r10; pushfw; pop r11w; mov r12, rsp; ud2");
+
+static void pushf_tells_all_flags_and_keeps_them(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, pushf_code, pushf_code_end);
+        s->rflags |= 0x200000; /* ID */
+        cpu_state_changed(g.cpu);
+        uint64_t rsp = s->gpr[CPU_RSP], fixed = s->rflags & ~0xcd5ull;
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], fixed | 0xc94); /* OF DF SF AF PF */
+        assert_int_equal(s->gpr[9], 1);
+        assert_int_equal(s->gpr[10] & 0xc01, 0x801); /* ADD's OF, CF by STC */
+        assert_int_equal(s->gpr[CPU_RCX], 1);
+        assert_int_equal(s->gpr[11] & 1, 0); /* ADC's, by 16 bits */
+        assert_int_equal(s->gpr[12], rsp);
+        guest_destroy(&g);
+}
+
+GUEST_CODE(serialize_code, 64,
+           "mov eax, 7; xor ecx, ecx; cpuid; .byte 0x0f, 0x01, 0xe8; mov r8d, 1; .byte 0x66, 0x0f, "
+           "0x01, 0xe8");
+
+static void serialize_is_there_for_kernels_and_programs(void **state)
+{
+        (void)state;
+        for (unsigned user = 0; user < 2; user++) {
+                struct guest g;
+                struct cpu_state *s = setup_code(&g, user, serialize_code, serialize_code_end);
+                struct guest_end end = guest_run(&g, 100);
+                assert_int_equal(end.vector, 6); /* with a prefix it is another instruction */
+                assert_int_equal(end.rip, USER_CODE + 18);
+                assert_int_equal(s->gpr[8], 1);
+                assert_int_equal(s->gpr[CPU_RDX] >> 14 & 1, 1);
+                guest_destroy(&g);
+        }
+}
+
 GUEST_CODE(distant_code, 64, "lea rax, [rip + 0x7fffffff]; .byte 0xe9; .long 0x7ffffff0");
 
 static void distances_reach_as_far_as_they_say(void **state)
@@ -781,29 +613,25 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(boots_from_real_to_long_mode),
-                cmocka_unit_test(page_faults_have_exact_error_codes),
-                cmocka_unit_test(an_access_across_pages_faults_before_it_changes_anything),
-                cmocka_unit_test(rep_faults_in_the_middle_and_restarts),
                 cmocka_unit_test(syscall_and_sysret_change_privilege),
                 cmocka_unit_test(syscall_is_stepped_over),
                 cmocka_unit_test(iret_enters_user_mode_which_may_not_mask_interrupts),
                 cmocka_unit_test(a_segment_nulled_by_iret_keeps_its_base),
+                cmocka_unit_test(null_selectors_lose_their_rpl_on_the_way_out),
+                cmocka_unit_test(adjustments_of_decimals_clear_what_is_undefined),
                 cmocka_unit_test(a_task_register_has_a_canonical_base),
                 cmocka_unit_test(speculation_registers_are_kept_or_written_only),
                 cmocka_unit_test(hypercalls_go_to_the_bus_or_are_undefined),
                 cmocka_unit_test(double_and_triple_faults),
-                cmocka_unit_test(an_interrupt_waits_for_the_shadow_of_sti),
-                cmocka_unit_test(halt_wakes_on_interrupt_and_nmi_uses_its_stack),
-                cmocka_unit_test(interrupt_flag_and_gs_change_alone_and_in_ring_0),
-                cmocka_unit_test(an_application_processor_starts_by_init_and_sipi),
                 cmocka_unit_test(memory_without_a_slot_goes_to_the_bus),
                 cmocka_unit_test(stores_into_code_take_effect_at_once),
                 cmocka_unit_test(device_writes_into_code_are_seen),
                 cmocka_unit_test(code_that_was_given_back_is_decoded_again),
-                cmocka_unit_test(of_many_nmis_two_are_taken),
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),
                 cmocka_unit_test(hidden_instructions_are_undefined_and_counted),
+                cmocka_unit_test(pushf_tells_all_flags_and_keeps_them),
+                cmocka_unit_test(serialize_is_there_for_kernels_and_programs),
                 cmocka_unit_test(distances_reach_as_far_as_they_say),
                 cmocka_unit_test(state_survives_saving),
                 cmocka_unit_test(a_kick_from_another_thread_ends_the_run),

@@ -15,7 +15,7 @@ static void check_inside(const char *config)
         struct oci_spec spec;
         auto_free char *text = NULL;
         struct err err = { 0 };
-        if (guest_make_inside(config, &text, &err) < 0) {
+        if (guest_make_inside(config, false, &text, &err) < 0) {
                 if (!*err_text(&err))
                         abort();
                 return;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -33,7 +34,7 @@ static int make(const char *config, struct oci_spec *jail, struct oci_spec *insi
         *inside = (struct oci_spec){ 0 };
         int r = guest_make_jail(jail, &parts, "/run/state", 5, err);
         if (r == 0)
-                r = guest_make_inside(config, &text, err);
+                r = guest_make_inside(config, false, &text, err);
         if (r == 0)
                 assert_int_equal(oci_spec_parse(text, strlen(text), inside, err), 0);
         return r;
@@ -68,6 +69,31 @@ static void volumes_meet_in_the_share(void **state)
         assert_string_equal(mount_at(&inside, "/proc")->source, "proc");
         assert_string_equal(mount_at(&jail, "/share/rootfs")->source, "rootfs");
         assert_string_equal(inside.root->path, "/run/isle/share/rootfs");
+        done(&jail, &inside);
+}
+
+/* The host's overlay is not there: its upper directory would be written to by two. */
+static void layers_take_the_place_of_the_root(void **state)
+{
+        (void)state;
+        static char image[] = "/cache/l", above[] = "/layer", upper[] = "diff";
+        struct oci_spec jail, inside;
+        struct err err = { 0 };
+        struct guest_parts with = parts;
+        auto_free char *text = NULL;
+        const char *config = HEAD MOUNTS SPACES("") "}}";
+        with.root = (struct guest_root){ .image = image, .above = above, .upper = upper };
+        assert_int_equal(oci_spec_parse(config, strlen(config), &jail, &err), 0);
+        assert_int_equal(guest_make_jail(&jail, &with, "/run/state", 5, &err), 0);
+        assert_int_equal(guest_make_inside(config, true, &text, &err), 0);
+        assert_int_equal(oci_spec_parse(text, strlen(text), &inside, &err), 0);
+        assert_null(mount_at(&jail, "/share/rootfs"));
+        assert_non_null(mount_at(&jail, "/share/mounts/1"));
+        assert_string_equal(mount_at(&jail, ROOT_IMAGE)->source, "/cache/l");
+        assert_true(strv_contains(mount_at(&jail, ROOT_IMAGE)->options, "ro"));
+        assert_string_equal(mount_at(&jail, ROOT_ABOVE)->source, "/layer");
+        assert_false(strv_contains(mount_at(&jail, ROOT_ABOVE)->options, "ro"));
+        assert_string_equal(inside.root->path, "/run/isle/root");
         done(&jail, &inside);
 }
 
@@ -125,6 +151,12 @@ static void limits_leave_room_for_the_machine(void **state)
         assert_true((uint64_t)jail.linux_->resources->memory->limit > guest_memory_bytes(&inside));
         assert_int_equal(inside.linux_->resources->memory->limit, 268435456);
         assert_int_equal(inside.linux_->resources->pids->limit, 10);
+        struct oci_resources one = { .memory = &(struct oci_memory){ .has_limit = true } };
+        struct oci_resources more = { .memory = &(struct oci_memory){ .has_limit = true } };
+        one.memory->limit = more.memory->limit = 1 << 20;
+        guest_host_limits(&one, 0, 1);
+        guest_host_limits(&more, 0, 3);
+        assert_int_equal(more.memory->limit - one.memory->limit, 2 * (INT64_C(136) << 20));
         assert_false(jail.linux_->resources->pids && jail.linux_->resources->pids->has_limit);
         done(&jail, &inside);
 }
@@ -143,11 +175,13 @@ static void limits_beyond_all_memory_stay_limits(void **state)
         auto_free char *text = NULL;
         assert_int_equal(oci_spec_parse(config, strlen(config), &jail, &err), 0);
         assert_int_equal(guest_cpus(&jail), 1);
+        uint64_t host_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+        assert_int_equal(guest_memory_bytes(&jail), host_bytes & ~((UINT64_C(1) << 20) - 1));
         assert_int_equal(guest_make_jail(&jail, &parts, "/run/state", 5, &err), 0);
         assert_true(jail.linux_->resources->memory->limit == INT64_MAX);
         assert_true(jail.linux_->resources->memory->swap == INT64_MAX);
         assert_true(jail.linux_->resources->memory->reservation == INT64_MAX);
-        assert_int_equal(guest_make_inside(config, &text, &err), 0);
+        assert_int_equal(guest_make_inside(config, false, &text, &err), 0);
         assert_int_equal(oci_spec_parse(text, strlen(text), &inside, &err), 0);
         assert_true(inside.linux_->resources->memory->limit == INT64_MAX);
         done(&jail, &inside);
@@ -213,7 +247,7 @@ static void what_is_missing_is_named(void **state)
         struct oci_spec spec;
         struct err err = { 0 };
         char *text = NULL;
-        assert_int_equal(guest_make_inside(config, &text, &err), -EINVAL);
+        assert_int_equal(guest_make_inside(config, false, &text, &err), -EINVAL);
         assert_non_null(strstr(err_text(&err), "process, root and linux"));
         err = (struct err){ 0 };
         assert_int_equal(oci_spec_parse(config, strlen(config), &spec, &err), 0);
@@ -226,6 +260,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(volumes_meet_in_the_share),
+                cmocka_unit_test(layers_take_the_place_of_the_root),
                 cmocka_unit_test(the_program_is_only_inside),
                 cmocka_unit_test(the_network_is_joined_outside_only),
                 cmocka_unit_test(network_devices_are_moved_to_the_jail),

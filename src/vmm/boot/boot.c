@@ -112,7 +112,7 @@ int boot_place_initrd(const struct memory *memory, const struct boot_image *imag
                                  " of memory",
                                  image->initrd.size,
                                  (unsigned long long)(memory->size_bytes >> 20));
-        memory_write(memory, gpa(at), image->initrd.bytes, image->initrd.size);
+        memory_load(memory, gpa(at), image->initrd.bytes, image->initrd.size, image->initrd.size);
         *ret_address = at;
         return 0;
 }

@@ -79,13 +79,13 @@ static struct segment elf_segment(const struct elf *e, unsigned i)
 
 /* Below the kernel's place the loader keeps what it hands over; small test kernels may lie
  * between that. */
-static uint8_t *place(const struct memory *memory, const struct segment *s)
+static bool placed(const struct memory *memory, const struct segment *s)
 {
         bool small = s->paddr >= LAYOUT_LOW_KERNEL && s->paddr < LAYOUT_CMDLINE &&
                      s->memory_size <= LAYOUT_CMDLINE - s->paddr;
         if (s->paddr < LAYOUT_KERNEL && !small)
-                return NULL;
-        return memory_at(memory, gpa(s->paddr), s->memory_size);
+                return false;
+        return memory_at(memory, gpa(s->paddr), s->memory_size) != NULL;
 }
 
 /* Copies the loadable segments. */
@@ -100,16 +100,14 @@ static int elf_load(const struct elf *e, const struct memory *memory, uint64_t *
                 if (s.file_size > s.memory_size || !within(e->file, s.offset, s.file_size))
                         return err_plain(err, ENOEXEC, "ELF segment %u lies outside of the file",
                                          i);
-                uint8_t *at = place(memory, &s);
-                if (!at)
+                if (!placed(memory, &s))
                         return err_plain(err, ENOMEM,
                                          "ELF segment %u wants %llu KiB at 0x%llx: not memory of"
                                          " this machine",
                                          i, (unsigned long long)(s.memory_size >> 10),
                                          (unsigned long long)s.paddr);
-                memcpy(at, e->file->bytes + s.offset, s.file_size);
-                memset(at + s.file_size, 0, s.memory_size - s.file_size);
-                memory_touched(memory, gpa(s.paddr), s.memory_size);
+                memory_load(memory, gpa(s.paddr), e->file->bytes + s.offset, s.file_size,
+                            s.memory_size);
                 if (s.paddr + s.memory_size > *ret_end)
                         *ret_end = s.paddr + s.memory_size;
         }
@@ -233,12 +231,9 @@ static int load_kludge(const struct memory *memory, const struct boot_file *k, s
                 return err_plain(err, ENOEXEC, "multiboot header: load addresses are not in order");
         uint64_t size = load_end ? load_end - load : k->size - start;
         uint64_t whole = bss_end > load + size ? bss_end - load : size;
-        uint8_t *at = load < LAYOUT_KERNEL ? NULL : memory_at(memory, gpa(load), whole);
-        if (!within(k, start, size) || !at)
+        if (load < LAYOUT_KERNEL || !within(k, start, size) ||
+            memory_load(memory, gpa(load), k->bytes + start, size, whole) < 0)
                 return err_plain(err, ENOEXEC, "multiboot image does not fit file or memory");
-        memcpy(at, k->bytes + start, size);
-        memset(at + size, 0, whole - size);
-        memory_touched(memory, gpa(load), whole);
         *ret_entry = boot_get(h + 28, 4);
         *ret_end = load + whole;
         return 0;

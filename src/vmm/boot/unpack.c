@@ -84,6 +84,8 @@ bool boot_unpack(const struct boot_file *k, struct boot_file *ret)
         void *map = mmap(NULL, to.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (map == MAP_FAILED)
                 return false;
+        /* Every page of it is about to be written. */
+        (void)madvise(map, to.size, MADV_HUGEPAGE);
         to.bytes = map;
         bool whole = lz4 ? unpack_lz4(payload, length, &to)
                          : unpack_stream(format, payload, length, &to);

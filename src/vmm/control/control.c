@@ -28,10 +28,15 @@ struct control {
         void *arg;
 };
 
+static bool debugger_holds(const struct control *c)
+{
+        return c->vm && atomic_load(&c->vm->machine->debugger_holds);
+}
+
 static enum control_state state_of(const struct control *c)
 {
         if (c->vm)
-                return c->paused ? CONTROL_PAUSED : CONTROL_RUNNING;
+                return c->paused || debugger_holds(c) ? CONTROL_PAUSED : CONTROL_RUNNING;
         return c->config->kernel ? CONTROL_CONFIGURED : CONTROL_EMPTY;
 }
 
@@ -69,11 +74,23 @@ static void release(const struct control *c)
 
 /* ---- life ---- */
 
+static struct json_object *paused_by(const struct control *c)
+{
+        struct json_object *names = json_object_new_array();
+        if (c->paused)
+                json_object_array_add(names, json_object_new_string("control"));
+        if (debugger_holds(c))
+                json_object_array_add(names, json_object_new_string("gdb"));
+        return names;
+}
+
 static void show(struct http_request *request, void *arg)
 {
         const struct control *c = arg;
         struct json_object *o = json_object_new_object();
         json_object_object_add(o, "state", json_object_new_string(state_name(c)));
+        if (state_of(c) == CONTROL_PAUSED)
+                json_object_object_add(o, "paused_by", paused_by(c));
         if (c->vm)
                 json_object_object_add(o, "cpu_provider",
                                        json_object_new_string(c->vm->machine->cpu->name));
@@ -135,6 +152,10 @@ static void resume_vm(struct http_request *request, void *arg)
         struct control *c = arg;
         if (!needs_vm(c, request))
                 return;
+        if (!c->paused && debugger_holds(c)) {
+                http_reply_error(request, 409, "gdb holds the VM, and lets it go on");
+                return;
+        }
         if (c->paused)
                 machine_resume(c->vm->machine);
         c->paused = false;
@@ -276,6 +297,15 @@ static void show_memory(struct http_request *request, void *arg)
 
 /* ---- the balloon ---- */
 
+static bool needs_balloon(const struct control *c, struct http_request *request)
+{
+        if (!needs_vm(c, request))
+                return false;
+        if (!c->vm->balloon)
+                http_reply_error(request, 409, "the VM has no balloon, as it has an IOMMU");
+        return c->vm->balloon;
+}
+
 static void show_balloon(struct http_request *request, void *arg)
 {
         static const char *const names[BALLOON_STATS] = {
@@ -284,7 +314,7 @@ static void show_balloon(struct http_request *request, void *arg)
         };
         const struct control *c = arg;
         struct balloon_view view;
-        if (!needs_vm(c, request))
+        if (!needs_balloon(c, request))
                 return;
         balloon_view(c->vm->balloon, &view);
         struct json_object *o = json_object_new_object();
@@ -317,7 +347,7 @@ static void set_balloon(struct http_request *request, void *arg)
         struct err err = { 0 };
         size_t size;
         const char *body = http_request_body(request, &size);
-        if (!needs_vm(c, request))
+        if (!needs_balloon(c, request))
                 return;
         if (json_decode_text(&balloon_shape, body, size, &wanted, &err) < 0)
                 http_reply_error(request, 400, "%s", err_text(&err));
@@ -362,6 +392,23 @@ static void show_metrics(struct http_request *request, void *arg)
         http_reply(request, 200, "text/plain; version=0.0.4", buf_text(&text), text.size);
 }
 
+static void show_profile(struct http_request *request, void *arg)
+{
+        const struct control *c = arg;
+        auto_buf text = { 0 };
+        if (!needs_vm(c, request))
+                return;
+        struct machine *m = c->vm->machine;
+        hold(c);
+        bool profiled = m->cpu->profiled && m->cpu->profiled(m, &text);
+        release(c);
+        if (profiled)
+                http_reply(request, 200, "text/plain", buf_text(&text), text.size);
+        else
+                http_reply_error(request, 409,
+                                 "the VM is not profiled; --profile FILE asks for it");
+}
+
 static const struct http_route routes[] = {
         { "GET", "/vm", show, HTTP_BODY_NONE, NULL },
         { "PUT", "/vm/config", configure, HTTP_BODY_BUFFERED, NULL },
@@ -379,6 +426,7 @@ static const struct http_route routes[] = {
         { "GET", "/vm/devices", list_devices, HTTP_BODY_NONE, NULL },
         { "PUT", "/vm/devices/{name}", attach_device, HTTP_BODY_BUFFERED, NULL },
         { "DELETE", "/vm/devices/{name}", detach_device, HTTP_BODY_NONE, NULL },
+        { "GET", "/vm/profile", show_profile, HTTP_BODY_NONE, NULL },
         { "GET", "/metrics", show_metrics, HTTP_BODY_NONE, NULL },
 };
 

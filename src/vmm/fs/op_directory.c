@@ -111,7 +111,9 @@ static int fill(struct request *r, const struct handle *dir, size_t room, bool p
                         return n < 0 && !r->answered ? -errno : 0;
                 for (long at = 0; at < n;) {
                         const struct record *record = (const void *)(chunk + at);
-                        int full = put(r, dir->node, record, room, plus);
+                        int full = request_shows(r, dir->node->number, record->name)
+                                           ? put(r, dir->node, record, room, plus)
+                                           : 0;
                         if (full) /* not even one: the guest's buffer is too small */
                                 return r->answered ? 0 : -EINVAL;
                         at += record->size;

@@ -61,6 +61,8 @@ static int move(struct request *r, size_t at, uint64_t to_number, unsigned flags
         if (code == 0)
                 code = request_name(r, &at, &new);
         if (code == 0)
+                code = request_changes(r, to_number);
+        if (code == 0)
                 code = request_node(r, r->header.nodeid, &from.it);
         if (code == 0)
                 code = request_node(r, to_number, &to.it);
@@ -78,7 +80,7 @@ int op_rename(struct request *r)
 int op_rename2(struct request *r)
 {
         const struct fuse_rename2_in *in = r->args;
-        if (in->flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+        if (in->flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
                 return -EINVAL;
         return move(r, sizeof(*in), in->newdir, in->flags);
 }

@@ -14,6 +14,8 @@ int op_lookup(struct request *r)
         const char *name;
         size_t at = 0;
         int code = request_name(r, &at, &name);
+        if (code == 0 && !request_shows(r, r->header.nodeid, name))
+                code = -ENOENT;
         if (code == 0)
                 code = request_node(r, r->header.nodeid, &parent.it);
         if (code == 0)
@@ -42,7 +44,8 @@ int op_batch_forget(struct request *r)
 static int answer_attr(struct request *r, int fd)
 {
         struct stat st;
-        struct fuse_attr_out out = { .attr_valid = FS_VALID_SECS };
+        struct fuse_attr_out out = { .attr_valid = r->server->valid_ns / NS_PER_S,
+                                     .attr_valid_nsec = r->server->valid_ns % NS_PER_S };
         if (fstat(fd, &st) < 0)
                 return -errno;
         attr_fill(r->server, &st, &out.attr);

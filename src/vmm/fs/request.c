@@ -39,6 +39,17 @@ int request_name(const struct request *r, size_t *offset, const char **ret)
         return 0;
 }
 
+bool request_shows(const struct request *r, uint64_t directory, const char *name)
+{
+        return !r->server->only || directory != FUSE_ROOT_ID || streq(name, ".") ||
+               streq(name, "..") || strv_contains(r->server->only, name);
+}
+
+int request_changes(const struct request *r, uint64_t directory)
+{
+        return r->server->only && directory == FUSE_ROOT_ID ? -EPERM : 0;
+}
+
 int request_node(const struct request *r, uint64_t number, struct node **ret)
 {
         struct node *node = node_get(r->server, number);

@@ -16,12 +16,17 @@
 #include <stdalign.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "vmm/fs/server.h"
 #include "vmm/fs/slots.h"
 #include "vmm/vectors.h"
 
-#define FS_ARGS_MAX   (128u << 10) /* a request beside WRITE's data */
-#define FS_VALID_SECS 1            /* how long the guest may trust names and attributes */
+#define FS_ARGS_MAX (128u << 10) /* a request beside WRITE's data */
+/* How long the guest may trust names and attributes: what others do to the files shows after
+ * that. Hardly longer than it takes to do something and look, and a path in a loop is still
+ * asked for some times in a second only. Where there are no others, a day. */
+#define FS_VALID_NS           (20u * 1000 * 1000)
+#define FS_VALID_EXCLUSIVE_NS (86400 * (uint64_t)NS_PER_S)
 
 struct node {
         uint64_t number;
@@ -45,6 +50,8 @@ struct handle {
 
 struct fs_server {
         bool read_only;
+        uint64_t valid_ns;
+        char **only;      /* see fs_options */
         uint64_t resolve; /* openat2: how a name is followed */
         struct fs_id_map uids, gids;
         pthread_mutex_t lock;
@@ -72,6 +79,10 @@ int request_answer(struct request *r, const void *bytes, size_t size);
 int request_text(const struct request *r, size_t *offset, const char **ret);
 /* As above for a name: one component, neither "." nor "..". */
 int request_name(const struct request *r, size_t *offset, const char **ret);
+/* Whether there is such a name in a directory, as far as the guest may know. */
+bool request_shows(const struct request *r, uint64_t directory, const char *name);
+/* -EPERM for a directory whose entries are not the guest's to change. */
+int request_changes(const struct request *r, uint64_t directory);
 /* The node or handle that the request is about, referenced; -ESTALE, -EBADF. */
 int request_node(const struct request *r, uint64_t number, struct node **ret);
 int request_handle(const struct request *r, uint64_t number, bool directory, struct handle **ret);

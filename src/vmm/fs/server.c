@@ -64,7 +64,8 @@ static int op_ioctl(struct request *r)
         return -ENOTTY;
 }
 
-enum { CHANGES = 1, SILENT = 2 };
+/* NAMES: the directory that the request is about changes. */
+enum { CHANGES = 1, SILENT = 2, NAMES = 4 };
 
 static const struct operation {
         int (*run)(struct request *r);
@@ -74,25 +75,25 @@ static const struct operation {
         [FUSE_LOOKUP] = { op_lookup, 2, 0 },
         [FUSE_FORGET] = { op_forget, sizeof(struct fuse_forget_in), SILENT },
         [FUSE_GETATTR] = { op_getattr, sizeof(struct fuse_getattr_in), 0 },
-        [FUSE_SETATTR] = { op_setattr, sizeof(struct fuse_setattr_in), CHANGES },
+        [FUSE_SETATTR] = { op_setattr, sizeof(struct fuse_setattr_in), CHANGES | NAMES },
         [FUSE_READLINK] = { op_readlink, 0, 0 },
-        [FUSE_SYMLINK] = { op_symlink, 4, CHANGES },
-        [FUSE_MKNOD] = { op_mknod, sizeof(struct fuse_mknod_in) + 2, CHANGES },
-        [FUSE_MKDIR] = { op_mkdir, sizeof(struct fuse_mkdir_in) + 2, CHANGES },
-        [FUSE_UNLINK] = { op_unlink, 2, CHANGES },
-        [FUSE_RMDIR] = { op_rmdir, 2, CHANGES },
-        [FUSE_RENAME] = { op_rename, sizeof(struct fuse_rename_in) + 4, CHANGES },
-        [FUSE_LINK] = { op_link, sizeof(struct fuse_link_in) + 2, CHANGES },
+        [FUSE_SYMLINK] = { op_symlink, 4, CHANGES | NAMES },
+        [FUSE_MKNOD] = { op_mknod, sizeof(struct fuse_mknod_in) + 2, CHANGES | NAMES },
+        [FUSE_MKDIR] = { op_mkdir, sizeof(struct fuse_mkdir_in) + 2, CHANGES | NAMES },
+        [FUSE_UNLINK] = { op_unlink, 2, CHANGES | NAMES },
+        [FUSE_RMDIR] = { op_rmdir, 2, CHANGES | NAMES },
+        [FUSE_RENAME] = { op_rename, sizeof(struct fuse_rename_in) + 4, CHANGES | NAMES },
+        [FUSE_LINK] = { op_link, sizeof(struct fuse_link_in) + 2, CHANGES | NAMES },
         [FUSE_OPEN] = { op_open, sizeof(struct fuse_open_in), 0 },
         [FUSE_READ] = { op_read, sizeof(struct fuse_read_in), 0 },
         [FUSE_WRITE] = { op_write, sizeof(struct fuse_write_in), CHANGES },
         [FUSE_STATFS] = { op_statfs, 0, 0 },
         [FUSE_RELEASE] = { op_release, sizeof(struct fuse_release_in), 0 },
         [FUSE_FSYNC] = { op_fsync, sizeof(struct fuse_fsync_in), 0 },
-        [FUSE_SETXATTR] = { op_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE + 2, CHANGES },
+        [FUSE_SETXATTR] = { op_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE + 2, CHANGES | NAMES },
         [FUSE_GETXATTR] = { op_getxattr, sizeof(struct fuse_getxattr_in) + 2, 0 },
         [FUSE_LISTXATTR] = { op_listxattr, sizeof(struct fuse_getxattr_in), 0 },
-        [FUSE_REMOVEXATTR] = { op_removexattr, 2, CHANGES },
+        [FUSE_REMOVEXATTR] = { op_removexattr, 2, CHANGES | NAMES },
         [FUSE_FLUSH] = { op_flush, sizeof(struct fuse_flush_in), 0 },
         [FUSE_INIT] = { op_init, INIT_IN_SIZE, 0 },
         [FUSE_OPENDIR] = { op_opendir, sizeof(struct fuse_open_in), 0 },
@@ -100,19 +101,19 @@ static const struct operation {
         [FUSE_RELEASEDIR] = { op_releasedir, sizeof(struct fuse_release_in), 0 },
         [FUSE_FSYNCDIR] = { op_fsyncdir, sizeof(struct fuse_fsync_in), 0 },
         [FUSE_ACCESS] = { op_access, sizeof(struct fuse_access_in), 0 },
-        [FUSE_CREATE] = { op_create, sizeof(struct fuse_create_in) + 2, CHANGES },
+        [FUSE_CREATE] = { op_create, sizeof(struct fuse_create_in) + 2, CHANGES | NAMES },
         [FUSE_INTERRUPT] = { op_interrupt, sizeof(struct fuse_interrupt_in), SILENT },
         [FUSE_DESTROY] = { op_destroy, 0, 0 },
         [FUSE_IOCTL] = { op_ioctl, 0, 0 },
         [FUSE_BATCH_FORGET] = { op_batch_forget, sizeof(struct fuse_batch_forget_in), SILENT },
         [FUSE_FALLOCATE] = { op_fallocate, sizeof(struct fuse_fallocate_in), CHANGES },
         [FUSE_READDIRPLUS] = { op_readdirplus, sizeof(struct fuse_read_in), 0 },
-        [FUSE_RENAME2] = { op_rename2, sizeof(struct fuse_rename2_in) + 4, CHANGES },
+        [FUSE_RENAME2] = { op_rename2, sizeof(struct fuse_rename2_in) + 4, CHANGES | NAMES },
         [FUSE_LSEEK] = { op_lseek, sizeof(struct fuse_lseek_in), 0 },
         [FUSE_COPY_FILE_RANGE] = { op_copy_file_range, sizeof(struct fuse_copy_file_range_in),
                                    CHANGES },
         [FUSE_SYNCFS] = { op_syncfs, sizeof(struct fuse_syncfs_in), 0 },
-        [FUSE_TMPFILE] = { op_tmpfile, sizeof(struct fuse_create_in), CHANGES },
+        [FUSE_TMPFILE] = { op_tmpfile, sizeof(struct fuse_create_in), CHANGES | NAMES },
 };
 
 /* ---- one request ---- */
@@ -160,6 +161,8 @@ static int run(struct request *r, bool *ret_silent)
         int code = take_args(r, op);
         if (code == 0 && op->flags & CHANGES && r->server->read_only)
                 code = -EROFS;
+        if (code == 0 && op->flags & NAMES)
+                code = request_changes(r, r->header.nodeid);
         if (code == 0)
                 code = op->run(r);
         if (code == -EMFILE) /* the guest's own table is not full */
@@ -257,6 +260,8 @@ int fs_server_create(const struct fs_options *o, struct fs_server **ret, struct 
         s->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
         if (!o->submounts)
                 s->resolve |= RESOLVE_NO_XDEV;
+        s->valid_ns = o->exclusive ? FS_VALID_EXCLUSIVE_NS : FS_VALID_NS;
+        s->only = o->only ? strv_copy(o->only) : NULL;
         s->uids = o->uids;
         s->gids = o->gids;
         pthread_mutex_init(&s->lock, NULL);
@@ -277,6 +282,7 @@ void fs_server_destroy(struct fs_server *s)
         handle_release_all(s);
         node_finish(s);
         slots_finish(&s->handles);
+        strv_free(s->only);
         pthread_mutex_destroy(&s->lock);
         free(s);
 }

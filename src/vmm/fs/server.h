@@ -20,7 +20,9 @@
  * except the 0:0 that overlayfs takes for "deleted". Extended attributes are
  * `user.` and, with identity mapping, `security.capability`. Mounts below the
  * directory are not entered (EXDEV). A directory that the host moves out of the
- * export stays reachable for a guest that had looked it up.
+ * export stays reachable for a guest that had looked it up. With `only` the directory
+ * itself belongs to the host: the guest neither sees what else lies there nor can it put
+ * something, say a link, in the place of what it sees.
  *
  * What the guest creates is made with no rights for others, then given to the
  * caller by fchown, then given its mode: so no setuid program ever belongs to
@@ -54,9 +56,14 @@ struct fs_options {
         const char *root; /* the directory that the guest sees; only read by create */
         int root_fd;      /* the same where `root` is NULL; taken over (also on failure) */
         bool read_only;   /* whatever would change something is EROFS */
+        /* Nobody else changes what is there while the guest runs: it need not ask again. */
+        bool exclusive;
         /* What is mounted below is seen, too. To the guest it is all one file system, in
          * which inode numbers may then appear twice. */
         bool submounts;
+        /* The only names in `root` that there are for the guest, which can make, move and take
+         * away none there. NULL: all. Copied. */
+        char *const *only;
         struct fs_id_map uids, gids;
         unsigned servers;    /* that share the process's descriptors; 0 is one */
         uint32_t inodes_max; /* 0: what the share of descriptors allows */

@@ -15,7 +15,7 @@ struct reg {
         uint16_t offset; /* in struct cpu_state */
         uint8_t held;    /* bytes there */
         uint8_t size;    /* bytes as gdb has it; zeroes fill up */
-        bool fixed;      /* not written */
+        uint8_t system;  /* enum gdb_system, GDB_SELECTOR and the segment */
 };
 
 #define REG(name_, type_, member, held_, size_)                                                    \
@@ -23,13 +23,13 @@ struct reg {
                 .name = (name_), .type = (type_), .offset = offsetof(struct cpu_state, member),    \
                 .held = (held_), .size = (size_)                                                   \
         }
-#define FIXED(name_, type_, member, held_, size_)                                                  \
+#define SYSTEM(name_, type_, member, held_, size_, system_)                                        \
         {                                                                                          \
                 .name = (name_), .type = (type_), .offset = offsetof(struct cpu_state, member),    \
-                .held = (held_), .size = (size_), .fixed = true                                    \
+                .held = (held_), .size = (size_), .system = (system_)                              \
         }
 #define GENERAL(name, i)  REG(name, "int64", gpr[i], 8, 8)
-#define SELECTOR(name, i) FIXED(name, "int32", seg[i].selector, 2, 4)
+#define SELECTOR(name, i) SYSTEM(name, "int32", seg[i].selector, 2, 4, GDB_SELECTOR + (i))
 #define ST(i)             REG("st" #i, "i387_ext", x87.st[i], 10, 10)
 #define XMM(i)            REG("xmm" #i, "vec128", vec[i].bytes[0], 16, 16)
 #define YMM_HIGH(i)       REG("ymm" #i "h", "uint128", vec[i].bytes[16], 16, 16)
@@ -87,12 +87,12 @@ static const struct reg segments[] = {
 };
 static const struct reg control[] = {
         REG("k_gs_base", "int64", kernel_gs_base, 8, 8),
-        FIXED("cr0", "int64", cr0, 8, 8),
+        SYSTEM("cr0", "int64", cr0, 8, 8, GDB_CR0),
         REG("cr2", "int64", cr2, 8, 8),
-        FIXED("cr3", "int64", cr3, 8, 8),
-        FIXED("cr4", "int64", cr4, 8, 8),
-        FIXED("cr8", "int64", cr8, 8, 8),
-        FIXED("efer", "int64", efer, 8, 8),
+        SYSTEM("cr3", "int64", cr3, 8, 8, GDB_CR3),
+        SYSTEM("cr4", "int64", cr4, 8, 8, GDB_CR4),
+        SYSTEM("cr8", "int64", cr8, 8, 8, GDB_CR8),
+        SYSTEM("efer", "int64", efer, 8, 8, GDB_EFER),
 };
 
 #define CORE_TYPES                                                                                 \
@@ -217,13 +217,23 @@ static uint32_t masked(uint32_t old, uint32_t new, uint32_t writable)
         return (old & ~writable) | (new &writable);
 }
 
-int gdb_register_set(struct cpu_state *s, unsigned index, const uint8_t *bytes)
+static int set_system(struct cpu_state *s, const struct reg *r, const uint8_t *bytes,
+                      const struct gdb_reader *reader, struct err *err)
+{
+        uint64_t value = 0, old = 0;
+        memcpy(&value, bytes, r->size);
+        memcpy(&old, (const uint8_t *)s + r->offset, r->held);
+        return value == old ? 0 : gdb_system_set(s, r->system, value, reader, err);
+}
+
+int gdb_register_set(struct cpu_state *s, unsigned index, const uint8_t *bytes,
+                     const struct gdb_reader *reader, struct err *err)
 {
         const struct reg *r = find(index);
         uint8_t *at = (uint8_t *)s + r->offset;
         uint32_t old, new;
-        if (r->fixed)
-                return memcmp(at, bytes, r->held) ? -EPERM : 0;
+        if (r->system)
+                return set_system(s, r, bytes, reader, err);
         memcpy(&new, bytes, sizeof(new));
         if (r->offset == TAGS_OFFSET) {
                 s->x87.tag = tags_set((uint16_t) new);

@@ -35,6 +35,20 @@ struct gdb_server {
         struct gdb_points points;
 };
 
+/* ---- the guest stands, or goes on ---- */
+
+static void hold(struct gdb_server *g)
+{
+        atomic_store(&g->machine->debugger_holds, true);
+        machine_pause(g->machine);
+}
+
+static void let_go(struct gdb_server *g)
+{
+        atomic_store(&g->machine->debugger_holds, false);
+        machine_resume(g->machine);
+}
+
 /* ---- what a session asks of the machine ---- */
 
 static int get_state(void *arg, unsigned vcpu, struct cpu_state *ret)
@@ -45,12 +59,11 @@ static int get_state(void *arg, unsigned vcpu, struct cpu_state *ret)
         return m->cpu->get_state(&m->vcpus[vcpu], ret, &err);
 }
 
-static int set_state(void *arg, unsigned vcpu, const struct cpu_state *state)
+static int set_state(void *arg, unsigned vcpu, const struct cpu_state *state, struct err *err)
 {
         struct gdb_server *g = arg;
         struct machine *m = g->machine;
-        struct err err = { 0 };
-        return m->cpu->set_state(&m->vcpus[vcpu], state, &err);
+        return m->cpu->set_state(&m->vcpus[vcpu], state, err);
 }
 
 /* Page by page; what has no memory behind it fails as a whole. */
@@ -147,14 +160,14 @@ static int resume(void *arg, const uint8_t *actions)
                 if (r < 0)
                         return r;
         }
-        machine_resume(m);
+        let_go(g);
         return 0;
 }
 
 static void interrupt(void *arg)
 {
         struct gdb_server *g = arg;
-        machine_pause(g->machine);
+        hold(g);
         if (!report(g))
                 gdb_session_stopped(&g->session, &(struct gdb_stop){ .vcpu = g->session.general,
                                                                      .kind = GDB_INTERRUPTED });
@@ -241,7 +254,7 @@ static void attach(struct gdb_server *g)
 {
         struct machine *m = g->machine;
         if (!g->waiting)
-                machine_pause(m);
+                hold(g);
         g->waiting = false;
         gdb_session_init(&g->session, &target, g, m->vcpus_length);
 }
@@ -252,7 +265,7 @@ static void drop(struct gdb_server *g)
         struct machine *m = g->machine;
         const struct vcpu_debug off = { 0 };
         if (g->session.running)
-                machine_pause(m);
+                hold(g);
         bool ending = atomic_load(&m->stopping); /* then nobody has waited for vCPUs */
         if (!ending)
                 gdb_points_clear(&g->points, &m->memory);
@@ -265,7 +278,7 @@ static void drop(struct gdb_server *g)
         }
         gdb_session_finish(&g->session);
         close_fd(&g->fd);
-        machine_resume(m);
+        let_go(g);
 }
 
 /* Waits for input (or output) of the client, or for a vCPU; returns the client's events. */
@@ -324,9 +337,9 @@ static void serve_client(struct gdb_server *g)
         attach(g);
         while (here && !atomic_load(&g->ending)) {
                 if (g->session.running && anybody_stopped(g)) {
-                        machine_pause(g->machine);
+                        hold(g);
                         if (!report(g)) /* not reached: nobody else takes them */
-                                machine_resume(g->machine);
+                                let_go(g);
                         here = send_out(g);
                 } else if (wait_for(g, g->fd, POLLIN)) {
                         here = take_input(g);
@@ -384,7 +397,7 @@ int gdb_server_create(struct machine *m, int listen_fd, bool wait, struct gdb_se
                 return err_set(err, errno, "gdb");
         }
         if (wait) {
-                machine_pause(m);
+                hold(g);
                 g->waiting = true;
         }
         m->stopped = vcpu_stopped;

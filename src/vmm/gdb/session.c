@@ -101,6 +101,15 @@ static void put_result(struct gdb_session *s, int r)
                 buf_puts(&s->reply, "OK");
 }
 
+/* As put_result(), with words that gdb shows. */
+static void put_outcome(struct gdb_session *s, int r, const struct err *err)
+{
+        if (r < 0 && err->code)
+                buf_printf(&s->reply, "E.%s", err_text(err));
+        else
+                put_result(s, r);
+}
+
 static void send_reply(struct gdb_session *s)
 {
         buf_reset(&s->last);
@@ -144,18 +153,27 @@ static void read_registers(struct gdb_session *s, struct words *w)
         }
 }
 
+static int read_selected(void *arg, uint64_t address, uint8_t *bytes, size_t size)
+{
+        const struct gdb_session *s = arg;
+        return s->target->read(s->arg, s->general, address, bytes, size);
+}
+
+/* All or none. */
 static void write_registers(struct gdb_session *s, struct words *w)
 {
+        const struct gdb_reader reader = { read_selected, s };
+        struct err err = { 0 };
         struct cpu_state state;
         uint8_t bytes[GDB_REGISTER_BYTES];
         int r = s->target->get_state(s->arg, s->general, &state);
-        for (unsigned i = 0; r == 0 && i < gdb_registers(); i++) {
-                if (take_bytes(w, bytes, gdb_register_size(i)))
-                        (void)gdb_register_set(&state, i, bytes); /* some keep their value */
-                else
-                        r = -EINVAL;
-        }
-        put_result(s, r < 0 ? r : s->target->set_state(s->arg, s->general, &state));
+        for (unsigned i = 0; r == 0 && i < gdb_registers(); i++)
+                r = take_bytes(w, bytes, gdb_register_size(i))
+                            ? gdb_register_set(&state, i, bytes, &reader, &err)
+                            : -EINVAL;
+        if (r == 0)
+                r = s->target->set_state(s->arg, s->general, &state, &err);
+        put_outcome(s, r, &err);
 }
 
 static void read_register(struct gdb_session *s, struct words *w)
@@ -175,6 +193,8 @@ static void read_register(struct gdb_session *s, struct words *w)
 
 static void write_register(struct gdb_session *s, struct words *w)
 {
+        const struct gdb_reader reader = { read_selected, s };
+        struct err err = { 0 };
         struct cpu_state state;
         uint8_t bytes[GDB_REGISTER_BYTES];
         uint64_t index;
@@ -182,8 +202,10 @@ static void write_register(struct gdb_session *s, struct words *w)
                      take_bytes(w, bytes, gdb_register_size((unsigned)index));
         int r = known ? s->target->get_state(s->arg, s->general, &state) : -EINVAL;
         if (r == 0)
-                r = gdb_register_set(&state, (unsigned)index, bytes);
-        put_result(s, r < 0 ? r : s->target->set_state(s->arg, s->general, &state));
+                r = gdb_register_set(&state, (unsigned)index, bytes, &reader, &err);
+        if (r == 0)
+                r = s->target->set_state(s->arg, s->general, &state, &err);
+        put_outcome(s, r, &err);
 }
 
 static void read_memory(struct gdb_session *s, struct words *w)
@@ -267,9 +289,10 @@ static int jump(struct gdb_session *s, struct words *w, unsigned vcpu)
                 return 0;
         if (!take_number(w, &address))
                 return -EINVAL;
+        struct err err = { 0 };
         int r = s->target->get_state(s->arg, vcpu, &state);
         state.rip = address;
-        return r < 0 ? r : s->target->set_state(s->arg, vcpu, &state);
+        return r < 0 ? r : s->target->set_state(s->arg, vcpu, &state, &err);
 }
 
 static void go_on(struct gdb_session *s, struct words *w)

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "cpu/cpu.h"
 #include "vmm/gdb/packet.h"
 #include "vmm/gdb/points.h"
@@ -32,7 +33,7 @@ struct gdb_stop {
 /* Functions return 0 or -errno. All but interrupt() are called while vCPUs stand. */
 struct gdb_target {
         int (*get_state)(void *arg, unsigned vcpu, struct cpu_state *ret);
-        int (*set_state)(void *arg, unsigned vcpu, const struct cpu_state *state);
+        int (*set_state)(void *arg, unsigned vcpu, const struct cpu_state *state, struct err *err);
         int (*read)(void *arg, unsigned vcpu, uint64_t address, uint8_t *bytes, size_t size);
         int (*write)(void *arg, unsigned vcpu, uint64_t address, const uint8_t *bytes, size_t size);
         int (*point)(void *arg, unsigned vcpu, enum gdb_point kind, uint64_t address, uint64_t size,

@@ -55,8 +55,9 @@ static void set_topology(struct kvm_cpuid_entry2 *e, unsigned index, unsigned vc
         }
 }
 
-/* Features that need registers which struct cpu_state has not: AVX-512, AMX, PKU, CET;
- * five levels of pages, which the software CPU has not;
+/* Features that need registers which struct cpu_state has not: AVX-512, AMX, CET;
+ * protection keys, whose place in the XSAVE area every host chooses, so that a guest could not go
+ * on elsewhere; five levels of pages, which the software CPU has not;
  * and XSAVES, whose components beyond XCR0 it has not either. */
 static void hide_extended(struct kvm_cpuid_entry2 *e)
 {

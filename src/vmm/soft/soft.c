@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/soft/profile.h"
 #include "vmm/timer.h"
 
 #define EFER_LMA      (1u << 10)
@@ -184,7 +185,7 @@ static void soft_halt(struct soft_vcpu *s)
         if (now - s->watch_ns >= IDLE_WATCH_NS) {
                 int64_t busy = soft_thread_ns();
                 bool idle = busy - s->busy_ns < (now - s->watch_ns) / IDLE_FRACTION;
-                if (idle && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
+                if (idle && !s->soft->profile && cpu_code_bytes(s->cpu) > IDLE_CODE_MAX)
                         cpu_trim(s->cpu);
                 s->watch_ns = now;
                 s->busy_ns = busy;
@@ -260,6 +261,7 @@ static int soft_attach(struct machine *m, struct err *err)
 static void soft_detach(struct machine *m)
 {
         struct soft_machine *soft = m->provider;
+        profile_destroy(soft->profile);
         fabric_finish(&soft->fabric);
         cpu_memory_finish(&soft->memory);
         m->irq = (struct irq){ 0 };
@@ -315,6 +317,7 @@ static void soft_destroy(struct vcpu *v)
         if (!s)
                 return;
         timer_destroy(s->timer);
+        profile_keep(s->soft->profile, s->cpu);
         cpu_destroy(s->cpu);
         pthread_cond_destroy(&s->wake);
         pthread_mutex_destroy(&s->lock);
@@ -329,15 +332,19 @@ static int soft_get_state(struct vcpu *v, struct cpu_state *ret, struct err *err
         struct soft_vcpu *s = v->provider;
         (void)err;
         *ret = *cpu_state(s->cpu);
+        ret->cr8 = fabric_tpr(&s->soft->fabric, v->index);
         return 0;
 }
 
 static int soft_set_state(struct vcpu *v, const struct cpu_state *state, struct err *err)
 {
         struct soft_vcpu *s = v->provider;
-        (void)err;
+        int r = cpu_state_check(state, err);
+        if (r < 0)
+                return r;
         *cpu_state(s->cpu) = *state;
         cpu_state_changed(s->cpu);
+        fabric_set_tpr(&s->soft->fabric, v->index, (uint8_t)state->cr8);
         return 0;
 }
 
@@ -384,6 +391,19 @@ static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct er
         return 0;
 }
 
+static int soft_profile(struct machine *m, const char *path, struct err *err)
+{
+        return profile_create(m, path, err);
+}
+
+static bool soft_profiled(struct machine *m, struct buf *ret)
+{
+        const struct soft_machine *soft = m->provider;
+        if (soft->profile)
+                profile_report(soft->profile, ret);
+        return soft->profile;
+}
+
 static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
 {
         const struct soft_vcpu *s = v->provider;
@@ -393,6 +413,9 @@ static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
                 uint64_t value;
         } all[] = {
                 { "instructions_interpreted", c->instructions },
+                { "blocks_run", c->blocks_run },
+                { "translated_runs", c->translated_runs },
+                { "blocks_searched", c->blocks_searched },
                 { "blocks_decoded", c->blocks_decoded },
                 { "blocks_translated", c->blocks_translated },
                 { "blocks_invalidated", c->blocks_invalidated },
@@ -402,6 +425,8 @@ static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
                 { "tlb_flushes", c->tlb_flushes },
                 { "page_walks", c->page_walks },
                 { "exceptions", c->exceptions },
+                { "device_accesses", c->device_accesses },
+                { "port_accesses", c->port_accesses },
                 { "interrupts", c->interrupts },
                 { "unimplemented", c->unimplemented },
         };
@@ -434,5 +459,7 @@ const struct vcpu_ops vcpu_soft = {
         .set_debug = soft_set_debug,
         .pass_int3 = soft_pass_int3,
         .counters = soft_counters,
+        .profile = soft_profile,
+        .profiled = soft_profiled,
         .notify_fd = soft_notify_fd,
 };

@@ -16,12 +16,15 @@
 #include "vmm/machine.h"
 #include "vmm/soft/fabric.h"
 
+struct profile;
+
 struct soft_machine {
         struct cpu_memory memory;
         struct fabric fabric;
-        uint64_t tsc_offset;  /* guest TSC = host TSC + offset */
-        int64_t epoch_ns;     /* monotonic time when the guest's TSC was 0 */
-        uint32_t clock_scale; /* pvclock: ns = (tsc << shift) * scale >> 32 */
+        struct profile *profile; /* NULL: nobody asked for one */
+        uint64_t tsc_offset;     /* guest TSC = host TSC + offset */
+        int64_t epoch_ns;        /* monotonic time when the guest's TSC was 0 */
+        uint32_t clock_scale;    /* pvclock: ns = (tsc << shift) * scale >> 32 */
         int8_t clock_shift;
 };
 

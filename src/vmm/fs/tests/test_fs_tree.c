@@ -42,7 +42,6 @@ static void renames_over_open_files(void **state)
         uint64_t dir = node_of(ROOT, "dir"), old = node_of(ROOT, "old"), new = node_of(ROOT, "new");
         uint64_t over = opened(new, O_RDONLY);
         assert_int_equal(rename_to(ROOT, "old", ROOT, "new", RENAME_NOREPLACE), -EEXIST);
-        assert_int_equal(rename_to(ROOT, "old", ROOT, "new", RENAME_WHITEOUT), -EINVAL);
         assert_int_equal(rename_to(ROOT, "old", ROOT, "new", 0), 0);
         reads_as(new, over, "new");
         assert_int_equal(node_of(ROOT, "new"), old);
@@ -54,6 +53,9 @@ static void renames_over_open_files(void **state)
         assert_int_equal(rename_to(ROOT, "other", dir, "moved", RENAME_EXCHANGE), 0);
         holds("other", "old");
         assert_int_equal(rename_to(ROOT, "dir", dir, "dir", 0), -EINVAL);
+        assert_int_equal(rename_to(ROOT, "other", ROOT, "away", RENAME_WHITEOUT), 0);
+        assert_true(S_ISCHR(stat_of("other").st_mode) && stat_of("other").st_rdev == 0);
+        holds("away", "old");
 }
 
 static void unlinked_files_live_while_open(void **state)
@@ -138,6 +140,41 @@ static void read_only_refuses_all_changes(void **state)
         const struct fuse_access_in in = { .mask = W_OK };
         assert_int_equal(guest_send(g, FUSE_ACCESS, node, &in, sizeof(in), NULL, 0), -EROFS);
         reads_as(node, opened(node, O_RDONLY), "safe");
+}
+
+static void only_some_names_are_there(void **state)
+{
+        (void)state;
+        static char *const only[] = { "upper", "work", NULL };
+        static const uint8_t zeros[128];
+        static const uint32_t changing[] = {
+                FUSE_SETATTR, FUSE_SYMLINK, FUSE_MKNOD,    FUSE_MKDIR,  FUSE_UNLINK,  FUSE_RMDIR,
+                FUSE_RENAME,  FUSE_LINK,    FUSE_SETXATTR, FUSE_CREATE, FUSE_RENAME2, FUSE_TMPFILE
+        };
+        uint64_t handle = 0;
+        assert_int_equal(mkdirat(root_fd, "upper", 0755), 0);
+        assert_int_equal(mkdirat(root_fd, "work", 0755), 0);
+        put("lower", "of the host");
+        serve((struct fs_options){ .only = only, .exclusive = true });
+        uint64_t upper = node_of(ROOT, "upper"), work = node_of(ROOT, "work");
+        assert_int_equal(guest_entry(g)->entry_valid, 86400);
+        assert_int_equal(guest_entry(g)->attr_valid, 86400);
+        assert_int_equal(guest_lookup(g, ROOT, "lower"), -ENOENT);
+        for (size_t i = 0; i < ELEMENTS(changing); i++)
+                assert_int_equal(guest_send(g, changing[i], ROOT, zeros, sizeof(zeros), "work", 5),
+                                 -EPERM);
+        assert_int_equal(guest_open(g, FUSE_OPENDIR, ROOT, O_RDONLY, &handle), 0);
+        assert_int_equal(guest_read(g, FUSE_READDIR, ROOT, handle, 0, 4096), 0);
+        assert_null(memmem(g->answer, g->size, "lower", 5));
+        assert_non_null(memmem(g->answer, g->size, "upper", 5));
+        (void)create(work, "new", O_RDWR, 0644);
+        assert_int_equal(rename_to(work, "new", ROOT, "lower", 0), -EPERM);
+        assert_int_equal(rename_to(work, "new", ROOT, "new", 0), -EPERM);
+        const struct fuse_link_in link = { .oldnodeid = node_of(work, "new") };
+        assert_int_equal(guest_name(g, FUSE_LINK, ROOT, &link, sizeof(link), "x"), -EPERM);
+        assert_int_equal(rename_to(work, "new", upper, "lower", 0), 0);
+        assert_int_equal(guest_lookup(g, upper, "lower"), 0);
+        holds("lower", "of the host");
 }
 
 /* ---- directories ---- */
@@ -476,19 +513,13 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         const struct CMUnitTest tests[] = {
-                T(renames_over_open_files),
-                T(unlinked_files_live_while_open),
-                T(hard_links_are_one_inode),
-                T(device_nodes_are_neither_made_nor_opened),
-                T(read_only_refuses_all_changes),
-                T(huge_directories_are_listed_once),
-                T(what_lies_above_stays_hidden),
-                T(holes_copies_and_temporaries),
-                T(times_and_access),
-                T(attributes_of_users_pass),
-                T(inodes_are_bounded),
-                T(swapped_links_lead_nowhere),
-                T(names_that_change_are_judged_as_copied),
+                T(renames_over_open_files),          T(unlinked_files_live_while_open),
+                T(hard_links_are_one_inode),         T(device_nodes_are_neither_made_nor_opened),
+                T(read_only_refuses_all_changes),    T(only_some_names_are_there),
+                T(huge_directories_are_listed_once), T(what_lies_above_stays_hidden),
+                T(holes_copies_and_temporaries),     T(times_and_access),
+                T(attributes_of_users_pass),         T(inodes_are_bounded),
+                T(swapped_links_lead_nowhere),       T(names_that_change_are_judged_as_copied),
                 T(threads_share_a_server),
         };
         return cmocka_run_group_tests_name("vmm-fs-tree", tests, NULL, NULL);

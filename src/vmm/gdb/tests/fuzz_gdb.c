@@ -34,9 +34,10 @@ static int get_state(void *arg, unsigned vcpu, struct cpu_state *ret)
         return 0;
 }
 
-static int set_state(void *arg, unsigned vcpu, const struct cpu_state *state)
+static int set_state(void *arg, unsigned vcpu, const struct cpu_state *state, struct err *err)
 {
         struct model *m = arg;
+        (void)err;
         check_vcpu(m, vcpu);
         m->states[vcpu] = *state;
         return state->x87.mxcsr & ~0xffffu ? abort(), 0 : 0;

@@ -74,11 +74,36 @@ static uint64_t value(const struct cpu_state *s, const char *name)
         return gdb_register_size(named(name)) == 4 ? (uint32_t)low : low;
 }
 
+/* Descriptors from 0x1000 on, and nothing else. */
+static const uint64_t descriptors[] = {
+        0,
+        0x00af9a000000ffff, /* 0x08: code, 64 bits */
+        0x00cf92000000ffff, /* 0x10: data */
+        0x00cffa000000ffff, /* 0x18: code of level 3, 32 bits */
+        0x12cf92345678ffff, /* 0x20: data from 0x12345678 on */
+        0x00cf12000000ffff, /* 0x28: data, not present */
+        0x00008b0000000067, /* 0x30: a TSS */
+        0x00cf98000000ffff, /* 0x38: code that cannot be read */
+};
+
+static int read_descriptors(void *arg, uint64_t address, uint8_t *bytes, size_t size)
+{
+        (void)arg;
+        if (address < 0x1000 || address - 0x1000 + size > sizeof(descriptors))
+                return -EFAULT;
+        memcpy(bytes, (const uint8_t *)descriptors + (address - 0x1000), size);
+        return 0;
+}
+
+static struct err set_err;
+
 static int set(struct cpu_state *s, const char *name, uint64_t low)
 {
+        const struct gdb_reader reader = { read_descriptors, NULL };
         uint8_t bytes[GDB_REGISTER_BYTES] = { 0 };
         memcpy(bytes, &low, sizeof(low));
-        return gdb_register_set(s, named(name), bytes);
+        set_err = (struct err){ 0 };
+        return gdb_register_set(s, named(name), bytes, &reader, &set_err);
 }
 
 static void registers_are_where_gdb_looks(void **state)
@@ -101,9 +126,88 @@ static void registers_are_where_gdb_looks(void **state)
         assert_int_equal(s.rflags, 0x257fd7); /* neither VM nor what is not there */
         assert_int_equal(set(&s, "mxcsr", 0xffffffff), 0);
         assert_int_equal(s.x87.mxcsr, 0xffff);
-        assert_int_equal(set(&s, "cr3", 0x5000), 0);
-        assert_int_equal(set(&s, "cr3", 0x6000), -EPERM);
-        assert_int_equal(s.cr3, 0x5000);
+}
+
+/* The value is refused, with these words, and nothing changes. */
+static void refused(const struct cpu_state *s, const char *name, uint64_t low, const char *why)
+{
+        struct cpu_state copy = *s;
+        assert_int_equal(set(&copy, name, low), -EINVAL);
+        assert_string_equal(err_text(&set_err), why);
+        assert_memory_equal(&copy, s, sizeof(copy));
+}
+
+static void control_registers_keep_their_rules(void **state)
+{
+        (void)state;
+        struct cpu_state s = { .cr0 = 0x11, .cr4 = 0x20, .efer = 0x100 };
+        refused(&s, "cr0", 0x80000010, "CR0: paging (PG) wants protected mode (PE)");
+        refused(&s, "cr0", 0x20000011, "CR0: NW wants CD");
+        refused(&s, "cr0", 1ull << 32, "CR0 has 32 bits");
+        refused(&s, "cr3", 1ull << 32, "CR3 has 32 bits in this mode");
+        refused(&s, "efer", 0x500, "EFER: LMA follows LME and paging");
+        assert_int_equal(set(&s, "cr4", 0), 0);
+        refused(&s, "cr0", 0x80000011, "CR0: paging in long mode wants PAE in CR4");
+        assert_int_equal(set(&s, "cr4", 0x20), 0);
+        assert_int_equal(set(&s, "cr0", 0x80010041), 0);
+        assert_int_equal(s.cr0, 0x80010011);
+        assert_int_equal(s.efer, 0x500);
+        refused(&s, "efer", 0x400, "EFER: LME stays while CR0 has paging on");
+        assert_int_equal(set(&s, "efer", 0xd01), 0);
+        refused(&s, "cr4", 0x10, "CR4: long mode keeps PAE");
+        assert_int_equal(set(&s, "cr3", 0x234567000018), 0);
+        refused(&s, "cr4", 0x20020, "CR4: PCIDE wants long mode and the low 12 bits of CR3 clear");
+        assert_int_equal(set(&s, "cr3", 0x234567000000), 0);
+        assert_int_equal(set(&s, "cr4", 0x20020), 0);
+        refused(&s, "cr0", 0x11, "CR0: paging stays while PCIDE in CR4 is set");
+        assert_int_equal(set(&s, "cr4", 0x20), 0);
+        refused(&s, "cr8", 16, "CR8 is 0 to 15");
+        assert_int_equal(set(&s, "cr8", 15), 0);
+        assert_int_equal(s.cr8, 15);
+        s.seg[CPU_CS].attributes = 0xa09b;
+        refused(&s, "cr0", 0x11, "CR0: 64-bit code cannot do without paging");
+        s.seg[CPU_CS].attributes = 0xc09b;
+        assert_int_equal(set(&s, "cr0", 0x11), 0);
+        assert_int_equal(s.efer, 0x901);
+}
+
+static void selectors_bring_their_descriptors(void **state)
+{
+        (void)state;
+        struct cpu_state s = { .gdtr = { 0x1000, sizeof(descriptors) - 1 } };
+        assert_int_equal(set(&s, "ds", 0x1234), 0); /* real mode */
+        assert_int_equal(s.seg[CPU_DS].base, 0x12340);
+        s.cr0 = 1;
+        s.ldtr.attributes = 0x10000;
+        assert_int_equal(set(&s, "ds", 0x20), 0);
+        assert_int_equal(s.seg[CPU_DS].selector, 0x20);
+        assert_int_equal(s.seg[CPU_DS].base, 0x12345678);
+        assert_int_equal(s.seg[CPU_DS].limit, 0xffffffff);
+        assert_int_equal(s.seg[CPU_DS].attributes, 0xc093);
+        assert_int_equal(set(&s, "ss", 0x10), 0);
+        assert_int_equal(set(&s, "cs", 0x08), 0);
+        refused(&s, "cs", 0x10, "selector 0x10 is not code of the vCPU's privilege level");
+        refused(&s, "cs", 0x1b, "selector 0x1b is not code of the vCPU's privilege level");
+        refused(&s, "cs", 0, "CS cannot be null");
+        refused(&s, "ss", 0x13, "selector 0x13 is not a stack of the vCPU's privilege level");
+        refused(&s, "ss", 0, "SS can be null only in 64-bit code of the kernel");
+        refused(&s, "es", 0x38, "selector 0x38 cannot be read");
+        refused(&s, "fs", 0x28, "selector 0x28 is not present");
+        refused(&s, "fs", 0x30, "selector 0x30 is of the system");
+        refused(&s, "fs", 0x40, "selector 0x40 is not in the GDT");
+        refused(&s, "fs", 0x0c, "selector 0xc is not in the LDT");
+        refused(&s, "fs", 0x10010, "selectors have 16 bits");
+        s.efer = 0x500;
+        assert_int_equal(set(&s, "ss", 0), 0);
+        assert_int_equal(s.seg[CPU_SS].attributes, 0x10000);
+        s.seg[CPU_SS].attributes = 0x10060; /* level 3 */
+        refused(&s, "es", 0x10, "selector 0x10 is of a higher privilege level");
+        s.gdtr.base = 0x8000;
+        struct cpu_state before = s;
+        assert_int_equal(set(&s, "es", 0x10), -EFAULT);
+        assert_string_equal(err_text(&set_err),
+                            "descriptor of selector 0x10 at 0x8010 is not mapped");
+        assert_memory_equal(&s, &before, sizeof(s));
 }
 
 static void tags_have_two_bits(void **state)
@@ -238,6 +342,8 @@ int main(void)
                 cmocka_unit_test(packets_are_checked_and_unescaped),
                 cmocka_unit_test(a_packet_that_is_too_long_is_told_and_over),
                 cmocka_unit_test(registers_are_where_gdb_looks),
+                cmocka_unit_test(control_registers_keep_their_rules),
+                cmocka_unit_test(selectors_bring_their_descriptors),
                 cmocka_unit_test(tags_have_two_bits),
                 cmocka_unit_test(tables_of_every_mode_are_walked),
                 cmocka_unit_test(breakpoints_hide_and_survive_writes),

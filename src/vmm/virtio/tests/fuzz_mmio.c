@@ -3,13 +3,11 @@
  * of it is the guest's memory. */
 #include "vmm/virtio/mmio_transport.c"
 
-#include "vmm/virtio/tests/fuzz_device.h"
+#include "vmm/virtio/tests/fuzz_echo.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool line_up[LAYOUT_GSIS];
-static bool started;
-
 static void set_line(void *provider, unsigned gsi, bool raised)
 {
         (void)provider;
@@ -18,45 +16,6 @@ static void set_line(void *provider, unsigned gsi, bool raised)
         line_up[gsi] = raised;
 }
 
-static void start(struct virtio_device *d)
-{
-        if (started || !(d->acked & VIRTIO_RING_F_VERSION_1))
-                abort();
-        started = true;
-}
-
-static void stop(struct virtio_device *d)
-{
-        (void)d;
-        if (!started)
-                abort();
-        started = false;
-}
-
-static void notify(struct virtio_device *d, unsigned queue)
-{
-        static struct virtq_chain chain;
-        uint8_t bytes[64];
-        int r = 0;
-        if (!started || queue >= d->queues_length)
-                abort();
-        for (unsigned i = 0; i < 64 && (r = virtq_pop(&d->queues[queue], &chain)) > 0; i++) {
-                size_t n = virtq_read(&chain, 0, bytes, sizeof(bytes));
-                virtq_push(&d->queues[queue], &chain, virtq_write(&chain, 0, bytes, n));
-        }
-        if (r < 0)
-                virtio_broken(d, "fuzz");
-        else
-                virtio_signal(d, queue);
-}
-
-static void config_written(struct virtio_device *d, unsigned offset, unsigned size)
-{
-        if (offset >= d->config_size || size > 8)
-                abort();
-}
-
-static const struct virtio_ops ops = { start, stop, notify, config_written };
 static const struct irq_ops irq_ops = { .line = set_line };
 
 static void access_once(struct machine *m, const uint8_t bytes[8])
@@ -78,15 +37,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct machine *m = fuzz_machine_get();
         static struct virtio_device d;
         struct err err = { 0 };
-        memset(&d, 0, sizeof(d));
-        started = false;
         m->irq.ops = &irq_ops;
         list_init(&m->devices);
         bus_init(&m->mmio, "MMIO");
-        virtio_init(&d, m, VIRTIO_RNG, "fuzz", &ops, 0);
-        d.config_size = 12;
-        virtio_queue(&d, FUZZ_QUEUE_SIZE);
-        virtio_queue(&d, VIRTQ_SIZE_MAX);
+        echo_init(&d, m);
         if (virtio_mmio_create(m, &err) < 0 || virtio_add(&d, 0, &err) < 0)
                 abort();
         uint8_t *ram = memory_at(&m->memory, gpa(0), FUZZ_BYTES);
@@ -95,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t at = 0; at + 8 <= size; at += 8)
                 access_once(m, data + at);
         virtio_remove(&d);
-        if (started || line_up[LAYOUT_IRQ_MMIO_FIRST])
+        if (echo_started || line_up[LAYOUT_IRQ_MMIO_FIRST])
                 abort();
         virtio_finish(&d);
         destroy(&m->mmio_places->device);
