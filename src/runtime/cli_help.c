@@ -107,9 +107,8 @@ void cli_print_help(enum cli_dialect dialect, const struct cli_command *commands
 /* What crun lists with a plus, where it is here. */
 static void print_parts(const char *criu_program)
 {
-        auto_criu criu = { .fd = -1 };
-        bool checkpoints = criu_open(criu_program, NULL, 0, &criu, NULL) == 0;
-        printf("+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF%s\n", checkpoints ? " +CRIU" : "");
+        printf("+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF%s\n",
+               criu_is_there(criu_program) ? " +CRIU" : "");
 }
 
 void cli_print_version(const struct cli *cli)

@@ -248,8 +248,7 @@ int cli_features(const struct cli *cli, int argc, char **argv, int *ret_code, st
         struct json_object *annotations = json_object_new_object();
         json_object_object_add(annotations, "io.github.seccomp.libseccomp.version",
                                json_object_new_string("2.5"));
-        auto_criu criu = { .fd = -1 };
-        bool checkpoint = criu_open(cli->criu, NULL, 0, &criu, NULL) == 0;
+        bool checkpoint = criu_is_there(cli->criu);
         json_object_object_add(annotations, "org.opencontainers.runc.checkpoint.enabled",
                                json_object_new_string(checkpoint ? "true" : "false"));
         json_object_object_add(object, "annotations", annotations);

@@ -110,25 +110,25 @@ static int check_version(struct criu *criu, const char *program, struct err *err
                          program, have, need);
 }
 
-static int start(const char *program, const struct spawn_fd *fds, size_t length, struct criu *criu,
-                 struct err *err)
+/* `quiet`: what it prints, of which its end without a request is one line, is not shown. */
+static int start(const char *program, const struct spawn_fd *fds, size_t length, bool quiet,
+                 struct criu *criu, struct err *err)
 {
         int pair[2];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return err_set(err, errno, "socketpair");
         criu->fd = pair[0];
         auto_fd theirs = pair[1];
-        struct spawn_fd all[SPAWN_FDS_LIMIT] = {
-                { 0, 0 }, { 1, 1 }, { 2, 2 }, { theirs, SOCKET_FD }
-        };
+        struct spawn_fd all[SPAWN_FDS_LIMIT] = { { 0, 0 }, { 1, 1 }, { theirs, SOCKET_FD } };
+        size_t used = 3;
+        if (!quiet)
+                all[used++] = (struct spawn_fd){ 2, 2 };
         if (length > SPAWN_FDS_LIMIT - CRIU_FIRST_FD)
                 return err_plain(err, E2BIG, "too many descriptors for criu");
         for (size_t i = 0; i < length; i++)
-                all[CRIU_FIRST_FD + i] = fds[i];
+                all[used++] = fds[i];
         char *argv[] = { (char *)"criu", (char *)"swrk", (char *)"3", NULL };
-        struct spawn spawn = {
-                .path = program, .argv = argv, .fds = all, .fds_length = CRIU_FIRST_FD + length
-        };
+        struct spawn spawn = { .path = program, .argv = argv, .fds = all, .fds_length = used };
         int r = spawn_process(&spawn, &criu->pid, NULL, err);
         if (r == -ENOENT)
                 err_advise(err, "checkpoint and restore need criu: install it, or name it with "
@@ -136,18 +136,30 @@ static int start(const char *program, const struct spawn_fd *fds, size_t length,
         return r;
 }
 
-int criu_open(const char *program, const struct spawn_fd *fds, size_t fds_length, struct criu *ret,
-              struct err *err)
+static int open_it(const char *program, const struct spawn_fd *fds, size_t fds_length, bool quiet,
+                   struct criu *ret, struct err *err)
 {
         *ret = (struct criu){ .fd = -1 };
         if (str_empty(program))
                 program = CRIU_PROGRAM;
-        int r = start(program, fds, fds_length, ret, err);
+        int r = start(program, fds, fds_length, quiet, ret, err);
         if (r == 0)
                 r = check_version(ret, program, err);
         if (r < 0)
                 criu_close(ret);
         return r;
+}
+
+int criu_open(const char *program, const struct spawn_fd *fds, size_t fds_length, struct criu *ret,
+              struct err *err)
+{
+        return open_it(program, fds, fds_length, false, ret, err);
+}
+
+bool criu_is_there(const char *program)
+{
+        auto_criu criu = { .fd = -1 };
+        return open_it(program, NULL, 0, true, &criu, NULL) == 0;
 }
 
 void criu_close(struct criu *criu)

@@ -27,6 +27,8 @@ struct criu {
  * is no such program or it is too old, the error tells the way out. */
 int criu_open(const char *program, const struct spawn_fd *fds, size_t fds_length, struct criu *ret,
               struct err *err);
+/* One that could be opened, without a word of it. */
+bool criu_is_there(const char *program);
 /* Ends the conversation and reaps the process. */
 void criu_close(struct criu *criu);
 

@@ -496,8 +496,9 @@ def test_work_path_takes_the_log(runtime, bundle, counter, images, tmp_path):
 
 def test_features_tell(runtime, tmp_path):
     def told(*flags):
-        return json.loads(runtime.call(*flags, "features").stdout)["annotations"][
-            "org.opencontainers.runc.checkpoint.enabled"]
+        done = runtime.call(*flags, "features")
+        assert done.stderr == ""
+        return json.loads(done.stdout)["annotations"]["org.opencontainers.runc.checkpoint.enabled"]
     assert shutil.which("criu"), "scripts/install-criu installs it"
     assert told() == "true"
     assert told("--criu", str(tmp_path / "none")) == "false"
