@@ -210,25 +210,27 @@ def isle(daemon, *args, code=0):
 def test_files_go_in_and_out(daemon, tmp_path):
     (tmp_path / "in").write_text("copied")
     isle(daemon, "run", "-d", "--name", "files", "--vm", "--vm-rootfs", "erofs", "-v", "kept:/kept",
-         "busybox", "sh", "-c", "rm -r /home; mkdir -p /home/new; echo out > /home/new/f; "
-         "echo ready; sleep 1000")
+         "busybox", "sh", "-c", "cp /etc/passwd /x; sed -i s/:1000:/:1234:/ /x; rm -r /home /etc; mkdir -p /home/new /etc; "
+         "mv /x /etc/passwd; echo out > /home/new/f; echo ready; sleep 1000")
     until(lambda: isle(daemon, "logs", "files") == "ready\n", 20, lambda: "its files")
     isle(daemon, "cp", "files:/home/new/f", str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "out\n"
     assert "A /home/new/f" in isle(daemon, "diff", "files")
-    assert isle(daemon, "exec", "-u", "app", "files", "id", "-u") == "1000\n"
+    assert isle(daemon, "exec", "-u", "app", "files", "id", "-u") == "1234\n"
+    with pytest.raises(AssertionError, match="unable to find group extra"):  # it went with /etc
+        isle(daemon, "exec", "-u", "app:extra", "files", "true")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/kept/in")
     assert isle(daemon, "exec", "files", "cat", "/kept/in") == "copied"
     assert "a running virtual machine (--vm-rootfs erofs)" in isle(
         daemon, "cp", str(tmp_path / "in"), "files:/in", code=1)
     isle(daemon, "stop", "-t", "0", "files")
-    isle(daemon, "cp", str(tmp_path / "in"), "files:/etc/in")
+    isle(daemon, "cp", str(tmp_path / "in"), "files:/root/in")
     isle(daemon, "export", "-o", str(tmp_path / "tar"), "files")
     names = subprocess.run(["tar", "-tf", tmp_path / "tar"], capture_output=True, text=True,
                            check=True).stdout.split()
-    assert {"./home/new/f", "./etc/in"} <= set(names)
+    assert {"./home/new/f", "./root/in"} <= set(names)
     isle(daemon, "start", "files")
-    assert isle(daemon, "exec", "files", "cat", "/etc/in") == "copied"
+    assert isle(daemon, "exec", "files", "cat", "/root/in") == "copied"
 
 
 def test_a_layer_that_became_a_link_is_not_followed(daemon, tmp_path):
