@@ -4,7 +4,8 @@
 #include "vmm/virtio/queue.h"
 #include "vmm/vtd/tests/unit.h"
 
-#define BYTES 0x4000u
+#define BYTES   0x4000u
+#define ACTIONS 256u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -73,11 +74,23 @@ static void act(struct machine *m, const uint8_t bytes[8])
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-        struct machine *m = unit_create();
+        static struct machine *m;
+        struct err err;
+        if (!m) {
+                m = unit_create();
+        } else {
+                bus_init(&m->mmio, "MMIO");
+                if (vtd_create(m, &err) < 0)
+                        abort();
+        }
         uint8_t *ram = memory_at(&m->memory, gpa(0), BYTES);
+        memset(ram, 0, BYTES);
         memcpy(ram, data, size < BYTES ? size : BYTES);
-        for (size_t at = 0; at + 8 <= size; at += 8)
-                act(m, data + at);
-        unit_destroy(m);
+        for (size_t n = 0; n < ACTIONS && 8 * n + 8 <= size; n++)
+                act(m, data + 8 * n);
+        while (loop_step(m->loop, 0)) /* messages that wait */
+                ;
+        machine_remove_device(m, machine_last_device(m));
+        bus_finish(&m->mmio);
         return 0;
 }
