@@ -116,10 +116,12 @@ void instance_event(struct instance *instance, const char *action, const char *c
         instance_event(instance, action, (const char *const[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
 char *instance_root_path(const struct engine *engine, const char *id); /* ROOT/instances/ID */
 /* The root of a running instance: where its processes see it, beneath /proc; or where its machine
- * shares it from; or, where a machine makes it of layers, a look at these, read-only. Blocks.
- * -EBUSY where the instance has just ended. live_root.c. */
-int instance_open_live_root(const struct instance *instance, pid_t pid, int *ret_fd,
-                            struct err *err);
+ * shares it from; or, where a machine makes it of layers, a look at these, read-only, which may
+ * show what was taken away where the caller does not look: outside of the directory `within`
+ * ("etc"; NULL: it looks everywhere, which takes longer the more was written). Blocks. -EBUSY where
+ * the instance has just ended. live_root.c. */
+int instance_open_live_root(const struct instance *instance, pid_t pid, const char *within,
+                            int *ret_fd, struct err *err);
 char *instance_run_path(const struct engine *engine, const char *id); /* RUN/instances/ID */
 char *instance_cgroup_path(const struct engine *engine, const struct instance *instance);
 

@@ -409,7 +409,7 @@ static int prepare(struct exec *exec, struct err *err)
         auto_free char *dir = exec_dir(p->engine, exec->id);
         auto_fd root_fd = -1;
         struct oci_process process = { 0 };
-        int r = instance_open_live_root(p->instance, p->instance_pid, &root_fd, err);
+        int r = instance_open_live_root(p->instance, p->instance_pid, "etc", &root_fd, err);
         if (r == -EBUSY)
                 return err_plain(err, EBUSY, "container %s is not running", exec->instance_id);
         if (r == 0)

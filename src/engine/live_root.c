@@ -9,20 +9,21 @@
 /* In the root of the machine's own container: src/guest/guest.h. */
 #define MACHINE_ROOTFS "/share/rootfs"
 
-static int look_at_layers(const struct instance *instance, int *ret_fd, struct err *err)
+static int look_at_layers(const struct instance *instance, const char *within, int *ret_fd,
+                          struct err *err)
 {
         auto_snapshot snapshot = { 0 };
         int r = snapshot_open(instance_engine(instance)->images, instance->id, &snapshot, err);
         if (r == 0)
-                r = rootfs_share_marks(&snapshot, &instance->spec.host, err);
+                r = rootfs_share_marks(&snapshot, &instance->spec.host, within, err);
         return r == 0 ? rootfs_look(&snapshot, ret_fd, err) : r;
 }
 
-int instance_open_live_root(const struct instance *instance, pid_t pid, int *ret_fd,
-                            struct err *err)
+int instance_open_live_root(const struct instance *instance, pid_t pid, const char *within,
+                            int *ret_fd, struct err *err)
 {
         if (host_config_wants_layers(&instance->spec.host))
-                return look_at_layers(instance, ret_fd, err);
+                return look_at_layers(instance, within, ret_fd, err);
         bool vm = host_config_wants_vm(&instance->spec.host);
         auto_free char *path = xasprintf("/proc/%d/root%s", (int)pid, vm ? MACHINE_ROOTFS : "");
         *ret_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -140,7 +140,7 @@ static int open_root(const struct prepare_input *in, int *ret_fd, char **ret_lay
                 return r;
         const struct host_config *host = &in->instance->spec.host;
         const struct id_remap remap = remap_of(&in->engine->remap, host);
-        r = rootfs_share_marks(&snapshot, host, err);
+        r = rootfs_share_marks(&snapshot, host, NULL, err);
         if (r == 0)
                 r = rootfs_mount(&snapshot, &remap, host->auto_remove, ret_fd, err);
         if (r == 0 && host_config_wants_layers(host))

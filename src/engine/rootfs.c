@@ -186,14 +186,20 @@ static int check_directory(const char *path, struct err *err)
 }
 
 int rootfs_share_marks(const struct snapshot *snapshot, const struct host_config *host,
-                       struct err *err)
+                       const char *within, struct err *err)
 {
         if (!host_config_wants_layers(host))
                 return 0;
         int r = check_directory(snapshot->upper, err);
         if (r == 0)
                 r = check_directory(snapshot->work, err);
-        return r == 0 ? overlay_share_marks(snapshot->upper, err) : r;
+        if (r < 0 || !within)
+                return r < 0 ? r : overlay_share_marks(snapshot->upper, err);
+        auto_free char *directory = xasprintf("%s/%s", snapshot->upper, within);
+        struct stat st;
+        return lstat(directory, &st) == 0 && S_ISDIR(st.st_mode)
+                       ? overlay_share_marks(directory, err)
+                       : 0;
 }
 
 int rootfs_look(const struct snapshot *snapshot, int *ret_fd, struct err *err)

@@ -15,8 +15,8 @@ int rootfs_mount(const struct snapshot *snapshot, const struct id_remap *remap, 
                  int *ret_fd, struct err *err);
 /* Makes marks in the writable layer known to this kernel where a machine's may have made them, and
  * to such a machine where this kernel has (sys/overlay.h). To be called before the layer is
- * mounted or looked at. */
+ * mounted or looked at. `within` NULL: all of it; else one directory. */
 int rootfs_share_marks(const struct snapshot *snapshot, const struct host_config *host,
-                       struct err *err);
+                       const char *within, struct err *err);
 /* A look at what somebody else has mounted, and writes to: read-only, and as it is now. */
 int rootfs_look(const struct snapshot *snapshot, int *ret_fd, struct err *err);

@@ -63,12 +63,13 @@ void view_unref(struct view *view)
 int view_open(struct view *view, struct err *err)
 {
         if (view->pid)
-                return instance_open_live_root(view->instance, view->pid, &view->root_fd, err);
+                return instance_open_live_root(view->instance, view->pid, NULL, &view->root_fd,
+                                               err);
         auto_snapshot snapshot = { 0 };
         int r = snapshot_open(instance_engine(view->instance)->images, view->instance->id,
                               &snapshot, err);
         if (r == 0)
-                r = rootfs_share_marks(&snapshot, &view->instance->spec.host, err);
+                r = rootfs_share_marks(&snapshot, &view->instance->spec.host, NULL, err);
         if (r == 0)
                 r = rootfs_mount(&snapshot, NULL, false, &view->root_fd, err);
         return r;
