@@ -77,6 +77,9 @@
 #define XSTATE_PKRU  0x200ull
 #define XCR0_ALLOWED (7ull | XSTATE_PKRU)
 
+#define CR3_PCID 0xfffull
+#define CR3_KEEP (1ull << 63) /* what is known of the PCID */
+
 #define EFER_SCE     0x1u
 #define EFER_LME     0x100u
 #define EFER_LMA     0x400u
@@ -190,6 +193,36 @@ static inline uint64_t tlb_nothing(unsigned index)
 struct larger_pages {
         uint64_t large[LARGE_ENTRIES], huge[HUGE_ENTRIES];
         unsigned next_huge;
+};
+
+#define SPACES      8u /* Linux uses six numbers */
+#define SPACE_PAGES 32u
+#define SPACE_JUMPS 64u
+
+/* A place of a TLB, and one of the user's jump table, while another address space runs. */
+struct saved_page {
+        uint64_t linear; /* page | its context << 4 | SAVED_READ, SAVED_WRITE, SAVED_FETCH */
+        uint8_t *host;
+        uint64_t gpa; /* as in the TLB */
+};
+#define SAVED_READ  1u
+#define SAVED_WRITE 2u
+#define SAVED_FETCH 4u
+
+struct block;
+struct saved_jump {
+        uint64_t linear;
+        const struct block *block;
+};
+
+/* What is known of an address space that does not run, by its PCID; see spaces.c. */
+struct space {
+        uint64_t epoch; /* 0: free */
+        uint64_t left;  /* when, by the order of switches */
+        unsigned pages_length, jumps_length;
+        uint16_t pcid;
+        struct saved_page pages[SPACE_PAGES];
+        struct saved_jump jumps[SPACE_JUMPS];
 };
 
 #define WRITER_SETS 4096u
@@ -324,6 +357,7 @@ _Static_assert(sizeof(struct jump_place) == 1u << JUMP_PLACE_SHIFT, "places are 
 
 /* The rest of it. */
 struct jump_origin {
+        const struct block *block;
         const uint8_t *code; /* for who has all registers in place */
         uint64_t gpa;        /* of the code */
         uint64_t page2;      /* of the block */
@@ -436,6 +470,7 @@ struct cpu {
         _Atomic uint32_t pending;
         uint64_t features; /* bit per enum cpu_feature */
         uint64_t epoch;    /* of jump cache entries and paths; never 0 */
+        uint64_t epochs;   /* how many there were */
         struct cpu_debug debug;
         unsigned stop_hits;          /* bits of debug.dr found; cpu_run() returns */
         struct cpu_profile *profile; /* NULL: nobody asked for one */
@@ -449,6 +484,8 @@ struct cpu {
         struct path paths[PATH_ENTRIES];
         struct writers writers;
         struct larger_pages larger;
+        struct space spaces[SPACES];
+        uint64_t switches; /* between them */
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block_bucket *buckets;
         struct block *blocks;
@@ -476,6 +513,16 @@ void cpu_mode_changed(struct cpu *cpu);
 /* The same where only RFLAGS.AC changed. */
 void cpu_ac_changed(struct cpu *cpu);
 void cpu_pend(struct cpu *cpu, uint32_t bits);
+static inline uint32_t generation_read(const uint32_t *at)
+{
+        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+/* Whether the code that it was decoded from did not change. */
+static inline bool block_current(const struct block *b)
+{
+        return b->generation == generation_read(b->generation_at) &&
+               b->generation2 == generation_read(b->generation_at2);
+}
 /* Ends the current block after this instruction. */
 static inline void cpu_stop_block(struct cpu *cpu)
 {
@@ -517,6 +564,20 @@ void cpu_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch kind, 
 /* ---- exec_system.c ---- */
 
 void cpu_load_cr3(struct cpu *cpu, uint64_t value);
+
+/* ---- spaces.c ---- */
+
+/* What dispatcher and page walk remember is out of date. */
+static inline void cpu_new_epoch(struct cpu *cpu)
+{
+        cpu->epoch = ++cpu->epochs;
+}
+/* From the address space `from`, which is kept, to another, of which what is known counts where
+ * `keep`. CR3 has been written. */
+void cpu_space_switch(struct cpu *cpu, uint16_t from, uint16_t to, bool keep);
+/* Forgets one that does not run, or all. */
+void cpu_space_forget(struct cpu *cpu, uint16_t pcid);
+void cpu_spaces_forget(struct cpu *cpu);
 
 /* ---- linear.c, tlb.c, walk.c, physical.c; see mmu.h ---- */
 void cpu_tlb_init(struct cpu *cpu);

@@ -181,6 +181,7 @@ struct cpu_counters {
         uint64_t blocks_run, blocks_searched, blocks_decoded, blocks_invalidated;
         uint64_t blocks_translated, translated_runs, helper_steps, code_flushes;
         uint64_t tlb_misses, tlb_flushes, page_walks;
+        uint64_t tlb_switches; /* to other PCIDs */
         uint64_t thunks_made, thunk_flushes;
         uint64_t exceptions, interrupts;
         uint64_t device_accesses, port_accesses;

@@ -205,8 +205,9 @@ static void set_cr0(struct cpu *cpu, uint64_t value)
 
 void cpu_load_cr3(struct cpu *cpu, uint64_t value)
 {
-        if (cpu->s.cr4 & CR4_PCIDE)
-                value &= ~(1ull << 63);
+        bool pcids = cpu->s.cr4 & CR4_PCIDE, keep = pcids && value & CR3_KEEP;
+        if (pcids)
+                value &= ~CR3_KEEP;
         if (cpu->long_mode && value >> 46)
                 cpu_gp(cpu);
         uint64_t old = cpu->s.cr3;
@@ -216,7 +217,11 @@ void cpu_load_cr3(struct cpu *cpu, uint64_t value)
                 cpu->s.cr3 = old;
                 cpu_gp(cpu);
         }
-        cpu_tlb_flush(cpu, false);
+        uint16_t from = old & CR3_PCID, to = value & CR3_PCID;
+        if (pcids && from != to)
+                cpu_space_switch(cpu, from, to, keep);
+        else if (!keep)
+                cpu_tlb_flush(cpu, false);
 }
 
 static void set_cr4(struct cpu *cpu, uint64_t value)
@@ -356,10 +361,15 @@ void exec_invpcid(struct cpu *cpu, const struct step *st)
         if (type > 3 || d[0] >> 12 || (type == 0 && !canonical(d[1])) ||
             (type < 2 && d[0] && !(cpu->s.cr4 & CR4_PCIDE)))
                 cpu_gp(cpu);
-        if (type == 0)
+        bool current = !(cpu->s.cr4 & CR4_PCIDE) || d[0] == (cpu->s.cr3 & CR3_PCID);
+        if (type < 2 && !current)
+                cpu_space_forget(cpu, (uint16_t)d[0]);
+        else if (type == 0)
                 cpu_tlb_flush_page(cpu, d[1]);
         else
                 cpu_tlb_flush(cpu, type == 2);
+        if (type == 3)
+                cpu_spaces_forget(cpu);
 }
 
 void exec_wbinvd(struct cpu *cpu, const struct step *st)

@@ -108,6 +108,22 @@ void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa)
         }
 }
 
+void cpu_jumps_forget_linear(struct cpu *cpu, uint64_t linear)
+{
+        struct jump_table *t = &cpu->jump_tables[CTX_USER];
+        unsigned kept = 0;
+        for (unsigned i = 0; i < t->used_length; i++) {
+                unsigned place = t->used[i];
+                uint64_t page = t->places[place].page, next = page + PAGE_SIZE_BYTES;
+                if (page == (linear & ~PAGE_MASK) ||
+                    (t->origins[place].page2 && next == (linear & ~PAGE_MASK)))
+                        forget(t, place);
+                else
+                        t->used[kept++] = (uint16_t)place;
+        }
+        t->used_length = kept;
+}
+
 static void note_page(struct jump_table *t, uint64_t gpa)
 {
         unsigned set = page_set(gpa);
@@ -119,9 +135,8 @@ static bool in_use(const struct jump_table *t, unsigned place)
         return t->places[place].negated != (place == 0);
 }
 
-static void fill(struct cpu *cpu, struct jump_table *t, const struct block *b)
+static void fill(struct cpu *cpu, struct jump_table *t, uint64_t rip, const struct block *b)
 {
-        uint64_t rip = cpu->s.rip;
         unsigned place = place_of(rip);
         struct jump_place *p = &t->places[place];
         if (!in_use(t, place))
@@ -130,9 +145,12 @@ static void fill(struct cpu *cpu, struct jump_table *t, const struct block *b)
         p->clean = b->uses & BLOCK_FLAGS ? cpu->translator.executable + cpu->translator.recover
                                          : p->common;
         p->page = rip & ~PAGE_MASK;
-        t->origins[place] = (struct jump_origin){ cpu->translator.executable + b->code, b->gpa,
+        t->origins[place] = (struct jump_origin){ b, cpu->translator.executable + b->code, b->gpa,
                                                   b->page2 };
         __atomic_store_n(&p->negated, -rip, __ATOMIC_SEQ_CST);
+        note_page(t, b->gpa);
+        if (b->page2)
+                note_page(t, b->page2);
 }
 
 void cpu_jump_remember(struct cpu *cpu, const struct block *b)
@@ -151,12 +169,36 @@ void cpu_jump_remember(struct cpu *cpu, const struct block *b)
         /* Place 0, which others free, may be there more than once. */
         if (table->used_length == JUMP_PLACES)
                 flush(table);
-        fill(cpu, table, b);
+        fill(cpu, table, rip, b);
         if (place_of(rip) == 0 && !atomic_load(&cpu->jump_bits))
                 forget(table, 0);
-        note_page(table, b->gpa);
-        if (b->page2)
-                note_page(table, b->page2);
+}
+
+unsigned cpu_jumps_take(struct cpu *cpu, struct saved_jump *ret, unsigned room)
+{
+        struct jump_table *t = &cpu->jump_tables[CTX_USER];
+        unsigned length = 0;
+        for (unsigned i = t->used_length > room ? t->used_length - room : 0; i < t->used_length;
+             i++) {
+                unsigned place = t->used[i];
+                if (place && in_use(t, place))
+                        ret[length++] = (struct saved_jump){ -t->places[place].negated,
+                                                             t->origins[place].block };
+        }
+        flush(t);
+        return length;
+}
+
+void cpu_jumps_give(struct cpu *cpu, const struct saved_jump *jumps, unsigned length)
+{
+        struct jump_table *t = &cpu->jump_tables[CTX_USER];
+        for (unsigned i = 0; i < length; i++) {
+                const struct block *b = jumps[i].block;
+                bool fits = b->code && (b->key & 3) == CTX_USER &&
+                            ((b->key ^ cpu->translate_key) & ~3) == 0;
+                if (fits && block_current(b))
+                        fill(cpu, t, jumps[i].linear, b);
+        }
 }
 
 const uint8_t *cpu_jump_find(struct cpu *cpu)

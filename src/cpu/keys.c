@@ -76,6 +76,8 @@ void cpu_set_key_rights(struct cpu *cpu, uint32_t *rights, uint32_t value)
         *rights = value;
         if (!lost)
                 return;
+        if (rights_of(lost, 0))
+                cpu_spaces_forget(cpu);
         for (unsigned c = 0; c < CTX_CHECKED; c++)
                 lose(&cpu->tlbs[c], lost);
 }

@@ -60,10 +60,42 @@ static uint64_t wrap(const struct cpu *cpu, uint64_t linear)
         return cpu->long_mode ? linear : linear & 0xffffffff;
 }
 
+/* Where the TLB of a context has these bytes, which are within a page. */
+static uint8_t *host_in(struct cpu *cpu, uint64_t linear, unsigned size, bool write,
+                        enum mem_context context)
+{
+        const struct tlb *t = &cpu->tlbs[context];
+        unsigned i = tlb_index(linear);
+        uint64_t offset = linear + (write ? t->write[i] : t->read[i]);
+        return offset <= PAGE_SIZE_BYTES - size ? t->host[i] + offset : NULL;
+}
+
+/* Bytes in two pages, both of which the TLB has. */
+struct halves {
+        uint8_t *first, *second;
+};
+
+static bool find_halves(struct cpu *cpu, uint64_t linear, unsigned first, unsigned size, bool write,
+                        enum mem_context context, struct halves *ret)
+{
+        if (first == size)
+                return false;
+        uint64_t next = wrap(cpu, linear + first);
+        ret->first = host_in(cpu, linear, first, write, context);
+        ret->second = ret->first ? host_in(cpu, next, size - first, write, context) : NULL;
+        return ret->second;
+}
+
 static void load_as(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size,
                     enum mem_context context)
 {
         unsigned first = in_page(linear, size);
+        struct halves h;
+        if (find_halves(cpu, linear, first, size, false, context, &h)) {
+                memcpy(bytes, h.first, first);
+                memcpy((uint8_t *)bytes + first, h.second, size - first);
+                return;
+        }
         uint64_t gpa = cpu_translate(cpu, linear, ACCESS_READ, context);
         uint64_t gpa2 = 0;
         if (first < size)
@@ -77,6 +109,12 @@ static void store_as(struct cpu *cpu, uint64_t linear, const void *bytes, unsign
                      enum mem_context context)
 {
         unsigned first = in_page(linear, size);
+        struct halves h;
+        if (find_halves(cpu, linear, first, size, true, context, &h)) {
+                memcpy(h.first, bytes, first);
+                memcpy(h.second, (const uint8_t *)bytes + first, size - first);
+                return;
+        }
         uint64_t gpa = cpu_translate(cpu, linear, ACCESS_WRITE, context);
         uint64_t gpa2 = 0;
         if (first < size)
@@ -116,19 +154,10 @@ struct span cpu_span(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool
         return (struct span){ .at = at, .size_bytes = size };
 }
 
-/* What the supervisor's table knows of these bytes. */
-static uint8_t *system_host(struct cpu *cpu, uint64_t linear, unsigned size, bool write)
-{
-        const struct tlb *t = &cpu->tlbs[CTX_KERNEL];
-        unsigned i = tlb_index(linear);
-        uint64_t offset = linear + (write ? t->write[i] : t->read[i]);
-        return offset <= PAGE_SIZE_BYTES - size ? t->host[i] + offset : NULL;
-}
-
 void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
-        const uint8_t *host = system_host(cpu, linear, size, false);
+        const uint8_t *host = host_in(cpu, linear, size, false, CTX_KERNEL);
         if (likely(host)) {
                 memcpy(bytes, host, size);
                 return;
@@ -141,7 +170,7 @@ void cpu_load_system(struct cpu *cpu, uint64_t linear, void *bytes, unsigned siz
 void cpu_store_system(struct cpu *cpu, uint64_t linear, const void *bytes, unsigned size)
 {
         linear = wrap(cpu, linear);
-        uint8_t *host = system_host(cpu, linear, size, true);
+        uint8_t *host = host_in(cpu, linear, size, true, CTX_KERNEL);
         if (likely(host)) {
                 memcpy(host, bytes, size);
                 return;

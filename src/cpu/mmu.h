@@ -48,3 +48,9 @@ void cpu_physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, uns
 bool cpu_page_written(struct cpu_memory *memory, uint64_t page);
 /* All vCPUs but one have to look which code changed. */
 void cpu_tell_others(const struct cpu_memory *memory, const struct cpu *but);
+
+/* ---- tlb.c ---- */
+
+/* Takes all out that is not global; as much as there is room for can be given back later. */
+unsigned cpu_tlb_take(struct cpu *cpu, struct saved_page *ret, unsigned room);
+void cpu_tlb_give(struct cpu *cpu, const struct saved_page *pages, unsigned length);

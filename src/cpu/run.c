@@ -333,7 +333,8 @@ void cpu_code_flush(struct cpu *cpu)
         cpu_blocks_flush(cpu);
         cpu_pools_flush(cpu);
         cpu_translator_flush(cpu);
-        cpu->epoch++;
+        cpu_spaces_forget(cpu);
+        cpu_new_epoch(cpu);
         cpu_mode_changed(cpu);
 }
 
@@ -407,17 +408,6 @@ static const uint32_t *generation_of(const struct cpu *cpu, uint64_t gpa)
         static const uint32_t rom = 0;
         uint64_t page = gpa >> 12;
         return page < cpu->memory->pages ? &cpu->memory->code_generation[page] : &rom;
-}
-
-static uint32_t generation_read(const uint32_t *at)
-{
-        return __atomic_load_n(at, __ATOMIC_ACQUIRE);
-}
-
-static inline bool block_current(const struct block *b)
-{
-        return b->generation == generation_read(b->generation_at) &&
-               b->generation2 == generation_read(b->generation_at2);
 }
 
 /* Code of the page behind that of `linear`. */

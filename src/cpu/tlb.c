@@ -100,12 +100,14 @@ static void note_larger(struct cpu *cpu, uint64_t linear, unsigned size)
         *place = known;
 }
 
-/* INVLPG of a page of which there are parts at other places. */
-static void flush_larger(struct cpu *cpu, uint64_t linear)
+/* INVLPG of a page of which there are parts at other places. False: it is none. */
+static bool flush_larger(struct cpu *cpu, uint64_t linear)
 {
+        bool found = false;
         for (unsigned i = 0; i < HUGE_ENTRIES; i++) {
                 if (cpu->larger.huge[i] != (linear >> 30) + 1)
                         continue;
+                found = true;
                 cpu->larger.huge[i] = 0;
                 cpu_tlb_flush(cpu, true);
         }
@@ -117,10 +119,18 @@ static void flush_larger(struct cpu *cpu, uint64_t linear)
                         continue;
                 *place = 0;
                 drop_region(cpu, region);
+                found = true;
         }
+        return found;
 }
 
 /* ---- filling ---- */
+
+static bool is_code(const struct cpu *cpu, uint64_t gpa)
+{
+        return gpa >> 12 < cpu->memory->pages &&
+               __atomic_load_n(&cpu->memory->code_generation[gpa >> 12], __ATOMIC_ACQUIRE) & 1;
+}
 
 static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                      enum mem_context context)
@@ -145,9 +155,7 @@ static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                 t->read[i] = tag;
         if (cpu_walk_allows(cpu, w, ACCESS_FETCH, context))
                 t->fetch[i] = tag;
-        bool code = gpa >> 12 < cpu->memory->pages &&
-                    __atomic_load_n(&cpu->memory->code_generation[gpa >> 12], __ATOMIC_ACQUIRE) & 1;
-        if (w->dirty && !code && cpu_ram(cpu, gpa, true) &&
+        if (w->dirty && !is_code(cpu, gpa) && cpu_ram(cpu, gpa, true) &&
             cpu_walk_allows(cpu, w, ACCESS_WRITE, context)) {
                 t->write[i] = tag;
                 note_writer(cpu, context, i);
@@ -201,12 +209,14 @@ static void tlb_flush_marked(struct tlb *t, uint64_t *used, bool globals)
 void cpu_tlb_flush(struct cpu *cpu, bool global_too)
 {
         cpu->counters.tlb_flushes++;
+        if (global_too)
+                cpu_spaces_forget(cpu);
         for (unsigned c = 0; c < CTX_CHECKED; c++) {
                 tlb_flush_marked(&cpu->tlbs[c], cpu->tlbs[c].used, false);
                 if (global_too)
                         tlb_flush_marked(&cpu->tlbs[c], cpu->tlbs[c].used_global, true);
         }
-        cpu->epoch++;
+        cpu_new_epoch(cpu);
         cpu->came_from = NULL;
         cpu_jumps_flush(cpu, global_too);
         cpu_mode_changed(cpu);
@@ -216,9 +226,11 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)
 {
         for (unsigned c = 0; c < CTX_CHECKED; c++)
                 tlb_drop(&cpu->tlbs[c], tlb_index(linear));
-        flush_larger(cpu, linear);
-        cpu_jumps_flush(cpu, linear >> 63);
-        cpu->epoch++;
+        if (flush_larger(cpu, linear) || linear >> 63)
+                cpu_jumps_flush(cpu, linear >> 63);
+        else
+                cpu_jumps_forget_linear(cpu, linear);
+        cpu_new_epoch(cpu);
         cpu_mode_changed(cpu);
 }
 
@@ -272,4 +284,71 @@ void cpu_code_catch_up(struct cpu *cpu)
         cpu_jumps_flush(cpu, true);
         if (cpu->step)
                 cpu_stop_block(cpu); /* its own page may be among them */
+}
+
+/* ---- address spaces that come and go ---- */
+
+/* A place that is not global, of the user's or the kernel's, to be filled again later. False: it
+ * is not worth it or not possible. */
+static bool save_at(struct cpu *cpu, enum mem_context context, unsigned i, struct saved_page *ret)
+{
+        struct tlb *t = &cpu->tlbs[context];
+        uint64_t nothing = tlb_nothing(i);
+        uint64_t tag = t->read[i] != nothing ? t->read[i] : t->fetch[i];
+        if (tag == nothing || t->key[i] || t->gpa[i] & TLB_HUGE)
+                return false;
+        uint64_t rights = (t->read[i] == tag ? SAVED_READ : 0) |
+                          (t->write[i] == tag ? SAVED_WRITE : 0) |
+                          (t->fetch[i] == tag ? SAVED_FETCH : 0);
+        *ret = (struct saved_page){ -tag | (uint64_t)context << 4 | rights, t->host[i], t->gpa[i] };
+        return true;
+}
+
+unsigned cpu_tlb_take(struct cpu *cpu, struct saved_page *ret, unsigned room)
+{
+        unsigned length = 0;
+        bool changed = false;
+        for (unsigned c = 0; c < CTX_CHECKED; c++) {
+                struct tlb *t = &cpu->tlbs[c];
+                for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
+                        for (uint64_t bits = t->used[word]; bits; bits &= bits - 1) {
+                                unsigned i = word * 64 + (unsigned)__builtin_ctzll(bits);
+                                if (t->gpa[i] & TLB_GLOBAL)
+                                        continue;
+                                changed |= catch_up_at(cpu, t, i);
+                                if (length < room && save_at(cpu, c, i, &ret[length]))
+                                        length++;
+                                tlb_drop(t, i);
+                        }
+                        t->used[word] = 0;
+                }
+        }
+        if (changed)
+                cpu_tell_others(cpu->memory, NULL);
+        return length;
+}
+
+void cpu_tlb_give(struct cpu *cpu, const struct saved_page *pages, unsigned length)
+{
+        for (unsigned k = 0; k < length; k++) {
+                const struct saved_page *p = &pages[k];
+                enum mem_context context = p->linear >> 4 & 3;
+                struct tlb *t = &cpu->tlbs[context];
+                unsigned i = tlb_index(p->linear);
+                uint64_t nothing = tlb_nothing(i), tag = tlb_tag(p->linear);
+                if (t->read[i] != nothing || t->fetch[i] != nothing)
+                        continue;
+                if (p->gpa & TLB_LARGE)
+                        note_larger(cpu, p->linear, TLB_LARGE);
+                bool write = p->linear & SAVED_WRITE && !is_code(cpu, p->gpa);
+                t->host[i] = p->host;
+                t->gpa[i] = p->gpa;
+                tlb_note_key(t, i, 0);
+                t->used[i / 64] |= 1ull << i % 64;
+                t->read[i] = p->linear & SAVED_READ ? tag : nothing;
+                t->fetch[i] = p->linear & SAVED_FETCH ? tag : nothing;
+                t->write[i] = write ? tag : nothing;
+                if (write)
+                        note_writer(cpu, context, i);
+        }
 }

@@ -102,6 +102,8 @@ void cpu_translator_flush(struct cpu *cpu);
 void cpu_jumps_flush(struct cpu *cpu, bool kernel_too);
 /* The same for code of one guest physical page, which changed. */
 void cpu_jumps_forget_page(struct cpu *cpu, uint64_t gpa);
+/* The same for code of the user's at one page of linear addresses. */
+void cpu_jumps_forget_linear(struct cpu *cpu, uint64_t linear);
 void cpu_jumps_init(struct cpu *cpu);
 /* Memory of the tables goes back to the host. */
 void cpu_jumps_trim(struct cpu *cpu);
@@ -109,6 +111,10 @@ void cpu_jumps_trim(struct cpu *cpu);
  * thread. */
 void cpu_jumps_stop(struct cpu *cpu);
 void cpu_jumps_resume(struct cpu *cpu);
+/* Takes the user's out; the latest of them, as many as there is room for, can be given back later,
+ * where their blocks are still good. */
+unsigned cpu_jumps_take(struct cpu *cpu, struct saved_jump *ret, unsigned room);
+void cpu_jumps_give(struct cpu *cpu, const struct saved_jump *jumps, unsigned length);
 /* Jumps to rip find this translated block. */
 void cpu_jump_remember(struct cpu *cpu, const struct block *block);
 /* Code for rip in the current context, or NULL. With code the shadow of STI or MOV SS

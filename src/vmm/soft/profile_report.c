@@ -66,6 +66,7 @@ static void add_counters(struct cpu_counters *to, const struct cpu_counters *c)
         to->helper_steps += c->helper_steps;
         to->tlb_misses += c->tlb_misses;
         to->tlb_flushes += c->tlb_flushes;
+        to->tlb_switches += c->tlb_switches;
         to->page_walks += c->page_walks;
         to->exceptions += c->exceptions;
         to->interrupts += c->interrupts;
@@ -175,6 +176,7 @@ static void write_totals(struct buf *to, size_t vcpus, const struct cpu_profile_
                    percent(c->tlb_misses, t->looks));
         buf_printf(to, "page walks               %16llu\n", ull(c->page_walks));
         buf_printf(to, "TLB flushes              %16llu\n", ull(c->tlb_flushes));
+        buf_printf(to, "switches between PCIDs   %16llu\n", ull(c->tlb_switches));
         buf_printf(to, "exceptions               %16llu\n", ull(c->exceptions));
         buf_printf(to, "interrupts               %16llu\n", ull(c->interrupts));
         buf_printf(to, "accesses to devices      %16llu\n", ull(c->device_accesses));

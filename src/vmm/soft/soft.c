@@ -423,6 +423,7 @@ static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
                 { "code_flushes", c->code_flushes },
                 { "tlb_misses", c->tlb_misses },
                 { "tlb_flushes", c->tlb_flushes },
+                { "tlb_switches", c->tlb_switches },
                 { "page_walks", c->page_walks },
                 { "exceptions", c->exceptions },
                 { "device_accesses", c->device_accesses },
