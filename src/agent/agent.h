@@ -71,6 +71,9 @@ int agent_give_cards(const struct agent_request *request, pid_t pid, struct err 
 /* The first `count` processors work, all others rest: cpus.c. */
 int agent_set_cpus(uint32_t count, struct err *err);
 
+/* Moves the real time: clock.c. */
+int agent_move_clock(int64_t shift_ns, bool gently, struct err *err);
+
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);
 

@@ -78,6 +78,7 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "signal", JSON_UINT, signal, 0),
         JSON_FIELD(struct agent_request, "count", JSON_UINT, count, 0),
         JSON_FIELD(struct agent_request, "shift_ns", JSON_INT, shift_ns, 0),
+        JSON_FIELD(struct agent_request, "gently", JSON_BOOL, gently, 0),
         JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
 };
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,

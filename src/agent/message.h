@@ -18,10 +18,10 @@
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
- *   clock    moves the real time by `shift_ns` (0: does not); answered with `realtime_ns` after.
- *   cpus     has the first `count` processors work, and no other.
- *   list     answered with the `processes` of all containers, and the clock and memory that
- *            their numbers refer to.
+ *   clock    moves the real time by `shift_ns` (0: does not), at once, or, with `gently` and if it
+ * is little, by and by; answered with `realtime_ns` after. cpus     has the first `count`
+ * processors work, and no other. list     answered with the `processes` of all containers, and the
+ * clock and memory that their numbers refer to.
  *
  * A request that fails is answered with `error`, the text a user shall read, and `code`,
  * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
@@ -86,6 +86,7 @@ struct agent_request {
         uint32_t signal;
         uint32_t count;           /* cpus, at least 1 */
         int64_t shift_ns;         /* clock */
+        bool gently;              /* clock */
         struct agent_card *cards; /* network */
         size_t cards_length;
 };

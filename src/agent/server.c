@@ -8,7 +8,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -175,17 +174,11 @@ static void do_cpus(struct connection *connection, const struct agent_request *r
 static void do_clock(struct connection *connection, const struct agent_request *request)
 {
         struct err err = { 0 };
-        int64_t wanted_ns;
-        bool sane = !__builtin_add_overflow(clock_realtime_ns(), request->shift_ns, &wanted_ns) &&
-                    wanted_ns >= 0;
-        struct timespec wanted = { .tv_sec = wanted_ns / NS_PER_S,
-                                   .tv_nsec = wanted_ns % NS_PER_S };
-        if (request->shift_ns && (!sane || clock_settime(CLOCK_REALTIME, &wanted) < 0)) {
-                err_set(&err, sane ? errno : ERANGE, "set the clock");
+        if (agent_move_clock(request->shift_ns, request->gently, &err) < 0)
                 answer_error(connection, &err);
-                return;
-        }
-        answer(connection, &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
+        else
+                answer(connection,
+                       &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
 }
 
 static void serve(struct server *server, struct connection *connection,

@@ -71,6 +71,11 @@ static int format_record(enum log_level level, const char *message, char *record
                 escape_json(message, escaped, sizeof(escaped));
                 return snprintf(record, size, "{\"level\":\"%s\",\"msg\":\"%s\",\"time\":\"%s\"}\n",
                                 levels[level].name, escaped, when);
+        case LOG_STYLE_FIELDS:
+                clock_format(clock_realtime_ns(), when);
+                escape_json(message, escaped, sizeof(escaped));
+                return snprintf(record, size, "time=\"%s\" level=%s msg=\"%s\"\n", when,
+                                levels[level].name, escaped);
         case LOG_STYLE_JOURNAL:
                 return snprintf(record, size, "<%c>%s\n", levels[level].priority, message);
         case LOG_STYLE_TEXT:

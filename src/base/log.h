@@ -10,8 +10,9 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* How records are written. LOG_STYLE_JSON is runc's and crun's --log-format=json. */
-enum log_style { LOG_STYLE_TEXT, LOG_STYLE_JSON, LOG_STYLE_JOURNAL };
+/* How records are written. LOG_STYLE_JSON is runc's and crun's --log-format=json, LOG_STYLE_FIELDS
+ * runc's text: time="…" level=error msg="…". */
+enum log_style { LOG_STYLE_TEXT, LOG_STYLE_JSON, LOG_STYLE_FIELDS, LOG_STYLE_JOURNAL };
 
 struct log_settings {
         int fd; /* borrowed; 2 by default */

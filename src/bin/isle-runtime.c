@@ -10,6 +10,7 @@ int main(int argc, char **argv)
                 .run = guest_run,
                 .exec = guest_exec,
                 .start = guest_start,
+                .resume = guest_resume,
                 .remove = guest_delete,
                 .ps = guest_ps,
                 .update = guest_update,

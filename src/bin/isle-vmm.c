@@ -50,6 +50,7 @@ static const struct option options[] = {
         { "sandbox", required_argument, NULL, 'S' },
         { "no-reboot", no_argument, NULL, 'r' },
         { "no-unpack", no_argument, NULL, 'U' },
+        { "iommu", no_argument, NULL, 'I' },
         { "test-devices", no_argument, NULL, 'T' },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },
@@ -80,7 +81,7 @@ static const char usage[] =
         "  --net tap=NAME|fd=N[,mac=ADDRESS][,queues=N][,mtu=N][,bps=SIZE]\n"
         "                    adds a network card at a tap interface, or at one that\n"
         "                    descriptor N is open at; it needs mac\n"
-        "  --fs TAG=PATH[,ro][,submounts][,only=NAME:…]\n"
+        "  --fs TAG=PATH[,ro][,submounts][,exclusive][,only=NAME:…]\n"
         "                    shares a directory, to be mounted as virtiofs by its tag\n"
         "  --vsock path=PATH[,cid=N]\n"
         "                    a socket device whose host side is at PATH\n"
@@ -96,6 +97,7 @@ static const char usage[] =
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
+        "  --iommu           an IOMMU (Intel VT-d) between devices and memory; with --cpu soft\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
         "At the control socket of a machine that runs:\n"
@@ -214,6 +216,9 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return 0;
         case 'U':
                 c->no_unpack = true;
+                return 0;
+        case 'I':
+                c->iommu = true;
                 return 0;
         default:
                 c->test_devices = true;

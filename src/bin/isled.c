@@ -182,6 +182,7 @@ static int open_engine(struct daemon *d, struct err *err)
                 .init_path = s->init_path,
                 .cgroup_parent = s->cgroup_parent,
                 .default_runtime = s->default_runtime,
+                .vm_rootfs = s->vm_rootfs,
                 .userns_remap = s->userns_remap,
         };
         int r = engine_create(d->loop, d->workers, d->store, d->images, &settings, &d->engine, err);

@@ -31,6 +31,9 @@ const char isled_usage[] =
         "      --cgroup-parent PATH       cgroup that holds the containers' [/isle]\n"
         "      --default-runtime NAME     of containers that name none: isle-runtime, or isle-vm\n"
         "                                 for virtual machines [isle-runtime]\n"
+        "      --vm-rootfs KIND           root file system of virtual machines that name none: "
+        "fs,\n"
+        "                                 shared, or erofs, made of layers [fs]\n"
         "      --userns-remap USER[:GROUP]  run containers in user namespaces, with the ids that\n"
         "                                 /etc/subuid and /etc/subgid give USER; default: isle\n"
         "      --config FILE              settings in JSON [" ISLED_CONFIG_PATH "]\n"
@@ -50,6 +53,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct isled_settings, "init", JSON_STRING, init_path, 0),
         JSON_FIELD(struct isled_settings, "cgroup-parent", JSON_STRING, cgroup_parent, 0),
         JSON_FIELD(struct isled_settings, "default-runtime", JSON_STRING, default_runtime, 0),
+        JSON_FIELD(struct isled_settings, "vm-rootfs", JSON_STRING, vm_rootfs, 0),
         JSON_FIELD(struct isled_settings, "userns-remap", JSON_STRING, userns_remap, 0),
 };
 static const struct json_shape config_file_shape = JSON_SHAPE("configuration",
@@ -76,6 +80,7 @@ enum option_key {
         OPTION_INIT,
         OPTION_CGROUP,
         OPTION_DEFAULT_RUNTIME,
+        OPTION_VM_ROOTFS,
         OPTION_USERNS,
         OPTION_CONFIG,
         OPTION_VERSION,
@@ -94,6 +99,7 @@ static const struct option options[] = {
         { "init", required_argument, NULL, OPTION_INIT },
         { "cgroup-parent", required_argument, NULL, OPTION_CGROUP },
         { "default-runtime", required_argument, NULL, OPTION_DEFAULT_RUNTIME },
+        { "vm-rootfs", required_argument, NULL, OPTION_VM_ROOTFS },
         { "userns-remap", required_argument, NULL, OPTION_USERNS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -124,6 +130,8 @@ static char **text_setting(struct isled_settings *settings, int key)
                 return &settings->cgroup_parent;
         case OPTION_DEFAULT_RUNTIME:
                 return &settings->default_runtime;
+        case OPTION_VM_ROOTFS:
+                return &settings->vm_rootfs;
         case OPTION_USERNS:
                 return &settings->userns_remap;
         case OPTION_CONFIG:

@@ -133,6 +133,7 @@ static const struct {
         F(WBINVD, exec_wbinvd),
         F(CACHE_LINE, exec_cache_line),
         F(VMCALL, exec_hypercall),
+        F(SERIALIZE, exec_serialize),
         F(XGETBV, exec_xgetbv),
         F(XSETBV, exec_xsetbv),
         F(RDPKRU, exec_rdpkru),

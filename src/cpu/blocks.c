@@ -38,6 +38,11 @@ struct block *cpu_block_at(const struct cpu *cpu, uint64_t gpa)
         return NULL;
 }
 
+void cpu_block_expect(const struct cpu *cpu, uint64_t gpa)
+{
+        __builtin_prefetch(bucket_of(cpu, gpa));
+}
+
 void cpu_block_add(struct cpu *cpu, const struct block *block)
 {
         struct block_bucket *bucket = bucket_of(cpu, block->gpa);

@@ -34,6 +34,7 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 #define PAGE_SIZE_BYTES 4096u
+#define PAGE_SHIFT      12u
 #define PAGE_MASK       0xfffull
 
 #define CR0_PE 0x1u
@@ -152,7 +153,7 @@ enum mem_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 struct tlb {
         uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES], fetch[TLB_ENTRIES];
         uint8_t *host[TLB_ENTRIES]; /* the page in our memory */
-        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | 1 when global */
+        uint64_t gpa[TLB_ENTRIES];  /* guest physical page | TLB_GLOBAL, TLB_LARGE, TLB_HUGE */
         uint64_t used[TLB_ENTRIES / 64], used_global[TLB_ENTRIES / 64]; /* places to flush */
         uint8_t key[TLB_ENTRIES];         /* protection key of the page */
         uint64_t keyed[TLB_ENTRIES / 64]; /* places that may have another than 0 */
@@ -176,7 +177,22 @@ static inline uint64_t tlb_nothing(unsigned index)
         return -((uint64_t)((index + TLB_ENTRIES / 2) & (TLB_ENTRIES - 1)) << 12);
 }
 
-#define WRITER_SETS 1024u
+/* What a place is of. */
+#define TLB_GLOBAL 1u
+#define TLB_LARGE  2u /* part of a page of 2 or 4 MiB */
+#define TLB_HUGE   4u /* of 1 GiB */
+
+#define LARGE_ENTRIES 1024u /* as many regions of 2 MiB */
+#define HUGE_ENTRIES  4u
+
+/* Which larger pages have parts in the TLB, whose places INVLPG takes away with whatever address
+ * in them: by linear >> 21 and linear >> 30, each plus 1; 0 is free. */
+struct larger_pages {
+        uint64_t large[LARGE_ENTRIES], huge[HUGE_ENTRIES];
+        unsigned next_huge;
+};
+
+#define WRITER_SETS 4096u
 #define WRITER_WAYS 4u
 
 /* Which places of the TLBs let guest memory be written, by guest physical page: who
@@ -246,8 +262,8 @@ struct block {
 #define BLOCK_X87     2u
 #define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
-#define BLOCK_POOL   65536u
-#define STEP_POOL    262144u
+#define BLOCK_POOL    65536u
+#define STEP_POOL     262144u
 #define BLOCK_BUCKETS 16384u
 #define BLOCK_WAYS    10u
 
@@ -302,6 +318,9 @@ struct jump_place {
         uint64_t page;         /* linear */
         const uint8_t *clean;  /* as `common` for who lost the flags but can recover them */
 };
+
+#define JUMP_PLACE_SHIFT 5u
+_Static_assert(sizeof(struct jump_place) == 1u << JUMP_PLACE_SHIFT, "places are found by shifting");
 
 /* The rest of it. */
 struct jump_origin {
@@ -364,6 +383,7 @@ struct cpu {
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
         uint64_t page_bits, no_if_bits;
+        uint64_t arithmetic_bits, pushed_bits; /* of RFLAGS: the host has them; PUSHF has of `s` */
         /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
          * that every indirect jump goes to place 0, misses and comes to the dispatcher. */
         _Atomic uint64_t jump_bits;
@@ -428,6 +448,7 @@ struct cpu {
         struct tlb tlbs[CTX_COUNT];
         struct path paths[PATH_ENTRIES];
         struct writers writers;
+        struct larger_pages larger;
         struct jump_entry jumps[JUMP_ENTRIES];
         struct block_bucket *buckets;
         struct block *blocks;
@@ -596,6 +617,8 @@ void cpu_pools_flush(struct cpu *cpu);
 /* The block of the current mode that was decoded at this guest physical address, or NULL. It
  * may be out of date. */
 struct block *cpu_block_at(const struct cpu *cpu, uint64_t gpa);
+/* Begins to fetch what it will look at. */
+void cpu_block_expect(const struct cpu *cpu, uint64_t gpa);
 /* Makes the newest block of the pool the one of its address. Another may be forgotten. */
 void cpu_block_add(struct cpu *cpu, const struct block *block);
 /* Forgets all blocks, before the pool of them is emptied. */

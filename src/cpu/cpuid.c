@@ -23,8 +23,11 @@
 #define L7_EBX_OURS (BIT(0) | BIT(7) | BIT(9) | BIT(10) | BIT(20) | BIT(23) | BIT(24))
 #define L7_ECX      (BIT(2) | BIT(3) | BIT(22) | BIT(31)) /* UMIP PKU RDPID PKS */
 #define L7_OSPKE    BIT(4)
-#define L7_EDX      (BIT(4) | BIT(26) | BIT(29)) /* FSRM SPEC_CTRL ARCH_CAPABILITIES */
-#define LD1_EAX     (BIT(0) | BIT(1))            /* XSAVEOPT XSAVEC */
+/* FSRM SERIALIZE SPEC_CTRL ARCH_CAPABILITIES. Without SERIALIZE a kernel returns from an
+ * interrupt to itself instead, by six instructions that are helper steps here, behind each
+ * of the 100,000 changes that it makes to its own code while it boots. */
+#define L7_EDX  (BIT(4) | BIT(14) | BIT(26) | BIT(29))
+#define LD1_EAX (BIT(0) | BIT(1)) /* XSAVEOPT XSAVEC */
 /* LAHF, LZCNT (host), PREFETCHW */
 #define E1_ECX_OURS (BIT(0) | BIT(8))
 #define E1_ECX_HOST BIT(5)

@@ -667,36 +667,36 @@ static int operands(struct cursor *c, enum decode_mode mode, struct insn *insn)
 int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn *ret)
 {
         struct cursor c = { bytes, size, 0 };
-        struct insn insn = { .seg = REG_NONE, .base = REG_NONE, .index = REG_NONE };
-        int r = prefixes(&c, mode, &insn);
+        struct insn *insn = ret;
+        *insn = (struct insn){ .seg = REG_NONE, .base = REG_NONE, .index = REG_NONE };
+        int r = prefixes(&c, mode, insn);
         if (r > 0)
-                r = opcode_byte(&c, mode, &insn);
+                r = opcode_byte(&c, mode, insn);
         if (r <= 0)
                 return r;
-        insn.w = insn.rex & 8;
-        r = find_row(&c, mode, &insn);
+        insn->w = insn->rex & 8;
+        r = find_row(&c, mode, insn);
         if (r <= 0)
                 return r;
-        register_numbers(mode, &insn);
-        find_sizes(mode, &insn);
-        r = operands(&c, mode, &insn);
+        register_numbers(mode, insn);
+        find_sizes(mode, insn);
+        r = operands(&c, mode, insn);
         if (r > 0)
-                r = check_special(&insn);
+                r = check_special(insn);
         if (r <= 0)
                 return r;
-        for (unsigned i = 0; insn.op != OP_NOP && i < 4 && insn.row->operands[i].kind; i++)
-                note_operand(&insn, i);
-        if (insn.op == OP_X87) {
-                r = x87_form(&insn);
+        for (unsigned i = 0; insn->op != OP_NOP && i < 4 && insn->row->operands[i].kind; i++)
+                note_operand(insn, i);
+        if (insn->op == OP_X87) {
+                r = x87_form(insn);
                 if (r <= 0)
                         return r;
         }
-        note_implicit(&insn);
-        note_flags(&insn);
-        insn.class = insn_class(&insn);
-        insn.length = (uint8_t)c.at;
-        *ret = insn;
-        return insn.length;
+        note_implicit(insn);
+        note_flags(insn);
+        insn->class = insn_class(insn);
+        insn->length = (uint8_t)c.at;
+        return insn->length;
 }
 
 const char *insn_op_name(unsigned op)

@@ -190,6 +190,7 @@ enum insn_pp { PP_NONE, PP_66, PP_F3, PP_F2 };
         X(WBINVD)                                                                                  \
         X(CACHE_LINE)                                                                              \
         X(VMCALL)                                                                                  \
+        X(SERIALIZE)                                                                               \
         X(XGETBV)                                                                                  \
         X(XSETBV)                                                                                  \
         X(RDPKRU)                                                                                  \
@@ -365,6 +366,7 @@ enum cpu_feature {
         FEATURE_CLFLUSHOPT,
         FEATURE_CLWB,
         FEATURE_PKU,
+        FEATURE_SERIALIZE,
         FEATURE_COUNT
 };
 

@@ -163,6 +163,27 @@ static inline void emit_pext_gs(struct emitter *e, unsigned to, unsigned from, u
         emit_bits_gs(e, EMIT_PEXT, to, from, offset);
 }
 
+/* rorx to, from, count of 64 bits: flags are not touched. */
+static inline void emit_rotate(struct emitter *e, unsigned to, unsigned from, unsigned count)
+{
+        emit1(e, 0xc4);
+        emit1(e, (to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 3);
+        emit1(e, 0xfb);
+        emit1(e, 0xf0);
+        emit1(e, 0xc0 | (to & 7) << 3 | (from & 7));
+        emit1(e, count);
+}
+
+/* and reg32, mask */
+static inline void emit_and(struct emitter *e, unsigned reg, uint32_t mask)
+{
+        if (reg & 8)
+                emit1(e, 0x41);
+        emit1(e, 0x81);
+        emit1(e, 0xe0 | (reg & 7));
+        emit4(e, mask);
+}
+
 #define EMIT_NO_REG 0xffu
 
 /* ModRM, SIB and displacement of [base + index << scale + disp] in 64-bit code;
@@ -224,13 +245,13 @@ static inline void emit_mov(struct emitter *e, unsigned opcode, unsigned reg, un
         emit_memory(e, reg, base, index, 0, 0);
 }
 
-/* mov between reg64 and [base + disp]. */
+/* mov between reg64 and [base + index + disp]. */
 static inline void emit_mov_place(struct emitter *e, unsigned opcode, unsigned reg, unsigned base,
-                                  int32_t disp)
+                                  unsigned index, int32_t disp)
 {
-        emit1(e, 0x48 | emit_rex(reg, base, EMIT_NO_REG));
+        emit1(e, 0x48 | emit_rex(reg, base, index));
         emit1(e, opcode);
-        emit_memory(e, reg, base, EMIT_NO_REG, 0, disp);
+        emit_memory(e, reg, base, index, 0, disp);
 }
 
 /* mov to, from of 64 bits */

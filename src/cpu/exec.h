@@ -114,6 +114,7 @@
         X(exec_sti)                                                                                \
         X(exec_ac)                                                                                 \
         X(exec_hypercall)                                                                          \
+        X(exec_serialize)                                                                          \
         X(exec_hlt)                                                                                \
         X(exec_wbinvd)                                                                             \
         X(exec_cache_line)                                                                         \

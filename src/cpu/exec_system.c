@@ -368,6 +368,13 @@ void exec_wbinvd(struct cpu *cpu, const struct step *st)
         need_cpl0(cpu);
 }
 
+/* Ends its block, and whoever continues looks for code that others changed: that is all. */
+void exec_serialize(struct cpu *cpu, const struct step *st)
+{
+        (void)cpu;
+        (void)st;
+}
+
 /* The line is only translated: our memory is coherent. */
 void exec_cache_line(struct cpu *cpu, const struct step *st)
 {

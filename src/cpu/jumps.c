@@ -5,8 +5,7 @@
 #include <sys/mman.h>
 
 /* pdep mask: the lowest bits of the linear address, times the size of a place. */
-#define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) * sizeof(struct jump_place))
-_Static_assert((sizeof(struct jump_place) & (sizeof(struct jump_place) - 1)) == 0, "for JUMP_BITS");
+#define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) << JUMP_PLACE_SHIFT)
 _Static_assert(JUMP_PLACES <= 1u << 16, "for `used`");
 
 static unsigned place_of(uint64_t linear)

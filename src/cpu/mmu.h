@@ -28,6 +28,7 @@ struct walk {
         bool writable, user, nx, global, dirty;
         bool accessed; /* at every level */
         uint8_t key;   /* of protection */
+        uint8_t size;  /* of the page: 0, TLB_LARGE or TLB_HUGE */
         bool present, reserved;
 };
 

@@ -360,7 +360,7 @@ static void too_long(struct cpu *cpu, const struct step *step)
 /* Decodes into *step; false when more bytes are needed. */
 static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struct step *step)
 {
-        memset(step, 0, sizeof(*step));
+        memset(step, 0, offsetof(struct step, i)); /* decode() fills the rest */
         /* The guest may change its code meanwhile: what is decoded is what is kept. */
         memcpy(step->bytes, code, size);
         const uint8_t *bytes = step->bytes;
@@ -463,6 +463,16 @@ static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uin
         return &cpu->blocks[cpu->blocks_used++];
 }
 
+/* Begins to fetch what tells whether the blocks behind `b`, `size` bytes long, are decoded. */
+static void expect_next(const struct cpu *cpu, const struct block *b, unsigned size)
+{
+        const struct insn *last = &b->steps[b->length - 1].i;
+        uint64_t next = b->gpa + size;
+        cpu_block_expect(cpu, next);
+        if (last->op == OP_JCC || last->op == OP_JMP || last->op == OP_CALL)
+                cpu_block_expect(cpu, next + last->imm);
+}
+
 static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
                                   const uint8_t *host)
 {
@@ -497,6 +507,7 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                              .mode = cpu->mode };
         cpu->steps_used += n;
         cpu->counters.blocks_decoded++;
+        expect_next(cpu, b, at);
         return b;
 }
 
@@ -531,7 +542,8 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 static bool fetched_global(const struct cpu *cpu, uint64_t linear)
 {
         const struct tlb *t = &cpu->tlbs[cpu->cpl == 3 ? CTX_USER : CTX_KERNEL];
-        return t->fetch[tlb_index(linear)] == tlb_tag(linear) && t->gpa[tlb_index(linear)] & 1;
+        return t->fetch[tlb_index(linear)] == tlb_tag(linear) &&
+               t->gpa[tlb_index(linear)] & TLB_GLOBAL;
 }
 
 static inline struct block *block_find(struct cpu *cpu)

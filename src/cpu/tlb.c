@@ -63,6 +63,63 @@ static void forbid_writes(struct cpu *cpu, uint64_t page)
         }
 }
 
+/* ---- larger pages ---- */
+
+static uint64_t *large_place(struct cpu *cpu, uint64_t region)
+{
+        return &cpu->larger.large[(region ^ region >> 10 ^ region >> 20) & (LARGE_ENTRIES - 1)];
+}
+
+/* Takes away what is of a region of 2 MiB, whose pages are next to each other. */
+static void drop_region(struct cpu *cpu, uint64_t region)
+{
+        unsigned first = tlb_index(region << 21);
+        for (unsigned c = 0; c < CTX_CHECKED; c++)
+                for (unsigned i = first; i < first + 512; i++)
+                        if (cpu->tlbs[c].gpa[i] & TLB_LARGE)
+                                tlb_drop(&cpu->tlbs[c], i);
+}
+
+static void note_larger(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+        struct larger_pages *l = &cpu->larger;
+        if (size == TLB_LARGE) {
+                uint64_t *place = large_place(cpu, linear >> 21), known = (linear >> 21) + 1;
+                if (*place && *place != known)
+                        drop_region(cpu, *place - 1);
+                *place = known;
+                return;
+        }
+        uint64_t known = (linear >> 30) + 1;
+        for (unsigned i = 0; i < HUGE_ENTRIES; i++)
+                if (l->huge[i] == known)
+                        return;
+        uint64_t *place = &l->huge[l->next_huge++ % HUGE_ENTRIES];
+        if (*place)
+                cpu_tlb_flush(cpu, true);
+        *place = known;
+}
+
+/* INVLPG of a page of which there are parts at other places. */
+static void flush_larger(struct cpu *cpu, uint64_t linear)
+{
+        for (unsigned i = 0; i < HUGE_ENTRIES; i++) {
+                if (cpu->larger.huge[i] != (linear >> 30) + 1)
+                        continue;
+                cpu->larger.huge[i] = 0;
+                cpu_tlb_flush(cpu, true);
+        }
+        /* Outside of PAE a page has two regions. */
+        uint64_t pair = cpu->s.cr4 & CR4_PAE ? 0 : 1;
+        for (uint64_t region = linear >> 21 & ~pair; region <= (linear >> 21 | pair); region++) {
+                uint64_t *place = large_place(cpu, region);
+                if (*place != region + 1)
+                        continue;
+                *place = 0;
+                drop_region(cpu, region);
+        }
+}
+
 /* ---- filling ---- */
 
 static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
@@ -71,14 +128,17 @@ static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
         struct tlb *t = &cpu->tlbs[context];
         unsigned i = tlb_index(linear);
         uint64_t tag = tlb_tag(linear), gpa = w->gpa & ~PAGE_MASK;
+        uint64_t page = gpa | (w->global ? TLB_GLOBAL : 0) | w->size;
         uint8_t *host = cpu_ram(cpu, gpa, false);
         if (!host)
                 return;
-        bool keep = t->gpa[i] == (gpa | w->global) && (t->read[i] == tag || t->fetch[i] == tag);
+        if (w->size)
+                note_larger(cpu, linear, w->size);
+        bool keep = t->gpa[i] == page && (t->read[i] == tag || t->fetch[i] == tag);
         if (!keep)
                 tlb_drop(t, i);
         t->host[i] = host;
-        t->gpa[i] = gpa | w->global;
+        t->gpa[i] = page;
         tlb_note_key(t, i, w->key);
         (w->global ? t->used_global : t->used)[i / 64] |= 1ull << i % 64;
         if (cpu_walk_allows(cpu, w, ACCESS_READ, context))
@@ -131,7 +191,7 @@ static void tlb_flush_marked(struct tlb *t, uint64_t *used, bool globals)
         for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
                 for (uint64_t bits = used[word]; bits; bits &= bits - 1) {
                         unsigned i = word * 64 + (unsigned)__builtin_ctzll(bits);
-                        if (globals == (t->gpa[i] & 1))
+                        if (globals == (t->gpa[i] & TLB_GLOBAL))
                                 tlb_drop(t, i);
                 }
                 used[word] = 0;
@@ -156,6 +216,7 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)
 {
         for (unsigned c = 0; c < CTX_CHECKED; c++)
                 tlb_drop(&cpu->tlbs[c], tlb_index(linear));
+        flush_larger(cpu, linear);
         cpu_jumps_flush(cpu, linear >> 63);
         cpu->epoch++;
         cpu_mode_changed(cpu);
@@ -167,7 +228,10 @@ void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
         uint64_t page = gpa >> 12;
         if (page >= cpu->memory->pages)
                 return;
-        uint32_t old = __atomic_fetch_or(&cpu->memory->code_generation[page], 1, __ATOMIC_SEQ_CST);
+        uint32_t *at = &cpu->memory->code_generation[page];
+        if (__atomic_load_n(at, __ATOMIC_ACQUIRE) & 1) /* most often, and waits for no store */
+                return;
+        uint32_t old = __atomic_fetch_or(at, 1, __ATOMIC_SEQ_CST);
         if (old & 1)
                 return;
         forbid_writes(cpu, page);

@@ -33,16 +33,14 @@ static void emit_stub(struct work *w, struct stub *s)
                 return;
         }
         if (s->goes_on) {
-                emit_recovery(w);
-                emit_gs_at_jump(e, w->t[1],
-                                translate_places(w) +
-                                        (uint32_t)offsetof(struct jump_place, common));
+                emit_recovered(w);
                 return;
         }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
-        if (w->recovers && work_exit_of(w, s)->step > w->block->steps + w->flags_writer)
-                emit_recovery(w);
+        unsigned n = (unsigned)(work_exit_of(w, s)->step - w->block->steps);
+        if (w->recovers && n > w->flags_writer)
+                emit_recovery(w, w->t[2], n, s->has_target);
         work_restore_temporaries(w);
         if (s->chains) {
                 uint8_t *on = emit_jump(e);
@@ -112,7 +110,8 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
                 cpu_code_flush(cpu);
                 return false;
         }
-        struct work w = { .cpu = cpu, .block = block };
+        struct work w;
+        work_init(&w, cpu, block);
         t->used = (t->used + 15) & ~15u;
         block->key = cpu->translate_key;
         w.e.at = t->writable + t->used;
@@ -138,7 +137,9 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         struct block *from = x->block;
         if (!has_room(t))
                 return;
-        struct work w = { .cpu = cpu, .block = from, .spilled = from->temporaries };
+        struct work w;
+        work_init(&w, cpu, from);
+        w.spilled = from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)
                 if (w.spilled >> r & 1)

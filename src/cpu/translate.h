@@ -17,7 +17,7 @@
  *
  *       guest   add eax, [rbx+8]
  *       host    lea  r14, [rbx+8]
- *               pext r15, r14, gs:[page number bits]
+ *               rorx r15, r14, 12 ; and r15d, 4095
  *               add  r14, gs:[tags + r15*8]       ; offset in the page, or large
  *               cmp  r14, 4096-4 ; ja slow
  *               mov  r15, gs:[host pages + r15*8]
@@ -25,7 +25,8 @@
  *
  * where r14 and r15 are *temporaries*, registers that the block does not use; their
  * guest values wait in struct cpu meanwhile ("spilled"). Where the guest's flags are still needed
- * the add and cmp become lea, pext and jrcxz, which leave flags alone.
+ * the and, add and cmp become pext, lea and jrcxz, which leave flags alone. In front of an
+ * indirect jump they need not be where they can be made again: see translate_recover.c.
  *
  * "slow" and everything else (system instructions, strings, x87...) is a *helper
  * step*: registers go to struct cpu and the interpreter's function of that very
@@ -47,9 +48,10 @@
  * Blocks of one guest page are chained directly. Their code knows its page by
  * gs:[page_linear] only, so one translation serves every address the page is
  * mapped at. A branch to another page, an indirect jump and a return look the
- * target up in a jump cache (per context) and jump on without leaving.
+ * target up in a jump table (per context) and jump on without leaving.
  *
- * Interrupts and kicks set `poll`, which backward branches and look-ups read.
+ * Interrupts and kicks set `poll`, which backward branches read, and make look-ups in the
+ * jump table miss: see cpu_jumps_stop().
  *
  * Stale code. A store to a page that holds decoded code has no TLB entry, is
  * slow, and moves the page's generation on; blocks are looked up by generation.

@@ -7,10 +7,15 @@ static void emit_poll(struct work *w, uint32_t exit, bool flags)
         emit_zero_check(w, FIELD(poll), exit, flags);
 }
 
-/* From this block's temporaries to the common ones. */
+#define PLACE_REGISTER 10u /* of the common temporaries */
+#define LINK_REGISTER  9u  /* the same: where flags are made again; see translator.recover */
+
+/* From this block's temporaries to the common ones, with the place in t[1]. */
 static void emit_common(struct work *w)
 {
         work_move_registers(w, EMIT_STORE, TRANSLATE_COMMON & ~w->spilled);
+        if (w->t[1] != PLACE_REGISTER)
+                emit_mov_reg(&w->e, PLACE_REGISTER, w->t[1]);
         work_move_registers(w, EMIT_LOAD, w->spilled & ~TRANSLATE_COMMON);
 }
 
@@ -45,14 +50,11 @@ static void emit_find_place(struct work *w, uint32_t exit)
         miss->has_target = true;
 }
 
-/* To the code at place t[1]; all temporaries are the common ones. */
-static void emit_recovering_jump(struct work *w, uint32_t exit)
+void emit_recovered(struct work *w)
 {
-        struct emitter *e = &w->e;
-        emit_lea_code(e, w->t[2]);
-        work_stub(w, e->at - 4, exit)->goes_on = true;
-        emit_gs_at_jump(e, w->t[1],
-                        translate_places(w) + (uint32_t)offsetof(struct jump_place, clean));
+        emit_recovery(w, LINK_REGISTER, w->length - 1, true);
+        emit_gs_at_jump(&w->e, PLACE_REGISTER,
+                        translate_places(w) + (uint32_t)offsetof(struct jump_place, common));
 }
 
 void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
@@ -60,25 +62,20 @@ void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1];
         uint32_t places = translate_places(w);
-        uint32_t common = places + (uint32_t)offsetof(struct jump_place, common);
         uint32_t index = work_exit(w, EXIT_INDIRECT, n, 0);
         w->cpu->translator.exits[index].pop_bytes = pop_bytes;
         w->cpu->translator.exits[index].pushed = pushed;
         emit_find_place(w, index);
         emit_gs_at(e, EMIT_LOAD, a, b, places + (uint32_t)offsetof(struct jump_place, page));
         emit_gs(e, EMIT_STORE, a, FIELD(page_linear));
-        if (w->recovers) {
-                emit_recovering_jump(w, index);
-                return;
-        }
-        if (w->spilled == TRANSLATE_COMMON) {
-                emit_gs_at_jump(e, b, common);
-                return;
-        }
-        emit_gs_at(e, EMIT_LOAD, b, b, common);
-        emit_gs(e, EMIT_STORE, b, FIELD(target));
         emit_common(w);
-        emit_gs_jump(e, FIELD(target));
+        if (w->recovers) {
+                emit_lea_code(e, LINK_REGISTER);
+                work_stub(w, e->at - 4, index)->goes_on = true;
+        }
+        emit_gs_at_jump(e, PLACE_REGISTER,
+                        places + (uint32_t)(w->recovers ? offsetof(struct jump_place, clean)
+                                                        : offsetof(struct jump_place, common)));
 }
 
 /* Leads the jump at `from` out of the block to `offset` of the page. */
@@ -174,7 +171,7 @@ void emit_jmp_ind(struct work *w, unsigned n)
                 emit_check(w, n, 8, false);
                 emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         } else {
-                emit_lea(&w->e, w->t[0], i->rm, EMIT_NO_REG, 0, 0);
+                emit_mov_reg(&w->e, w->t[0], i->rm);
         }
         emit_indirect(w, n, 0, false);
 }

@@ -83,8 +83,7 @@ static bool grow(struct growth *g, const struct access *a)
         return true;
 }
 
-/* By how much the step moves RSP; false where that is not known before. */
-static bool stack_move(const struct work *w, unsigned n, int64_t *ret)
+bool translate_stack_move(const struct work *w, unsigned n, int64_t *ret)
 {
         const struct insn *i = &w->block->steps[n].i;
         int64_t imm = (int64_t)i->imm;
@@ -121,7 +120,7 @@ static bool base_stays(const struct work *w, unsigned n, struct growth *g)
                 return false;
         if (!base)
                 return true;
-        if (!stack_move(w, n, &moved) || moved < -SPAN_MAX || moved > SPAN_MAX)
+        if (!translate_stack_move(w, n, &moved) || moved < -SPAN_MAX || moved > SPAN_MAX)
                 return false;
         g->base_moved += moved;
         return true;

@@ -82,7 +82,8 @@ uint8_t *emit_look_up(struct work *w, unsigned n, unsigned size, bool write)
         uint32_t hosts = table + (uint32_t)offsetof(struct tlb, host);
         uint8_t *miss;
         if (!w->live[n]) {
-                emit_pext_gs(e, b, a, FIELD(page_number_bits));
+                emit_rotate(e, b, a, PAGE_SHIFT);
+                emit_and(e, b, TLB_ENTRIES - 1);
                 emit_gs_index(e, EMIT_ADD, a, b, tags);
                 emit1(e, 0x48 | (a & 8 ? 1 : 0)); /* cmp a, 4096 - size */
                 emit1(e, 0x81);
@@ -119,6 +120,8 @@ void emit_address_of(struct work *w, const struct insn *i, int32_t disp)
         if (i->base == BASE_RIP) {
                 emit_gs(e, EMIT_LOAD, a, FIELD(page_linear));
                 emit_lea(e, a, a, EMIT_NO_REG, 0, disp);
+        } else if (i->adsize == 8 && i->base < 16 && i->index == REG_NONE && disp == 0) {
+                emit_mov_reg(e, a, i->base);
         } else {
                 if (i->adsize == 4)
                         emit1(e, 0x67);

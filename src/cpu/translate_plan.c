@@ -56,6 +56,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_PUSH_MEM;
         if (i->op == OP_POP && plain && i->code >= 0x58 && i->code <= 0x5f)
                 return FORM_POP;
+        if (i->op == OP_PUSHF && i->opsize == 8)
+                return FORM_PUSHF;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))

@@ -55,13 +55,29 @@ static bool operands_of(const struct insn *i, struct operands *o)
         return true;
 }
 
+/* Whether what else moves RSP behind the writer, which added to it, can be told. */
+static bool stack_kept(const struct work *w, unsigned writer, const struct operands *o)
+{
+        if (!adds(&w->block->steps[writer].i) || o->source != SOURCE_IMM)
+                return false;
+        for (unsigned n = writer + 1; n + 1 < w->length; n++) {
+                int64_t moved;
+                if (w->block->steps[n].i.gpr_written & 1u << CPU_RSP &&
+                    !translate_stack_move(w, n, &moved))
+                        return false;
+        }
+        return true;
+}
+
 static bool kept(const struct work *w, unsigned writer, const struct operands *o)
 {
         uint16_t needed = (uint16_t)(1u << o->dst);
         if (o->source == SOURCE_REG)
                 needed |= (uint16_t)(1u << o->src);
-        /* What moves RSP besides is not told. */
         if (needed & 1u << CPU_RSP)
+                return stack_kept(w, writer, o);
+        /* Where the jump changes temporaries the common ones are lost before the recovery. */
+        if (w->spilled != TRANSLATE_COMMON && needed & TRANSLATE_COMMON)
                 return false;
         for (unsigned n = writer + 1; n < w->length; n++)
                 if (w->block->steps[n].i.gpr_written & needed)
@@ -84,7 +100,7 @@ void translate_plan_recovery(struct work *w)
 {
         struct operands o;
         w->recovers = false;
-        if (w->spilled != TRANSLATE_COMMON || !leaves_by_table(w))
+        if (!leaves_by_table(w))
                 return;
         for (unsigned n = w->length - 1; n-- > 0;) {
                 const struct insn *i = &w->block->steps[n].i;
@@ -110,11 +126,10 @@ static void emit_rm_reg(struct work *w, const struct insn *i, unsigned code, uns
         emit1(&w->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
-/* ADD or SUB to t[2] of what the writer added or took off. */
+/* ADD or SUB to register `c` of what the writer added or took off. */
 static void emit_arithmetic(struct work *w, const struct insn *i, const struct operands *o,
-                            bool add)
+                            unsigned c, bool add)
 {
-        unsigned c = w->t[2];
         if (o->source == SOURCE_REG) {
                 emit_rm_reg(w, i, add ? 0x01 : 0x29, c, o->src);
                 return;
@@ -123,7 +138,23 @@ static void emit_arithmetic(struct work *w, const struct insn *i, const struct o
         emit4(&w->e, (uint32_t)i->imm);
 }
 
-void emit_recovery(struct work *w)
+/* By how much RSP was moved since the writer. */
+static int32_t stack_moved(const struct work *w, unsigned n, bool left)
+{
+        int64_t sum = 0, moved;
+        for (unsigned k = w->flags_writer + 1u; k < n; k++)
+                if (w->block->steps[k].i.gpr_written & 1u << CPU_RSP &&
+                    translate_stack_move(w, k, &moved))
+                        sum += moved;
+        enum form f = w->forms[n];
+        if (left && f == FORM_RET)
+                sum += 8 + (uint16_t)w->block->steps[n].i.imm;
+        else if (left && (f == FORM_CALL || f == FORM_CALL_IND))
+                sum -= 8;
+        return (int32_t)sum;
+}
+
+void emit_recovery(struct work *w, unsigned lost, unsigned n, bool left)
 {
         const struct step *st = &w->block->steps[w->flags_writer];
         const struct insn *i = &st->i;
@@ -133,9 +164,10 @@ void emit_recovery(struct work *w)
         if (compares(i)) {
                 work_bytes(w, st->bytes, i->length);
         } else if (adds(i)) {
-                emit_mov_reg(&w->e, w->t[2], o.dst);
-                emit_arithmetic(w, i, &o, i->op == OP_SUB);
-                emit_arithmetic(w, i, &o, i->op == OP_ADD);
+                int32_t moved = o.dst == CPU_RSP ? stack_moved(w, n, left) : 0;
+                emit_lea(&w->e, lost, o.dst, EMIT_NO_REG, 0, -moved);
+                emit_arithmetic(w, i, &o, lost, i->op == OP_SUB);
+                emit_arithmetic(w, i, &o, lost, i->op == OP_ADD);
         } else {
                 emit_rm_reg(w, i, 0x85, o.dst, o.dst);
         }

@@ -1,5 +1,5 @@
-/* Runs of steps that share one look at the TLB, as emitted: t[0] is the host's address of the
- * run's first byte. Which they are translate_merge.c decided. */
+/* Runs of steps that share one look at the TLB, as emitted: t[1] + t[0] is the host's address of
+ * the run's first byte. Which they are translate_merge.c decided. */
 #include "cpu/exec.h"
 #include "cpu/translate_work.h"
 
@@ -12,20 +12,19 @@ static void emit_merged_memory(struct work *w, unsigned n)
                 w->fault_exits[n] = s->exit;
                 work_note_fault(w, s);
         }
-        emit_rewritten(w, st, w->t[0], EMIT_NO_REG, w->place[n]);
+        emit_rewritten(w, st, w->t[1], w->t[0], w->place[n]);
 }
 
 static void emit_merged_push(struct work *w, unsigned n)
 {
         const struct insn *i = &w->block->steps[n].i;
         struct emitter *e = &w->e;
-        emit1(e, 0x48 | emit_rex(w->forms[n] == FORM_PUSH ? i->rm : 0u, w->t[0], EMIT_NO_REG));
         if (w->forms[n] == FORM_PUSH) {
-                emit1(e, EMIT_STORE);
-                emit_memory(e, i->rm, w->t[0], EMIT_NO_REG, 0, w->place[n]);
+                emit_mov_place(e, EMIT_STORE, i->rm, w->t[1], w->t[0], w->place[n]);
         } else {
-                emit1(e, 0xc7); /* mov qword, imm32 */
-                emit_memory(e, 0, w->t[0], EMIT_NO_REG, 0, w->place[n]);
+                emit1(e, 0x48 | emit_rex(0, w->t[1], w->t[0])); /* mov qword, imm32 */
+                emit1(e, 0xc7);
+                emit_memory(e, 0, w->t[1], w->t[0], 0, w->place[n]);
                 emit4(e, (uint32_t)i->imm);
         }
         emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
@@ -33,16 +32,17 @@ static void emit_merged_push(struct work *w, unsigned n)
 
 static void emit_merged_load(struct work *w, unsigned n, unsigned to, int32_t pop_bytes)
 {
-        emit_mov_place(&w->e, EMIT_LOAD, to, w->t[0], w->place[n]);
+        emit_mov_place(&w->e, EMIT_LOAD, to, w->t[1], w->t[0], w->place[n]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, pop_bytes);
 }
 
 static void emit_merged_call(struct work *w, unsigned n)
 {
         struct emitter *e = &w->e;
-        emit_gs(e, EMIT_LOAD, w->t[1], FIELD(page_linear));
-        emit_lea(e, w->t[1], w->t[1], EMIT_NO_REG, 0, w->at[n + 1]);
-        emit_mov_place(e, EMIT_STORE, w->t[1], w->t[0], w->place[n]);
+        unsigned c = w->t[2];
+        emit_gs(e, EMIT_LOAD, c, FIELD(page_linear));
+        emit_lea(e, c, c, EMIT_NO_REG, 0, w->at[n + 1]);
+        emit_mov_place(e, EMIT_STORE, c, w->t[1], w->t[0], w->place[n]);
         emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
         emit_goto(w, n, translate_target(w), w->live[n + 1]);
 }
@@ -86,7 +86,6 @@ void emit_merged(struct work *w, struct merged *m)
         else
                 emit_address_of(w, i, m->low);
         m->miss = emit_look_up(w, m->first, m->size, m->write);
-        emit_lea(&w->e, w->t[0], w->t[0], w->t[1], 0, 0);
         for (unsigned n = m->first; n <= m->last; n++)
                 emit_merged_step(w, n);
         m->end = w->e.at;

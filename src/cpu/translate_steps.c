@@ -175,9 +175,35 @@ static void emit_push_memory(struct work *w, unsigned n)
         work_resume_here(w, to);
 }
 
+/* Arithmetic flags come from the host's by way of its stack, the others from `s`; none of
+ * them is touched. */
+static void emit_pushf(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        const struct stub *s = emit_push_check(w, n);
+        emit_lea(e, a, a, b, 0, 0);
+        emit_mov_reg(e, b, CPU_RSP);
+        emit_gs(e, EMIT_LOAD, CPU_RSP, FIELD(host_rsp));
+        emit1(e, 0x9c); /* pushfq; pop c */
+        if (c & 8)
+                emit1(e, 0x41);
+        emit1(e, 0x58 | (c & 7));
+        emit_mov_reg(e, CPU_RSP, b);
+        emit_bits_gs(e, EMIT_PEXT, c, c, FIELD(arithmetic_bits));
+        emit_bits_gs(e, EMIT_PDEP, c, c, FIELD(arithmetic_bits));
+        emit_gs(e, EMIT_LOAD, b, FIELD(s.rflags));
+        emit_bits_gs(e, EMIT_PEXT, b, b, FIELD(pushed_bits));
+        emit_bits_gs(e, EMIT_PDEP, b, b, FIELD(pushed_bits));
+        emit_lea(e, b, b, c, 0, 0);
+        emit_mov(e, EMIT_STORE, b, a, EMIT_NO_REG);
+        emit_lea(e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, -8);
+        work_resume_here(w, s);
+}
+
 const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from)
 {
-        emit_lea(&w->e, w->t[0], from, EMIT_NO_REG, 0, 0);
+        emit_mov_reg(&w->e, w->t[0], from);
         return emit_check(w, n, 8, false);
 }
 
@@ -212,6 +238,7 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_PUSH] = emit_push,
         [FORM_PUSH_IMM] = emit_push,
         [FORM_PUSH_MEM] = emit_push_memory,
+        [FORM_PUSHF] = emit_pushf,
         [FORM_POP] = emit_pop,
         [FORM_LEAVE] = emit_leave,
         [FORM_HELPER] = emit_helper,

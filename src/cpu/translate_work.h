@@ -33,6 +33,7 @@ enum form {
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
+        FORM_PUSHF,
         FORM_POP,
         FORM_LEAVE,
         FORM_HELPER, /* by the interpreter, then on */
@@ -55,7 +56,7 @@ struct stub {
         bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
         bool has_target;    /* t[0] is an indirect jump's target */
-        bool goes_on;       /* to the code at place t[1], with the flags recovered */
+        bool goes_on;       /* emit_recovered() */
 };
 
 /* A run of steps whose accesses are relative to the same registers and close together: they
@@ -95,16 +96,23 @@ struct work {
 
         /* emitted */
         struct emitter e;
-        uint8_t *body;               /* behind the entries */
-        uint32_t after_checks;       /* the same as an offset */
-        bool uppers_noted;           /* that upper halves are in use */
-        const struct step *x87_last; /* that moved FIP, of the native ones so far */
-        struct stub stubs[STUBS];
+        uint8_t *body;                     /* behind the entries */
+        uint32_t after_checks;             /* the same as an offset */
+        bool uppers_noted;                 /* that upper halves are in use */
+        const struct step *x87_last;       /* that moved FIP, of the native ones so far */
         uint32_t fault_exits[BLOCK_STEPS]; /* that go on in the copy of a run; 0: none */
-        unsigned stubs_length;
+        unsigned stubs_length, faults_length;
+        /* Four kilobytes that work_init() leaves as they are. */
+        struct stub stubs[STUBS];
         struct translated_fault faults[FAULTS]; /* stub: index until resolved */
-        unsigned faults_length;
 };
+
+static inline void work_init(struct work *w, struct cpu *cpu, struct block *block)
+{
+        __builtin_memset(w, 0, offsetof(struct work, stubs));
+        w->cpu = cpu;
+        w->block = block;
+}
 
 /* ---- translate_plan.c ---- */
 
@@ -128,13 +136,16 @@ bool translate_polls_later(const struct work *w, int32_t offset);
 
 /* Decides whether the flags at the block's end can be made again from registers. */
 void translate_plan_recovery(struct work *w);
-/* Makes them. t[2] and the flags before are lost. */
-void emit_recovery(struct work *w);
+/* Makes them, at step `n`, or where it has `left` the block. Register `lost` and the flags
+ * before are lost. */
+void emit_recovery(struct work *w, unsigned lost, unsigned n, bool left);
 
 /* ---- translate_merge.c ---- */
 
 /* Finds the runs, after all else is planned. */
 void translate_merge(struct work *w);
+/* By how much the step moves RSP; false where that is not known before. */
+bool translate_stack_move(const struct work *w, unsigned n, int64_t *ret);
 
 /* ---- translate_pieces.c ---- */
 
@@ -189,6 +200,8 @@ const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from);
 uint32_t translate_places(const struct work *w);
 /* Jumps to wherever the linear address in t[0] is translated. */
 void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed);
+/* Where a target leads back to that needs the flags which its jump lost. */
+void emit_recovered(struct work *w);
 /* Goes on at `offset` of the page or beyond it; `live` flags are needed there. */
 void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live);
 void emit_jcc(struct work *w, unsigned n);

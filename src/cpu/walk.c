@@ -61,7 +61,8 @@ static struct walk walk_leaf(struct cpu *cpu, struct walk w, uint64_t linear, ui
         if (mark)
                 entry_mark(cpu, at, entry, mark);
         w.gpa = (entry & PTE_ADR & ~mask) | (linear & mask);
-        w.global = entry & PTE_G;
+        w.global = entry & PTE_G && cpu->s.cr4 & CR4_PGE;
+        w.size = level == 1 ? 0 : level == 2 ? TLB_LARGE : TLB_HUGE;
         w.dirty = entry & PTE_D;
         w.key = entry >> PTE_KEY_SHIFT & 15;
         w.present = true;
@@ -160,7 +161,8 @@ static struct walk walk_32(struct cpu *cpu, uint64_t linear, uint64_t mark)
                         w.gpa = (entry & 0xfffff000 & ~mask) | (linear & mask);
                         if (large)
                                 w.gpa |= (entry >> 13 & 0xff) << 32;
-                        w.global = entry & PTE_G;
+                        w.global = entry & PTE_G && cpu->s.cr4 & CR4_PGE;
+                        w.size = large ? TLB_LARGE : 0;
                         w.dirty = entry & PTE_D;
                         w.present = true;
                         return w;

@@ -408,6 +408,14 @@ static void choose_runtime(struct host_config *host, const char *name)
         host->runtime = xstrdup(host_config_wants_vm(host) ? "isle-vm" : name);
 }
 
+/* Kept with the instance, whose writable layer is of that kind from now on. */
+static void choose_rootfs(struct host_config *host, const char *rootfs)
+{
+        if (host_config_wants_vm(host) && !json_map_get(host->annotations, SPEC_VM_ROOTFS) &&
+            !streq(rootfs, "fs"))
+                json_map_set(&host->annotations, SPEC_VM_ROOTFS, rootfs);
+}
+
 void instance_create(struct engine *engine, const char *name, const struct instance_spec *spec,
                      instance_created *done, void *arg)
 {
@@ -415,6 +423,7 @@ void instance_create(struct engine *engine, const char *name, const struct insta
         *c = (struct creation){ .engine = engine, .done = done, .arg = arg };
         c->spec = spec_copy(spec);
         choose_runtime(&c->spec->host, engine->settings.default_runtime);
+        choose_rootfs(&c->spec->host, engine->settings.vm_rootfs);
         c->r = spec_check(c->spec, &c->warnings, &c->err);
         if (c->r == 0)
                 c->r = remap_check(&engine->remap, &c->spec->host, &c->err);

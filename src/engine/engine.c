@@ -63,6 +63,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
         own[5] = in->init_path ? xstrdup(in->init_path) : find_init();
         own[6] = xstrdup(in->cgroup_parent ? in->cgroup_parent : "/isle");
         own[7] = xstrdup(in->default_runtime ? in->default_runtime : "isle-runtime");
+        own[8] = xstrdup(in->vm_rootfs ? in->vm_rootfs : "fs");
         *s = (struct engine_settings){
                 .root_dir = own[0],
                 .run_dir = own[1],
@@ -72,6 +73,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
                 .init_path = own[5],
                 .cgroup_parent = own[6],
                 .default_runtime = own[7],
+                .vm_rootfs = own[8],
                 .stream_threads = in->stream_threads ? in->stream_threads : STREAM_THREADS_DEFAULT,
         };
         engine->instances_dir = xasprintf("%s/instances", s->root_dir);
@@ -127,6 +129,9 @@ int engine_create(struct loop *loop, struct workers *workers, struct store *stor
                 r = err_plain(err, EINVAL,
                               "--default-runtime '%s' is not known; use isle-runtime or isle-vm",
                               engine->settings.default_runtime);
+        if (r == 0 && !vm_rootfs_is_known(engine->settings.vm_rootfs))
+                r = err_plain(err, EINVAL, "--vm-rootfs '%s' is not known; use fs or erofs",
+                              engine->settings.vm_rootfs);
         if (r == 0)
                 r = remap_load(settings->userns_remap, &engine->remap, err);
         if (r == 0)

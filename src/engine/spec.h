@@ -223,6 +223,7 @@ bool runtime_is_known(const char *name);
 /* Of a virtual machine, in Annotations: its root file system, fs or erofs (src/guest/root.h). */
 #define SPEC_VM_ROOTFS       "isle.vm.rootfs"
 #define SPEC_VM_ROOTFS_IMAGE "isle.vm.rootfs-image"
+bool vm_rootfs_is_known(const char *rootfs);
 /* In a virtual machine: by its isolation ("vm") or its runtime ("isle-vm"). */
 bool host_config_wants_vm(const struct host_config *host);
 /* In one that makes its root of the layers by itself: erofs. */

@@ -110,6 +110,11 @@ bool host_config_wants_vm(const struct host_config *host)
         return streq(host->isolation, "vm") || streq(host->runtime, "isle-vm");
 }
 
+bool vm_rootfs_is_known(const char *rootfs)
+{
+        return ONE_OF(rootfs, "fs", "erofs");
+}
+
 bool host_config_wants_layers(const struct host_config *host)
 {
         const char *rootfs = json_map_get(host->annotations, SPEC_VM_ROOTFS);
@@ -136,7 +141,7 @@ static int check_machine(struct check *c)
                                  "annotation " SPEC_VM_CPU " (--cpu) is for virtual machines; a "
                                  "container runs on the host's processors; add --vm");
         const char *rootfs = json_map_get(h->annotations, SPEC_VM_ROOTFS);
-        if (rootfs && !ONE_OF(rootfs, "fs", "erofs"))
+        if (rootfs && !vm_rootfs_is_known(rootfs))
                 return err_plain(c->err, EINVAL,
                                  "annotation " SPEC_VM_ROOTFS " (--vm-rootfs) '%s': there are fs "
                                  "and erofs",

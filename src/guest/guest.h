@@ -7,9 +7,9 @@
  * (shim.c), which starts isle-vmm, has the agent in the guest make the container there
  * from a second spec (inside.c), and then stands for the container's first process:
  * it has its standard descriptors, takes its signals, and ends with its status. So
- * kill, pause, resume, state and list need no code of their own, start and delete only for
- * the network (network.h), and when the shim dies, however it dies, the pid namespace takes
- * the machine with it.
+ * kill, pause, state and list need no code of their own, start and delete only for the
+ * network (network.h), resume for the clock (clock.h), and when the shim dies, however it dies, the
+ * pid namespace takes the machine with it.
  *
  *   ROOT/ID/vm/     bound into the jail: shim.json, and the Unix socket behind the
  *                   guest's vsock, through which exec reaches the agent
@@ -20,6 +20,7 @@
  * mount, mounts/N. A root that is made of layers is none of it: root.h. */
 #pragma once
 
+#include "base/buf.h"
 #include "guest/root.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
@@ -70,6 +71,10 @@ void guest_parts_finish(struct guest_parts *parts);
 int initramfs_ensure(const char *kernel, const char *agent, const char *runtime, char **ret_path,
                      struct err *err);
 
+/* What it holds, appended to `archive`. */
+int initramfs_build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                    struct err *err);
+
 /* Memory that machines of this kernel and ramdisk have in common; made once and kept:
  * template.c. *ret_path is untouched where this kernel has none. */
 int template_ensure(const struct guest_parts *parts, char **ret_path, struct err *err);
@@ -111,6 +116,8 @@ uint64_t guest_memory_for(int64_t limit_bytes);
 unsigned guest_cpus_for(const struct oci_cpu *cpu);
 /* Limits of the container become those of its machine, on the host. `cpus`: that there may be. */
 void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus);
+/* By which they grow. */
+uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
@@ -119,6 +126,7 @@ int guest_create(const struct launch_options *options, struct err *err);
 int guest_run(const struct launch_options *options, bool keep, int *ret_code, struct err *err);
 int guest_exec(const struct exec_options *options, int *ret_code, struct err *err);
 int guest_start(const char *root, const char *id, struct err *err);
+int guest_resume(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
 /* The guest's processes, as ps(1) with these options prints them, on standard output. */
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);

@@ -79,6 +79,16 @@ static char *module_name(const char *path)
         return name;
 }
 
+/* Not every file system says what an entry is. */
+static bool is_directory(DIR *dir, const struct dirent *entry)
+{
+        struct stat st;
+        if (entry->d_type != DT_UNKNOWN)
+                return entry->d_type == DT_DIR;
+        return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+               S_ISDIR(st.st_mode);
+}
+
 static int walk(const char *path, int depth, char ***paths, struct err *err)
 {
         auto_dir dir = opendir(path);
@@ -87,7 +97,7 @@ static int walk(const char *path, int depth, char ***paths, struct err *err)
         for (struct dirent *entry; (entry = readdir(dir));) {
                 auto_free char *below = xasprintf("%s/%s", path, entry->d_name);
                 int r = 0;
-                if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && depth < DEPTH_MAX)
+                if (entry->d_name[0] != '.' && depth < DEPTH_MAX && is_directory(dir, entry))
                         r = walk(below, depth + 1, paths, err);
                 else if (strstr(entry->d_name, ".ko"))
                         strv_push(paths, below);
@@ -140,7 +150,10 @@ static int add_module(struct modules *m, const char *name, int depth, struct err
                                  "whose modules are not",
                                  path);
         if (depth > DEPTH_MAX)
-                return err_plain(err, ELOOP, "module %s needs itself", path);
+                return err_plain(
+                        err, ELOOP,
+                        "module %s needs itself, or is needed by way of more than %d others", path,
+                        DEPTH_MAX);
         auto_free char *data = NULL;
         size_t size;
         int r = file_read(AT_FDCWD, path, FILE_SIZE_MAX, &data, &size, err);
@@ -166,8 +179,8 @@ static char *modules_of(const char *kernel)
                        : NULL;
 }
 
-static int build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
-                 struct err *err)
+int initramfs_build(const char *kernel, const char *agent, const char *runtime, struct buf *archive,
+                    struct err *err)
 {
         struct modules m = { .archive = archive };
         static const char *const directories[] = { "bin",  "dev",  &AGENT_MODULES[1],
@@ -224,7 +237,7 @@ int initramfs_ensure(const char *kernel, const char *agent, const char *runtime,
                 fd = cache_use(AT_FDCWD, path);
         if (r == 0 && fd < 0) {
                 cache_remove_unused(GUEST_CACHE, SUFFIX);
-                r = build(kernel, agent, runtime, &archive, err);
+                r = initramfs_build(kernel, agent, runtime, &archive, err);
                 if (r == 0)
                         r = file_make_dirs(AT_FDCWD, GUEST_CACHE, 0755, err);
                 if (r == 0)

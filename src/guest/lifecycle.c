@@ -1,4 +1,5 @@
-/* start and delete: those of every container, and what the machine's network needs; ps. */
+/* start, resume and delete: those of every container, and what the machine's network and clock
+ * need; ps. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,7 +7,9 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/str.h"
+#include "guest/clock.h"
 #include "guest/guest.h"
 #include "guest/network.h"
 #include "guest/ps.h"
@@ -52,6 +55,15 @@ int guest_start(const char *root, const char *id, struct err *err)
 {
         int r = join_network(root, id, err);
         return r == 0 ? container_start(root, id, err) : r;
+}
+
+int guest_resume(const char *root, const char *id, struct err *err)
+{
+        auto_fd directory = -1;
+        int r = container_resume(root, id, err);
+        if (r == 0)
+                r = open_directory(root, id, &directory, err);
+        return r == 0 ? file_replace(directory, CLOCK_RESUMED, "", 0, 0600, false, err) : r;
 }
 
 /* The namespace that it has by name may be gone, or somebody's else; the one of its own goes

@@ -3,12 +3,15 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +22,7 @@
 #include "guest/cache.h"
 #include "guest/guest.h"
 #include "guest/root.h"
+#include "runtime/sync.h"
 #include "sys/mounts.h"
 #include "sys/process.h"
 #include "sys/spawn.h"
@@ -26,8 +30,7 @@
 #define PROGRAM     "mkfs.erofs"
 #define CACHE       GUEST_CACHE "/layers"
 #define SUFFIX      ".erofs"
-#define SOURCE_FD   3 /* in the program */
-#define IMAGE_FD    4
+#define IMAGE_FD    3   /* in the program */
 #define WORDS_BYTES 512 /* of what it said, in the error */
 
 /* Of a superblock, at SUPER_OFFSET: Linux' fs/erofs/erofs_fs.h. */
@@ -85,10 +88,6 @@ static int merge_by_path(char *const *layers, int *ret_fd, struct err *err)
 /* What a container without a writable layer would see, as a descriptor of its root. */
 static int merge(char *const *layers, int *ret_fd, struct err *err)
 {
-        if (strv_length(layers) == 1) { /* which is no overlay */
-                *ret_fd = open(*layers, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                return *ret_fd < 0 ? err_set(err, errno, "open layer '%s'", *layers) : 0;
-        }
         auto_strv options = NULL;
         for (char *const *layer = layers; *layer; layer++)
                 strv_push_take(&options, xasprintf("lowerdir+=%s", *layer));
@@ -114,18 +113,15 @@ static int tell_failure(int status, int output, struct err *err)
                          line ? line + 1 : words);
 }
 
-static int run_program(int source, int image, struct err *err)
+static int run_program(const char *source, int image, struct err *err)
 {
-        static char *const argv[] = { PROGRAM, "--quiet", "/proc/self/fd/4", "/proc/self/fd/3",
-                                      NULL };
+        const char *const argv[] = { PROGRAM, "--quiet", "/proc/self/fd/3", source, NULL };
         auto_fd output = memfd_create(PROGRAM, MFD_CLOEXEC);
         if (output < 0)
                 return err_set(err, errno, "memfd");
-        const struct spawn_fd fds[] = {
-                { output, 1 }, { output, 2 }, { source, SOURCE_FD }, { image, IMAGE_FD }
-        };
+        const struct spawn_fd fds[] = { { output, 1 }, { output, 2 }, { image, IMAGE_FD } };
         const struct spawn spawn = { .path = PROGRAM,
-                                     .argv = argv,
+                                     .argv = (char *const *)(uintptr_t)argv,
                                      .fds = fds,
                                      .fds_length = ELEMENTS(fds),
                                      .death_signal = SIGKILL };
@@ -141,16 +137,58 @@ static int run_program(int source, int image, struct err *err)
         return status == 0 ? 0 : tell_failure(status, output, err);
 }
 
-/* It has no name before it is whole and on the disk. */
-static int make(char *const *layers, int dirfd, const char *name, struct err *err)
+/* The program wants a name of its source, which a mount has for who stays in a namespace: a process
+ * of its own, with which the mount goes however it ends. The place is any directory. */
+static int run_beside(int source, const char *place, int image, struct err *err)
+{
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || unshare(CLONE_NEWNS) < 0 ||
+            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return err_set(err, errno, "make a mount namespace");
+        auto_fd target = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (target < 0)
+                return err_set(err, errno, "open '%s'", place);
+        int r = mount_attach(source, target, err);
+        return r == 0 ? run_program(place, image, err) : r;
+}
+
+static int run_merged(char *const *layers, const char *place, int image, struct err *err)
 {
         auto_fd source = -1;
+        int pair[2], status;
+        int r = merge(layers, &source, err);
+        if (r == 0)
+                r = sync_pair(pair, err);
+        if (r < 0)
+                return r;
+        auto_fd ours = pair[0], theirs = pair[1];
+        pid_t pid = fork();
+        if (pid < 0)
+                return err_set(err, errno, "fork");
+        if (pid == 0) {
+                struct err story = { 0 };
+                close_fd(&ours);
+                if (run_beside(source, place, image, &story) < 0)
+                        (void)sync_send_error(theirs, &story);
+                else
+                        (void)sync_send(theirs, SYNC_READY, NULL);
+                _exit(0);
+        }
+        close_fd(&theirs);
+        r = sync_expect(ours, SYNC_READY, err);
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        return r;
+}
+
+/* It has no name before it is whole and on the disk. */
+static int make(char *const *layers, int dirfd, const char *directory, const char *name,
+                struct err *err)
+{
         auto_fd image = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
         if (image < 0)
                 return err_set(err, errno, "make a file");
-        int r = merge(layers, &source, err);
-        if (r == 0)
-                r = run_program(source, image, err);
+        int r = strv_length(layers) == 1 ? run_program(*layers, image, err) /* no overlay */
+                                         : run_merged(layers, directory, image, err);
         if (r < 0)
                 return r;
         if (!is_whole(image))
@@ -175,7 +213,7 @@ static int ensure_at(char *const *layers, const char *directory, const char *nam
         if (is_there(dirfd, name))
                 return 0;
         cache_remove_unused(directory, SUFFIX);
-        return make(layers, dirfd, name, err);
+        return make(layers, dirfd, directory, name, err);
 }
 
 /* -- whose it is --------------------------------------------------------------- */

@@ -153,7 +153,7 @@ static int sample_clock(int fd, struct buf *in, struct clock_sample *best, struc
         return 0;
 }
 
-int agent_set_clock(int directory_fd, struct err *err)
+int agent_set_clock(int directory_fd, bool gently, struct err *err)
 {
         struct clock_sample best = { .width_ns = INT64_MAX };
         struct agent_request request = { .op = AGENT_OP_CLOCK };
@@ -167,6 +167,7 @@ int agent_set_clock(int directory_fd, struct err *err)
         if (r < 0 || (best.ahead_ns >= -half_ns && best.ahead_ns <= half_ns))
                 return r;
         request.shift_ns = best.ahead_ns;
+        request.gently = gently;
         return agent_ask(fd, &in, &request, &reply, err);
 }
 

@@ -35,8 +35,9 @@ int agent_ask(int fd, struct buf *in, const struct agent_request *request, struc
 int agent_call(int directory_fd, char *const *argv, struct agent_reply *ret, struct err *err);
 
 /* Sets the guest's real time to the host's: at boot it loses what its kernel takes before it has a
- * clock, which on a busy host is tenths of a second. */
-int agent_set_clock(int directory_fd, struct err *err);
+ * clock, which on a busy host is tenths of a second. With `gently` a small difference is made up
+ * for by and by, as a program wants it that looks at the clock meanwhile. */
+int agent_set_clock(int directory_fd, bool gently, struct err *err);
 
 /* Launches; standard descriptors 0 to 2 of the caller become the process's (with
  * request->terminal 0 and 1, which are a terminal). `request->key` is chosen here. */

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "guest/clock.h"
 #include "guest/guest.h"
 #include "guest/network.h"
 #include "guest/session.h"
@@ -67,6 +68,9 @@ struct shim {
         pid_t vmm;
         bool vmm_ended;
         int vmm_code;
+        struct clock_watch clock;
+        pid_t comparing; /* the two clocks, or 0 */
+        bool compare_again;
         struct buf words; /* the last of it */
         struct session session;
         bool launched;
@@ -149,7 +153,8 @@ static void add_layers(const struct shim_config *config, char ***argv)
         strv_push(argv, "--disk");
         strv_push(argv, ROOT_IMAGE ",ro,format=raw");
         strv_push(argv, "--fs");
-        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE ",only=%s:" AGENT_WORK "%s",
+        strv_push_take(argv, xasprintf(AGENT_LAYERS_TAG "=" ROOT_ABOVE
+                                                        ",exclusive,only=%s:" AGENT_WORK "%s",
                                        config->upper, config->read_only ? ",ro" : ""));
 }
 
@@ -242,6 +247,8 @@ static void reap(struct shim *shim)
                 if (pid == shim->vmm) {
                         shim->vmm_ended = true;
                         shim->vmm_code = process_exit_code(status);
+                } else if (pid == shim->comparing) {
+                        shim->comparing = 0;
                 }
 }
 
@@ -333,7 +340,7 @@ static int run_program(struct shim *shim, struct err *err)
         auto_agent_reply reply = { 0 };
         int r = give_cards(shim, err);
         if (r == 0)
-                r = agent_set_clock(shim->directory_fd, err);
+                r = agent_set_clock(shim->directory_fd, false, err);
         return r == 0 ? agent_call(shim->directory_fd, argv, &reply, err) : r;
 }
 
@@ -348,6 +355,8 @@ static int prepare(struct shim *shim, struct err *err)
                 r = receive_taps(shim, err);
         if (r == 0)
                 r = listen_ready(shim, err);
+        if (r == 0)
+                r = clock_watch_open(&shim->clock, shim->directory_fd, err);
         if (r == 0)
                 r = start_machine(shim, err);
         if (r == 0)
@@ -370,6 +379,15 @@ static void serve_start(struct shim *shim)
                 (void)sync_send_error(connection, &err);
         close(connection);
         close_fd(&shim->start_listener);
+}
+
+/* One at a time: what comes meanwhile is looked at after. */
+static void compare_clocks(struct shim *shim)
+{
+        if (!shim->compare_again || shim->comparing)
+                return;
+        shim->compare_again = false;
+        (void)clock_compare(shim->directory_fd, &shim->comparing, NULL);
 }
 
 static void tell_oom(struct shim *shim)
@@ -398,9 +416,10 @@ static int serve(struct shim *shim, struct err *err)
 {
         int r = 0;
         while (r == 0 && !session_done(&shim->session)) {
-                struct pollfd entries[SESSION_ENTRIES + 3];
-                struct pollfd *own = entries + SESSION_ENTRIES;
+                struct pollfd entries[SESSION_ENTRIES + CLOCK_ENTRIES + 3];
+                struct pollfd *clock = entries + SESSION_ENTRIES, *own = clock + CLOCK_ENTRIES;
                 session_watch(&shim->session, entries);
+                clock_watch_poll(&shim->clock, clock);
                 own[0] = (struct pollfd){ shim->signals, POLLIN, 0 };
                 own[1] = (struct pollfd){ shim->console, POLLIN, 0 };
                 own[2] = (struct pollfd){ shim->start_listener, POLLIN, 0 };
@@ -412,6 +431,8 @@ static int serve(struct shim *shim, struct err *err)
                         listen_to_console(shim);
                 if (own[2].revents)
                         serve_start(shim);
+                shim->compare_again |= clock_watch_due(&shim->clock, clock);
+                compare_clocks(shim);
                 if (r == 0)
                         r = session_work(&shim->session, entries, err);
                 if (shim->vmm_ended)
@@ -428,6 +449,7 @@ void shim_main(int channel)
                              .ready_listener = -1,
                              .start_listener = -1,
                              .console = -1,
+                             .clock = { -1, -1 },
                              .session = { .control = -1 } };
         (void)fcntl(channel, F_SETFD, FD_CLOEXEC);
         all_signals(&shim);

@@ -102,6 +102,11 @@ int guest_size(const struct oci_spec *spec, struct guest_size *ret, struct err *
         return 0;
 }
 
+uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus)
+{
+        return OVERHEAD_BYTES + cpus * CPU_OVERHEAD_BYTES + machine_bytes / PAGES_PART;
+}
+
 static void add_overhead(int64_t *bytes, uint64_t overhead)
 {
         if (*bytes > 0)
@@ -112,7 +117,7 @@ static void add_overhead(int64_t *bytes, uint64_t overhead)
 void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus)
 {
         struct oci_memory *memory = resources->memory;
-        uint64_t overhead = OVERHEAD_BYTES + cpus * CPU_OVERHEAD_BYTES + machine_bytes / PAGES_PART;
+        uint64_t overhead = guest_overhead_bytes(machine_bytes, cpus);
         if (memory && memory->has_limit)
                 add_overhead(&memory->limit, overhead);
         if (memory && memory->has_swap)

@@ -23,6 +23,7 @@
 #include "guest/control.h"
 #include "guest/guest.h"
 #include "guest/session.h"
+#include "sys/cgroup.h"
 
 #define CONFIG_SIZE_MAX    (2 * OCI_CONFIG_SIZE_MAX + 4096)
 #define BALLOON_TIMEOUT_MS 15000
@@ -36,17 +37,33 @@ struct update {
         struct oci_resources *resources; /* as asked, and then the host's */
         struct oci_memory memory;        /* as asked */
         struct oci_pids pids;
+        int64_t limit_before; /* of memory, of the container; 0: not known */
         bool has_memory, has_cpus;
         uint64_t balloon_mib; /* wanted */
         struct control_balloon now;
         uint32_t cpus;
 };
 
-static int check_status(const struct update *u, struct err *err)
+/* From that of the machine's group. */
+static int64_t read_limit(const struct update *u, const struct record *record)
 {
-        auto_record record = { 0 };
+        auto_cgroup cgroup = NULL;
+        struct cgroup_stats stats;
+        uint64_t overhead = guest_overhead_bytes(u->config.memory_bytes, u->config.cpus_max);
+        if (!record->cgroups || cgroup_open(record->cgroups, &cgroup, NULL) < 0 ||
+            cgroup_stats(cgroup, &stats, NULL) < 0)
+                return 0;
+        uint64_t limit = stats.memory_limit_bytes;
+        cgroup_stats_finish(&stats);
+        return limit > overhead && limit - overhead < u->config.memory_bytes
+                       ? (int64_t)(limit - overhead)
+                       : 0;
+}
+
+static int check_status(const struct update *u, struct record *record, struct err *err)
+{
         enum state_status status;
-        int r = container_load(u->root, u->id, false, &record, &status, err);
+        int r = container_load(u->root, u->id, false, record, &status, err);
         if (r < 0)
                 return r;
         if (status == STATE_PAUSED)
@@ -63,7 +80,8 @@ static int open_machine(struct update *u, struct err *err)
         auto_free char *control = xasprintf("%s/%s/" GUEST_CONTROL_NAME, u->root, u->id);
         auto_free char *text = NULL;
         size_t size;
-        int r = check_status(u, err);
+        auto_record record = { 0 };
+        int r = check_status(u, &record, err);
         if (r < 0)
                 return r;
         u->directory_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -71,7 +89,11 @@ static int open_machine(struct update *u, struct err *err)
         if (u->directory_fd < 0 || u->control_fd < 0)
                 return err_set(err, errno, "open the machine's directories");
         r = file_read(u->directory_fd, GUEST_CONFIG, CONFIG_SIZE_MAX, &text, &size, err);
-        return r < 0 ? r : json_decode_text(&shim_config_shape, text, size, &u->config, err);
+        if (r == 0)
+                r = json_decode_text(&shim_config_shape, text, size, &u->config, err);
+        if (r == 0)
+                u->limit_before = read_limit(u, &record);
+        return r;
 }
 
 static int plan_memory(struct update *u, struct err *err)
@@ -183,7 +205,9 @@ static int shrink(struct update *u, struct err *err)
         if (r == 0)
                 r = update_host(u, err);
         if (r < 0) { /* as it was, or as wide as the machine was */
-                int64_t before = (int64_t)(u->config.memory_bytes - u->now.target_bytes);
+                int64_t before = u->limit_before
+                                         ? u->limit_before
+                                         : (int64_t)(u->config.memory_bytes - u->now.target_bytes);
                 (void)control_set_balloon(u->control_fd, u->now.target_bytes >> MIB_SHIFT, NULL);
                 (void)update_inside(u, before, NULL);
         }

@@ -483,9 +483,8 @@ int oci_spec_validate(const struct oci_spec *spec, struct err *err)
                 return r;
         if (!spec->root || str_empty(spec->root->path))
                 return err_plain(err, EINVAL, "root.path: is missing");
-        if (!spec->process)
-                return err_plain(err, EINVAL, "process: is missing");
-        r = oci_process_validate(spec->process, err);
+        /* Required when start is called. */
+        r = spec->process ? oci_process_validate(spec->process, err) : 0;
         if (r < 0)
                 return r;
         for (size_t i = 0; i < spec->mounts_length; i++) {

@@ -14,13 +14,14 @@
 #include "runtime/criu.h"
 #include "runtime/criu_mounts.h"
 
-#define LOG_FILE    "dump.log"
-#define CONFIG_FILE "/etc/criu/runc.conf" /* where users of containers have it */
+#define LOG_FILE         "dump.log"
+#define CONFIG_FILE      "/etc/criu/runc.conf" /* where users of containers have it */
+#define CRUN_CONFIG_FILE "/etc/criu/crun.conf"
 /* Whoever is root in a user namespace has to find the images, each of which is 0600. */
 #define DIRECTORY_MODE 0711
 #define MEM_MAJOR      1 /* /dev/null and its like, which CRIU takes for files */
 
-static char *name_of(int fd)
+char *checkpoint_descriptor(int fd)
 {
         struct statx st;
         if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0)
@@ -43,7 +44,7 @@ char **checkpoint_descriptors(void)
 {
         char **names = NULL;
         for (int fd = 0; fd < 3; fd++)
-                strv_push_take(&names, name_of(fd));
+                strv_push_take(&names, checkpoint_descriptor(fd));
         return names;
 }
 
@@ -101,13 +102,13 @@ int checkpoint_check(const struct plan *plan, struct err *err)
         return 0;
 }
 
-const char *checkpoint_config_file(char *const *annotations)
+const char *checkpoint_config_file(char *const *annotations, bool as_crun)
 {
-        for (char *const *entry = annotations; entry && *entry; entry++) {
-                const char *file = str_after(*entry, "org.criu.config=");
-                if (file)
-                        return file;
-        }
+        const char *named = json_map_get(annotations, "org.criu.config");
+        if (named)
+                return named;
+        if (as_crun && access(CRUN_CONFIG_FILE, R_OK) == 0)
+                return CRUN_CONFIG_FILE;
         return access(CONFIG_FILE, R_OK) == 0 ? CONFIG_FILE : NULL;
 }
 
@@ -233,7 +234,7 @@ static int perform(struct dump *dump, struct err *err)
                 .root = dump->plan.rootfs,
                 .parent = options->parent_path,
                 .freeze_cgroup = dump->freezer,
-                .config_file = checkpoint_config_file(dump->record->annotations),
+                .config_file = checkpoint_config_file(dump->record->annotations, options->as_crun),
                 .cgroups = options->cgroups,
                 .leave_running = options->leave_running,
                 .ext_unix_sk = options->ext_unix_sk,

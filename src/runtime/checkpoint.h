@@ -34,6 +34,7 @@
 
 struct checkpoint_options {
         const char *criu;        /* the program; NULL: criu in PATH */
+        bool as_crun;            /* /etc/criu/crun.conf comes before runc.conf */
         const char *image_path;  /* made by a dump where it is missing */
         const char *work_path;   /* for CRIU's log; NULL: image_path */
         const char *parent_path; /* of a dump: earlier images, relative to image_path; NULL */
@@ -47,6 +48,7 @@ struct checkpoint_options {
 /* The standard descriptors of a process that we start now, as CRIU would name them: "pipe:[7]",
  * "file[1a:5]", or "" for what it has no such name for. Heap. */
 char **checkpoint_descriptors(void);
+char *checkpoint_descriptor(int fd);
 /* As descriptors.json has them, three in any case; heap. */
 char *checkpoint_descriptors_text(char *const *descriptors);
 
@@ -66,4 +68,4 @@ int checkpoint_open_directories(const struct checkpoint_options *options, bool m
 int checkpoint_check(const struct plan *plan, struct err *err);
 /* The user's own options for CRIU, where runc has them: the file of an annotation, or one of the
  * host's, or NULL. */
-const char *checkpoint_config_file(char *const *annotations);
+const char *checkpoint_config_file(char *const *annotations, bool as_crun);

@@ -20,8 +20,8 @@ static const struct cli_command commands[] = {
         { "run", "[flags]", "ID", "create and run a container", cli_run },
         { "start", "", "ID", "run the program of a created container", cli_start },
         { "state", "", "ID", "print a container's state as JSON", cli_state },
-        { "kill", "[--all]", "ID [SIGNAL]", "send a signal (default TERM)", cli_kill },
-        { "delete", "[--force]", "ID", "delete a stopped container", cli_delete },
+        { "kill", "[--all] [--regex]", "ID [SIGNAL]", "send a signal (default TERM)", cli_kill },
+        { "delete", "[--force] [--regex]", "ID", "delete a stopped container", cli_delete },
         { "list", "[--quiet] [--format table|json]", "", "list containers", cli_list },
         { "exec", "[flags]", "ID COMMAND [ARG...]", "run one more process", cli_exec },
         { "ps", "[--format table|json]", "ID [PS OPTION...]", "list processes", cli_ps },
@@ -30,7 +30,8 @@ static const struct cli_command commands[] = {
         { "update", "[flags]", "ID", "change resource limits", cli_update },
         { "mounts", "", "add|remove ID FILE", "change mounts of a running container", cli_mounts },
         { "events", "[--stats] [--interval 5s]", "ID", "print events and statistics", cli_events },
-        { "spec", "[--bundle DIR] [--rootless]", "", "write an example config.json", cli_spec },
+        { "spec", "[--bundle DIR] [--file NAME] [--rootless]", "", "write an example config.json",
+          cli_spec },
         { "features", "", "", "print what is supported as JSON", cli_features },
         { "checkpoint", "[flags]", "ID", "write its processes to images, and end it",
           cli_checkpoint },
@@ -120,12 +121,17 @@ struct globals {
         bool done; /* help or version was printed */
 };
 
+static enum log_style text_style(enum cli_dialect dialect)
+{
+        return dialect == CLI_RUNC ? LOG_STYLE_FIELDS : LOG_STYLE_TEXT;
+}
+
 static int set_log_format(const char *text, struct globals *globals, struct err *err)
 {
         if (streq(text, "json"))
                 globals->log.style = LOG_STYLE_JSON;
         else if (streq(text, "text") || *text == '\0')
-                globals->log.style = LOG_STYLE_TEXT;
+                globals->log.style = text_style(globals->cli.dialect);
         else
                 return err_plain(err, EINVAL, "invalid log-format: %s", text);
         return 0;
@@ -264,7 +270,10 @@ int runtime_main(int argc, char **argv, const struct runtime_vm *machines)
                          .argv = argv,
                          .machines = machines,
                          .vm = streq(base_name(argv[0]), VM_NAME) },
-                .log = { .fd = 2, .level = LOG_LEVEL_INFO, .program = cli_name(dialect) },
+                .log = { .fd = 2,
+                         .level = LOG_LEVEL_INFO,
+                         .program = cli_name(dialect),
+                         .style = text_style(dialect) },
                 .log_fd = -1,
         };
         int code = 0;

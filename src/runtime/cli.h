@@ -19,6 +19,7 @@ struct runtime_vm {
         int (*run)(const struct launch_options *, bool keep, int *ret_code, struct err *);
         int (*exec)(const struct exec_options *, int *ret_code, struct err *);
         int (*start)(const char *root, const char *id, struct err *);
+        int (*resume)(const char *root, const char *id, struct err *);
         int (*remove)(const char *root, const char *id, bool force, struct err *);
         int (*ps)(const char *root, const char *id, char *const *options, struct err *);
         int (*update)(const char *root, const char *id, struct oci_resources *resources,

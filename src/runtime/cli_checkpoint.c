@@ -206,6 +206,7 @@ int cli_checkpoint(const struct cli *cli, int argc, char **argv, int *ret_code, 
 {
         struct checkpoint_options options = { .image_path = DEFAULT_IMAGE_PATH,
                                               .criu = cli->criu,
+                                              .as_crun = cli->dialect == CLI_CRUN,
                                               .cgroups = CRIU_CGROUPS_SOFT,
                                               .status_fd = -1 };
         struct launch_options unused = { 0 };
@@ -231,6 +232,7 @@ static int restore(const struct cli *cli, char **argv, struct launch_options *la
         options->image_path = images;
         options->work_path = work;
         launch->systemd_cgroup = cli->systemd_cgroup;
+        launch->crun_status = cli->dialect == CLI_CRUN;
         launch->root = root;
         launch->id = argv[optind];
         launch->console_socket = socket;
@@ -248,6 +250,7 @@ int cli_restore(const struct cli *cli, int argc, char **argv, int *ret_code, str
 {
         struct checkpoint_options options = { .image_path = DEFAULT_IMAGE_PATH,
                                               .criu = cli->criu,
+                                              .as_crun = cli->dialect == CLI_CRUN,
                                               .cgroups = CRIU_CGROUPS_SOFT,
                                               .status_fd = -1 };
         struct launch_options launch = { .bundle = "." };

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/auto.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/cli.h"
 #include "runtime/container.h"
@@ -180,39 +181,18 @@ int cli_resume(const struct cli *cli, int argc, char **argv, int *ret_code, stru
 {
         (void)ret_code;
         int r = only_id(argc, argv, err);
-        return r < 0 ? r : container_resume(cli->root, argv[optind], err);
-}
-
-int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
-{
-        static const struct option longs[] = { { "all", no_argument, NULL, 'a' },
-                                               { NULL, 0, NULL, 0 } };
-        bool all = false;
-        int flag, signo = SIGTERM;
-        (void)ret_code;
-        while ((flag = cli_next(argc, argv, "+:a", longs, err)) != -1) {
-                if (flag != 'a')
-                        return -EINVAL;
-                all = true;
-        }
-        int r = cli_expect(argc, argv, 1, true, err);
         if (r < 0)
                 return r;
-        if (argc - optind > 2)
-                return err_plain(err, EINVAL, "\"isle-runtime kill\" takes an id and one signal");
-        if (argc - optind == 2 && process_signal_parse(argv[optind + 1], &signo) < 0)
-                return err_plain(err, EINVAL, "unknown signal \"%s\"", argv[optind + 1]);
-        return container_kill(cli->root, argv[optind], signo, all, err);
+        return state_has_machine(cli->root, argv[optind])
+                       ? cli->machines->resume(cli->root, argv[optind], err)
+                       : container_resume(cli->root, argv[optind], err);
 }
 
-static int delete_one(const struct cli *cli, const char *id, bool force, struct err *err)
-{
-        return state_has_machine(cli->root, id) ? cli->machines->remove(cli->root, id, force, err)
-                                                : container_delete(cli->root, id, force, err);
-}
-
-/* As crun: all whose id matches. */
-static int delete_matching(const struct cli *cli, const char *pattern, bool force, struct err *err)
+/* Every container whose id the expression matches; the first failure ends it. */
+static int each_matching(const struct cli *cli, const char *pattern,
+                         int (*visit)(const struct cli *, const char *id, const void *arg,
+                                      struct err *),
+                         const void *arg, struct err *err)
 {
         regex_t regex;
         if (regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0)
@@ -221,11 +201,65 @@ static int delete_matching(const struct cli *cli, const char *pattern, bool forc
         int r = state_list(cli->root, &ids, err);
         for (char **id = ids; r >= 0 && id && *id; id++)
                 if (regexec(&regex, *id, 0, NULL, 0) == 0)
-                        r = delete_one(cli, *id, force, err);
+                        r = visit(cli, *id, arg, err);
         regfree(&regex);
         return r < 0 ? r : 0;
 }
 
+struct kill_request {
+        int signo;
+        bool all;
+};
+
+static int kill_one(const struct cli *cli, const char *id, const void *arg, struct err *err)
+{
+        const struct kill_request *request = arg;
+        return container_kill(cli->root, id, request->signo, request->all, err);
+}
+
+/* One of several: what cannot be killed keeps none of the others alive. */
+static int kill_or_warn(const struct cli *cli, const char *id, const void *arg, struct err *err)
+{
+        struct err story = { 0 };
+        (void)err;
+        if (kill_one(cli, id, arg, &story) < 0)
+                log_warning("kill %s: %s", id, err_text(&story));
+        return 0;
+}
+
+int cli_kill(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
+{
+        static const struct option longs[] = { { "all", no_argument, NULL, 'a' },
+                                               { "regex", no_argument, NULL, 'r' },
+                                               { NULL, 0, NULL, 0 } };
+        struct kill_request request = { .signo = SIGTERM };
+        bool regex = false;
+        int flag;
+        (void)ret_code;
+        while ((flag = cli_next(argc, argv, "+:ar", longs, err)) != -1) {
+                if (flag == '?')
+                        return -EINVAL;
+                *(flag == 'a' ? &request.all : &regex) = true;
+        }
+        int r = cli_expect(argc, argv, 1, true, err);
+        if (r < 0)
+                return r;
+        if (argc - optind > 2)
+                return err_plain(err, EINVAL, "\"kill\" takes an id and one signal");
+        if (argc - optind == 2 && process_signal_parse(argv[optind + 1], &request.signo) < 0)
+                return err_plain(err, EINVAL, "unknown signal \"%s\"", argv[optind + 1]);
+        return regex ? each_matching(cli, argv[optind], kill_or_warn, &request, err)
+                     : kill_one(cli, argv[optind], &request, err);
+}
+
+static int delete_one(const struct cli *cli, const char *id, const void *arg, struct err *err)
+{
+        bool force = *(const bool *)arg;
+        return state_has_machine(cli->root, id) ? cli->machines->remove(cli->root, id, force, err)
+                                                : container_delete(cli->root, id, force, err);
+}
+
+/* As crun: all whose id matches. */
 int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, struct err *err)
 {
         static const struct option longs[] = { { "force", no_argument, NULL, 'f' },
@@ -242,8 +276,8 @@ int cli_delete(const struct cli *cli, int argc, char **argv, int *ret_code, stru
         int r = cli_expect(argc, argv, 1, false, err);
         if (r < 0)
                 return r;
-        return regex ? delete_matching(cli, argv[optind], force, err)
-                     : delete_one(cli, argv[optind], force, err);
+        return regex ? each_matching(cli, argv[optind], delete_one, &force, err)
+                     : delete_one(cli, argv[optind], &force, err);
 }
 
 static const struct option exec_options[] = {

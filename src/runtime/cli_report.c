@@ -88,6 +88,9 @@ int cli_state(const struct cli *cli, int argc, char **argv, int *ret_code, struc
         int r = cli_expect(argc, argv, 1, false, err);
         if (r == 0)
                 r = container_load(cli->root, argv[optind], false, &record, &status, err);
+        /* crun knows a container from when it is created on, and programs wait for that. */
+        if (r == 0 && status == STATE_CREATING && cli->dialect == CLI_CRUN)
+                r = err_plain(err, ENOENT, "container does not exist");
         if (r < 0)
                 return r;
         auto_json object = state_object(&record, status, true);

@@ -96,15 +96,18 @@ int cli_spec(const struct cli *cli, int argc, char **argv, int *ret_code, struct
 {
         static const struct option longs[] = { { "bundle", required_argument, NULL, 'b' },
                                                { "rootless", no_argument, NULL, 'r' },
+                                               { "file", required_argument, NULL, 'f' },
                                                { NULL, 0, NULL, 0 } };
-        const char *bundle = ".";
+        const char *bundle = ".", *file = "config.json";
         bool rootless = false;
         int flag;
         (void)cli;
         (void)ret_code;
-        while ((flag = cli_next(argc, argv, "+:b:", longs, err)) != -1) {
+        while ((flag = cli_next(argc, argv, "+:b:f:", longs, err)) != -1) {
                 if (flag == 'b')
                         bundle = optarg;
+                else if (flag == 'f')
+                        file = optarg;
                 else if (flag == 'r')
                         rootless = true;
                 else
@@ -117,15 +120,15 @@ int cli_spec(const struct cli *cli, int argc, char **argv, int *ret_code, struct
         if (dirfd < 0)
                 return err_set(err, errno, "bundle '%s'", bundle);
         auto_free char *text = spec_text(rootless);
-        auto_fd fd = openat(dirfd, "config.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        auto_fd fd = openat(dirfd, file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd < 0 && errno == EEXIST)
-                return err_plain(err, EEXIST, "File config.json exists. Remove it first");
+                return err_plain(err, EEXIST, "File %s exists. Remove it first", file);
         if (fd < 0 || !text)
-                return err_set(err, fd < 0 ? errno : EINVAL, "make config.json");
+                return err_set(err, fd < 0 ? errno : EINVAL, "make %s", file);
         r = io_write_full(fd, text, strlen(text));
         if (r == 0)
                 r = io_write_full(fd, "\n", 1);
-        return r < 0 ? err_set(err, -r, "write config.json") : 0;
+        return r < 0 ? err_set(err, -r, "write %s", file) : 0;
 }
 
 static struct json_object *names(const char *const *list)

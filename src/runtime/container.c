@@ -6,9 +6,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
 #include "runtime/notify.h"
@@ -18,6 +21,8 @@
 
 #define REMOVE_TIMEOUT_MS 10000
 #define DEATH_TIMEOUT_MS  10000
+#define NUMBER_TIMEOUT_MS 5000
+#define NUMBER_POLL_NS    2000000L
 
 int container_create(const struct launch_options *options, struct err *err)
 {
@@ -344,6 +349,18 @@ int container_resume(const char *root, const char *id, struct err *err)
         return set_frozen(root, id, false, err);
 }
 
+/* In a pid namespace that it shares, a restore needs the number of the process, which is taken
+ * until the parent has looked at its end: some inits do so now and then. */
+static void await_number(const struct record *record)
+{
+        int64_t deadline = clock_monotonic_ns() + NUMBER_TIMEOUT_MS * NS_PER_MS;
+        struct timespec pause = { .tv_nsec = NUMBER_POLL_NS };
+        if (has_own_pid_namespace(record))
+                return;
+        while (kill((pid_t)record->pid, 0) == 0 && clock_monotonic_ns() < deadline)
+                nanosleep(&pause, NULL);
+}
+
 int container_checkpoint(const char *root, const char *id, const struct checkpoint_options *options,
                          struct err *err)
 {
@@ -360,7 +377,11 @@ int container_checkpoint(const char *root, const char *id, const struct checkpoi
         if (r < 0 || options->leave_running || options->pre_dump)
                 return r;
         r = kill_init(&record, err);
-        return r < 0 ? r : destroy(&state, &record, err);
+        if (r == 0)
+                r = destroy(&state, &record, err);
+        if (r == 0)
+                await_number(&record);
+        return r;
 }
 
 /* Version 1 may have to join a hierarchy that was not needed before; the record
@@ -375,7 +396,15 @@ static int extend_cgroup(struct state *state, struct record *record, struct cgro
         strv_free(record->cgroups);
         record->cgroups = strv_copy(cgroup_paths(cgroup));
         auto_free char *config = json_encode_text(&oci_spec_shape, record->config, false);
-        return state_write(state, record, config, err);
+        r = state_write(state, record, config, err);
+        if (r < 0)
+                return r;
+        /* The limits hold without it, too. */
+        struct err story = { 0 };
+        if (container_show_hierarchies(record, record->cgroups + before, &story) < 0)
+                log_warning("the cgroup that was joined cannot be seen inside: %s",
+                            err_text(&story));
+        return 0;
 }
 
 static int update_rdt(const struct record *record, const struct container_change *change,

@@ -46,6 +46,10 @@ int container_load(const char *root, const char *id, bool with_config, struct re
  * at their destinations. Of several that are added, all are or none. */
 int container_mounts(const char *root, const char *id, bool add, const char *file, struct err *err);
 
+/* Version 1 hierarchies of cgroup_paths() that a running container has joined since its start are
+ * mounted where its others are, if it has these mounted. */
+int container_show_hierarchies(const struct record *record, char *const *cgroups, struct err *err);
+
 struct exec_options {
         const char *root, *id;
         const char *process_file; /* JSON of a process, or NULL: the members below */

@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/launch.h"
 #include "runtime/rootfs.h"
@@ -253,6 +254,7 @@ void init_main(struct launch *launch)
                 .wait_fd = launch->child_fd,
                 .preserve_fds = launch->options->preserve_fds,
         };
+        log_debug("child process in init()");
         if (prepare(launch, &state, &err) == 0) {
                 state.status = "created";
                 (void)setup_and_exec(&setup, &err);

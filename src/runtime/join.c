@@ -121,6 +121,10 @@ static int compose_process(struct join *join, struct err *err)
 {
         const struct exec_options *options = join->options;
         struct oci_process *process = &join->process;
+        if (!join->record.config->process)
+                return err_plain(err, EINVAL,
+                                 "the container has no process of its own to take the rest from; "
+                                 "give all of it with --process");
         int r = copy_process(join->record.config->process, process, err);
         if (r < 0)
                 return r;
@@ -292,6 +296,7 @@ static void join_main(void *arg)
                 .preserve_fds = join->options->preserve_fds,
                 .affinity = affinity ? affinity->final : NULL,
         };
+        log_debug("child process in init()");
         if (enter(join, &err) == 0)
                 (void)setup_and_exec(&setup, &err);
         (void)sync_send_error(setup.report_fd, &err);
@@ -332,6 +337,7 @@ static int launch(struct join *join, struct err *err)
         };
         /* Not to be looked at from inside before it has executed its program. */
         (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+        log_debug("nsexec container setup: one more process in its namespaces");
         r = clone_child(&request, &join->pid, &join->pidfd, err);
         close_fd(&join->child_fd);
         close_fd(&join->console_fd);

@@ -15,6 +15,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/checkpoint.h"
 #include "runtime/exe_guard.h"
@@ -60,6 +61,14 @@ static int read_config(struct launch *launch, struct err *err)
         }
         launch->bundle = take_ptr(bundle);
         return 0;
+}
+
+/* What a container without one is created with; only its `start` needs a program (setup.c). */
+static struct oci_process *absent_process(void)
+{
+        struct oci_process *process = new0(struct oci_process);
+        process->cwd = xstrdup("/");
+        return process;
 }
 
 static int check_terminal(const struct launch *launch, struct err *err)
@@ -118,8 +127,7 @@ static int prepare_record(struct launch *launch, struct err *err)
         record->annotations = strv_copy(launch->spec.annotations);
         if (launch->options->crun_status)
                 record->external_descriptors = checkpoint_descriptors_text(record->descriptors);
-        r = state_write(&launch->state, record, launch->config_text, err);
-        return r == 0 && launch->options->crun_status ? state_link_status(&launch->state, err) : r;
+        return state_write(&launch->state, record, launch->config_text, err);
 }
 
 static bool is_forbidden(int r)
@@ -239,6 +247,7 @@ static int start_child(struct launch *launch, struct err *err)
                 .child = child,
                 .arg = launch,
         };
+        log_debug("nsexec container setup: a process in its namespaces");
         r = clone_child(&request, &launch->pid, &launch->pidfd, err);
         bool joins = launch->door.length > 0;
         cgroup_door_close(&launch->door);
@@ -378,6 +387,8 @@ int launch_finish_record(struct launch *launch, struct err *err)
         record->pid = launch->pid;
         record->creating = false;
         r = state_write_process(&launch->state, launch->pid, record->start_time, err);
+        if (r == 0 && launch->options->crun_status)
+                r = state_link_status(&launch->state, err);
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 
@@ -455,6 +466,8 @@ static int prepare_everything(struct launch *launch, struct err *err)
         int r = read_config(launch, err);
         if (r == 0 && variant && variant->transform)
                 r = variant->transform(launch, variant->arg, err);
+        if (r == 0 && !variant && options->wait_for_start && !launch->spec.process)
+                launch->spec.process = absent_process();
         if (r == 0 && !variant)
                 launch->notifies = notify_prepare(options->root, options->id, &launch->spec);
         if (r == 0)

@@ -1,4 +1,4 @@
-/* Mounts of a running container: added and removed.
+/* Mounts of a running container: added and removed; and the cgroup hierarchies that it joins late.
  *
  * What is mounted is opened by us, as detached mounts, where the caller sees it; a process in the
  * container's mount namespace then attaches it on a target that is walked to inside the
@@ -6,11 +6,14 @@
  * at; so a proc, which would show the host's, cannot be added. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,12 +48,18 @@ static int read_list(const char *file, struct list *ret, struct err *err)
         return r < 0 ? err_wrap(err, "'%s', which is to be an array of mounts", file) : 0;
 }
 
+/* What a process in the container's mount namespace does. */
+struct visit {
+        int (*perform)(void *arg, struct err *err);
+        void *arg;
+        int parent_fd, child_fd; /* of sync.h */
+};
+
 struct change {
         const struct list *list;
         const struct plan *plan; /* of the list, when it is added */
         int *source_fds;         /* per mount; -1 */
         bool add;
-        int parent_fd, child_fd; /* of sync.h */
         int proc_fd;
 };
 
@@ -122,8 +131,9 @@ static int attach(struct change *change, size_t index, int root_fd, struct err *
 }
 
 /* In the container's namespaces. All or nothing is added. */
-static int change_all(struct change *change, struct err *err)
+static int change_all(void *arg, struct err *err)
 {
+        struct change *change = arg;
         auto_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (root < 0)
                 return err_set(err, errno, "open the root");
@@ -144,16 +154,16 @@ static int change_all(struct change *change, struct err *err)
 
 static void child_main(void *arg)
 {
-        struct change *change = arg;
+        struct visit *visit = arg;
         struct err err = { 0 };
-        close_fd(&change->parent_fd);
+        close_fd(&visit->parent_fd);
         process_reset_signals();
-        if (change_all(change, &err) < 0)
-                (void)sync_send_error(change->child_fd, &err);
+        if (visit->perform(visit->arg, &err) < 0)
+                (void)sync_send_error(visit->child_fd, &err);
         _exit(0);
 }
 
-static int run_child(struct change *change, const struct record *record, struct err *err)
+static int run_child(struct visit *visit, const struct record *record, struct err *err)
 {
         auto_fd target = -1, pidfd = -1;
         int pair[2];
@@ -163,23 +173,23 @@ static int run_child(struct change *change, const struct record *record, struct 
                 r = sync_pair(pair, err);
         if (r < 0)
                 return r;
-        change->parent_fd = pair[0];
-        change->child_fd = pair[1];
+        visit->parent_fd = pair[0];
+        visit->child_fd = pair[1];
         struct clone_request request = {
                 .target_pidfd = target,
                 .target_flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC,
                 .cgroup_fd = -1,
                 .child = child_main,
-                .arg = change,
+                .arg = visit,
         };
         r = clone_child(&request, &pid, &pidfd, err);
-        close_fd(&change->child_fd);
+        close_fd(&visit->child_fd);
         if (r == 0) {
-                r = sync_receive(change->parent_fd, err);
+                r = sync_receive(visit->parent_fd, err);
                 while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
                         ;
         }
-        close_fd(&change->parent_fd);
+        close_fd(&visit->parent_fd);
         return r;
 }
 
@@ -196,8 +206,9 @@ static int perform(const struct list *list, const struct plan *plan, const struc
                 fds[i] = -1;
         for (size_t i = 0; r == 0 && add && i < plan->mounts_length; i++)
                 r = open_source(plan, &plan->mounts[i], &fds[i], err);
+        struct visit visit = { .perform = change_all, .arg = &change };
         if (r == 0)
-                r = run_child(&change, record, err);
+                r = run_child(&visit, record, err);
         for (size_t i = 0; i < plan->mounts_length; i++)
                 close_fd(&fds[i]);
         return r;
@@ -269,5 +280,66 @@ int container_mounts(const char *root, const char *id, bool add, const char *fil
         if (r == 0)
                 r = change_mounts(&state, &record, &list, add, err);
         json_free(&list_shape, &list);
+        return r;
+}
+
+/* One version 1 hierarchy for one cgroup mount of the container. */
+struct arrival {
+        const char *destination; /* of the cgroup mount */
+        char *name;
+        int fd; /* the detached mount of the group's directory */
+};
+
+/* In the container's namespaces. The directory of the hierarchies may be mounted read-only, which
+ * is no attribute of the tmpfs itself. */
+static int arrive(void *arg, struct err *err)
+{
+        struct arrival *arrival = arg;
+        auto_fd root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), tmpfs = -1, writable = -1;
+        struct statfs fs;
+        struct stat st;
+        if (root < 0)
+                return err_set(err, errno, "open the root");
+        int r = resolve_open(root, arrival->destination, O_RDONLY | O_DIRECTORY, 0, &tmpfs, err);
+        if (r < 0)
+                return r;
+        if (fstatfs(tmpfs, &fs) < 0 || fs.f_type != TMPFS_MAGIC || fstat(tmpfs, &st) < 0)
+                return err_plain(err, EINVAL, "'%s' is not as it was mounted",
+                                 arrival->destination);
+        /* A user namespace's file system knows only its own users. */
+        (void)setfsgid(st.st_gid);
+        (void)setfsuid(st.st_uid);
+        r = mount_clone(tmpfs, "", false, &writable, err);
+        if (r == 0)
+                r = mount_set_attributes(writable,
+                                         &(struct mount_change){ .clear = MOUNT_ATTR_RDONLY }, err);
+        return r < 0 ? r
+                     : rootfs_attach_hierarchy(tmpfs, writable, arrival->name, arrival->fd, err);
+}
+
+static int show_one(const struct record *record, const struct plan_mount *mount,
+                    const char *directory, struct err *err)
+{
+        auto_fd fd = -1;
+        auto_free char *name = rootfs_hierarchy_name(directory);
+        int r = mount_clone(AT_FDCWD, directory, false, &fd, err);
+        if (r == 0)
+                r = rootfs_set_options(fd, &mount->options, err);
+        if (r < 0)
+                return r;
+        struct arrival arrival = { mount->oci->destination, name, fd };
+        struct visit visit = { .perform = arrive, .arg = &arrival };
+        return run_child(&visit, record, err);
+}
+
+int container_show_hierarchies(const struct record *record, char *const *cgroups, struct err *err)
+{
+        struct plan plan = { 0 };
+        int r = plan_create(record->config, record->bundle, record->id, &plan, err);
+        for (size_t i = 0; r == 0 && plan.private_mounts && i < plan.mounts_length; i++)
+                for (char *const *entry = cgroups; r == 0 && *entry; entry++)
+                        if (plan.mounts[i].kind == PLAN_MOUNT_CGROUP && **entry != '=')
+                                r = show_one(record, &plan.mounts[i], strchr(*entry, '=') + 1, err);
+        plan_finish(&plan);
         return r;
 }

@@ -67,7 +67,8 @@ static void put_memory(struct json_object *data, const struct cgroup_stats *s)
                                                 : "0",
                                         NULL, 10)
                              : 0);
-        put(memory, "oomKill", s->oom_kill);
+        if (s->oom_kill) /* who searches for oom in what `events` prints wants to find one */
+                put(memory, "oomKill", s->oom_kill);
 }
 
 static void put_io_entry(struct json_object *list, const struct cgroup_io_stat *io, const char *op,

@@ -34,8 +34,9 @@ struct restore {
         size_t joins_length;
         struct criu_inherit inherits[3 + NAMESPACE_KINDS]; /* keys on the heap */
         size_t inherits_length;
-        struct spawn_fd fds[NAMESPACE_KINDS]; /* for criu, beside the standard ones */
+        struct spawn_fd fds[NAMESPACE_KINDS + 3]; /* for criu, beside the standard ones */
         size_t fds_length;
+        int null_fd; /* for descriptors that cannot be ours; -1 */
 };
 
 static void finish_restore(struct restore *restore)
@@ -48,11 +49,44 @@ static void finish_restore(struct restore *restore)
                 free(restore->inherits[i].key);
         free(restore->roots);
         criu_mounts_finish(&restore->mounts);
+        close_fd(&restore->null_fd);
         close_fd(&restore->images_fd);
         close_fd(&restore->work_fd);
 }
 
 #define auto_restore __attribute__((cleanup(finish_restore))) struct restore
+
+/* The number of one more descriptor in CRIU. */
+static int add_fd(struct restore *restore, int fd)
+{
+        int to = CRIU_FIRST_FD + (int)restore->fds_length;
+        restore->fds[restore->fds_length++] = (struct spawn_fd){ fd, to };
+        return to;
+}
+
+/* What becomes descriptor `fd`, which `name` was. CRIU restores the position in a file and compares
+ * its kind, so a pipe or a terminal can be none; the null device stays what it was then. */
+static int successor(struct restore *restore, const char *name, int fd, int *ret_fd,
+                     struct err *err)
+{
+        *ret_fd = fd;
+        if (!str_starts(name, "file[") || lseek(fd, 0, SEEK_CUR) >= 0 || errno != ESPIPE)
+                return 0;
+        if (restore->null_fd < 0)
+                restore->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (restore->null_fd < 0)
+                return err_set(err, errno, "open /dev/null");
+        /* Mounts may have other numbers now, the device's inode has not. */
+        auto_free char *null_name = checkpoint_descriptor(restore->null_fd);
+        const char *inode = strchr(null_name, ':');
+        if (!inode || !str_ends(name, inode))
+                return err_plain(err, EINVAL,
+                                 "descriptor %d was a file, which cannot become a pipe or a "
+                                 "terminal; call restore with a file there",
+                                 fd);
+        *ret_fd = add_fd(restore, restore->null_fd); /* CRIU closes each that it was given */
+        return 0;
+}
 
 /* Standard descriptors that were the caller's of old become those of ours. */
 static int inherit_descriptors(struct restore *restore, struct err *err)
@@ -71,39 +105,47 @@ static int inherit_descriptors(struct restore *restore, struct err *err)
                 return err_wrap(err, CHECKPOINT_DESCRIPTORS);
         size_t length = json_object_is_type(list, json_type_array) ? json_object_array_length(list)
                                                                    : 0;
-        for (size_t i = 0; i < length && i < 3; i++) {
+        for (size_t i = 0; r == 0 && i < length && i < 3; i++) {
                 const char *name = json_object_get_string(json_object_array_get_idx(list, i));
                 if (!name || !(str_starts(name, "pipe:[") || str_starts(name, "file[")))
                         continue;
-                restore->inherits[restore->inherits_length++] = (struct criu_inherit){
-                        .key = xstrdup(name), .fd = (int)i
-                };
+                int fd;
+                r = successor(restore, name, (int)i, &fd, err);
+                if (r == 0)
+                        restore->inherits[restore->inherits_length++] = (struct criu_inherit){
+                                .key = xstrdup(name), .fd = fd
+                        };
         }
         json_object_put(list);
-        return 0;
+        return r;
 }
 
-/* Network and pid namespaces are handed over; others CRIU joins by itself. */
-static void join_namespaces(struct restore *restore)
+/* Network and pid namespaces are handed over, our own ones, too, if they were named; others CRIU
+ * joins by itself. */
+static int join_namespaces(struct restore *restore, struct err *err)
 {
         const struct plan *plan = &restore->launch->plan;
         for (size_t i = 0; i < plan->joins_length; i++) {
                 const struct plan_join *join = &plan->joins[i];
-                int fd = restore->launch->join_fds[i];
-                if (fd < 0)
+                int *fd = &restore->launch->join_fds[i];
+                bool handed = join->kind == NAMESPACE_NETWORK || join->kind == NAMESPACE_PID;
+                int r = handed && *fd < 0 ? namespace_open(join->path, join->kind, fd, err) : 0;
+                if (r < 0)
+                        return r;
+                if (*fd < 0)
                         continue;
-                if (join->kind != NAMESPACE_NETWORK && join->kind != NAMESPACE_PID) {
+                if (!handed) {
                         restore->joins[restore->joins_length++] = (struct criu_pair){
                                 (char *)namespace_table[join->kind].file, (char *)join->path
                         };
                         continue;
                 }
-                int to = CRIU_FIRST_FD + (int)restore->fds_length;
-                restore->fds[restore->fds_length++] = (struct spawn_fd){ fd, to };
+                int to = add_fd(restore, *fd);
                 const char *key = join->kind == NAMESPACE_PID ? "extRootPidNS" : "extRootNetNS";
                 restore->inherits[restore->inherits_length++] = (struct criu_inherit){ xstrdup(key),
                                                                                        to };
         }
+        return 0;
 }
 
 /* The restored tree opens images by itself, as somebody else than root of the host. */
@@ -300,7 +342,7 @@ static int perform(struct restore *restore, struct criu *criu, struct err *err)
                 .work_fd = restore->work_fd,
                 .log_file = LOG_FILE,
                 .root = launch->plan.rootfs,
-                .config_file = checkpoint_config_file(launch->record.annotations),
+                .config_file = checkpoint_config_file(launch->record.annotations, options->as_crun),
                 .lsm_profile = options->lsm_profile,
                 .lsm_mount_context = options->lsm_mount_context,
                 .cgroups = options->cgroups,
@@ -338,6 +380,7 @@ int checkpoint_restore(struct launch *launch, void *arg, struct err *err)
                 .options = arg,
                 .images_fd = -1,
                 .work_fd = -1,
+                .null_fd = -1,
         };
         auto_criu criu = { .fd = -1 };
         int r = checkpoint_check(&launch->plan, err);
@@ -347,10 +390,10 @@ int checkpoint_restore(struct launch *launch, void *arg, struct err *err)
                 r = criu_mounts_prepare(&launch->plan,
                                         launch->cgroup ? cgroup_paths(launch->cgroup) : NULL,
                                         &restore.mounts, err);
-        if (r < 0)
-                return r;
-        join_namespaces(&restore);
-        r = start_criu(&restore, &criu, err);
+        if (r == 0)
+                r = join_namespaces(&restore, err);
+        if (r == 0)
+                r = start_criu(&restore, &criu, err);
         if (r == 0)
                 r = enter_cgroup(&restore, &criu, err);
         if (r == 0)

@@ -231,7 +231,7 @@ static int open_plain_directory(struct rootfs *rootfs, const char *path, int *re
         if (fstat(*ret_fd, &st) == 0 && S_ISDIR(st.st_mode))
                 return 0;
         close_fd(ret_fd);
-        return err_plain(err, ENOTDIR, "'%s' must be mounted on an ordinary directory", path);
+        return err_plain(err, ENOTDIR, "'%s' must be mounted on ordinary directory", path);
 }
 
 /* "mode" of a tmpfs that the spec leaves open is the directory's it covers. */

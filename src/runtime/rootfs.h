@@ -54,6 +54,13 @@ int rootfs_bind_source(const struct plan_mount *mount, int *ret_fd, struct err *
 int rootfs_prepare_devices(const struct plan *plan, int *fds, struct err *err);
 
 /* Parts, for rootfs_mount. */
+/* A version 1 hierarchy's mount, in the tmpfs where they all are: `writable` is the same directory
+ * as `tmpfs`, through a mount that may be written to. With the links of controllers that go
+ * together. */
+int rootfs_attach_hierarchy(int tmpfs, int writable, const char *name, int mount_fd,
+                            struct err *err);
+/* "cpu,cpuacct" of a group's directory; heap. */
+char *rootfs_hierarchy_name(const char *directory);
 int rootfs_mount_cgroup(struct rootfs *rootfs, const struct plan_mount *mount, struct err *err);
 int rootfs_make_devices(struct rootfs *rootfs, struct err *err);
 /* linux.mountLabel, of SELinux. Where that is not on there is nothing to label, which is only

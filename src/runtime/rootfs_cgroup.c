@@ -36,17 +36,35 @@ static const char *hierarchy_name(const char *directory)
         return below ? below : directory;
 }
 
+int rootfs_attach_hierarchy(int tmpfs, int writable, const char *name, int mount_fd,
+                            struct err *err)
+{
+        if (mkdirat(writable, name, 0755) < 0 && errno != EEXIST)
+                return err_set(err, errno, "make directory '%s'", name);
+        auto_fd target = openat(tmpfs, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (target < 0)
+                return err_set(err, errno, "open '%s'", name);
+        int r = mount_attach(mount_fd, target, err);
+        if (r < 0 || !strchr(name, ','))
+                return r;
+        auto_strv parts = str_split(name, ',');
+        for (char **part = parts; *part; part++)
+                if (symlinkat(name, writable, *part) < 0 && errno != EEXIST)
+                        return err_set(err, errno, "make link '%s'", *part);
+        return 0;
+}
+
+char *rootfs_hierarchy_name(const char *directory)
+{
+        const char *start = hierarchy_name(directory);
+        return xstrndup(start, strcspn(start, "/"));
+}
+
 static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mount, int tmpfs,
                            const char *directory, struct err *err)
 {
-        auto_fd fd = -1, target = -1;
-        const char *start = hierarchy_name(directory);
-        auto_free char *name = xstrndup(start, strcspn(start, "/"));
-        if (mkdirat(tmpfs, name, 0755) < 0 && errno != EEXIST)
-                return err_set(err, errno, "make directory '%s'", name);
-        target = openat(tmpfs, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (target < 0)
-                return err_set(err, errno, "open '%s'", name);
+        auto_fd fd = -1;
+        auto_free char *name = rootfs_hierarchy_name(directory);
         int r;
         if (plan->new_namespaces & CLONE_NEWCGROUP) {
                 static char none[] = "none", systemd[] = "name=systemd";
@@ -58,17 +76,7 @@ static int mount_hierarchy(const struct plan *plan, const struct plan_mount *mou
                 if (r == 0)
                         r = rootfs_set_options(fd, &mount->options, err);
         }
-        if (r == 0)
-                r = mount_attach(fd, target, err);
-        if (r < 0)
-                return r;
-        if (!strchr(name, ','))
-                return 0;
-        auto_strv parts = str_split(name, ',');
-        for (char **part = parts; *part; part++)
-                if (symlinkat(name, tmpfs, *part) < 0 && errno != EEXIST)
-                        return err_set(err, errno, "make link '%s'", *part);
-        return 0;
+        return r < 0 ? r : rootfs_attach_hierarchy(tmpfs, tmpfs, name, fd, err);
 }
 
 static int mount_v1(struct rootfs *rootfs, const struct plan_mount *mount, int target,

@@ -14,6 +14,7 @@
 
 #include "base/auto.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "runtime/sync.h"
 
@@ -228,10 +229,17 @@ static int drop_and_wait(struct setup *setup, char *const *env, char **ret_path,
                 r = give_up_privileges(setup, err);
         if (r == 0)
                 r = change_directory(oci->cwd, is_there, err);
-        if (r == 0)
+        if (r == 0 && oci->args)
                 r = find_program(setup, env, ret_path, err);
         if (r == 0)
                 r = wait_for_start(setup, err);
+        if (r == 0 && !oci->args)
+                r = err_plain(err, EINVAL, "config.json has no \"process\" to start");
+        if (r == 0 && setup->linux_)
+                log_debug("init: closing the pipe to signal completion, by executing %s",
+                          *ret_path);
+        else if (r == 0)
+                log_debug("setns_init: about to exec %s", *ret_path);
         if (r == 0 && close_range(3 + setup->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
                 r = err_set(err, errno, "close descriptors");
         if (r == 0 && setup->pass_fd >= 0 && fcntl(setup->pass_fd, F_SETFD, 0) < 0)

@@ -266,11 +266,17 @@ int cgroup_apply(struct cgroup *cgroup, const struct cgroup_limits *limits, stru
         return cgroup->ops->apply(cgroup, limits, err);
 }
 
-static void append_below(struct cgroup_hierarchy *hierarchy, const char *path)
+static int append_below(struct cgroup_hierarchy *hierarchy, const char *path, struct err *err)
 {
-        char *directory = xasprintf("%s/%s", hierarchy->directory, path);
+        auto_free char *directory = xasprintf("%s/%s", hierarchy->directory, path);
+        if (access(directory, F_OK) < 0) /* runc's words */
+                return err_plain(err, ENOENT,
+                                 "adding pid of the new process to %s/cgroup.procs: no such file "
+                                 "or directory",
+                                 directory);
         free(hierarchy->directory);
-        hierarchy->directory = directory;
+        hierarchy->directory = take_ptr(directory);
+        return 0;
 }
 
 static int check_below(const char *path, struct err *err)
@@ -295,15 +301,15 @@ int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err)
         if (r < 0)
                 return r;
         if (!colon) {
-                for (size_t i = 0; i < cgroup->length; i++)
+                for (size_t i = 0; r == 0 && i < cgroup->length; i++)
                         if (cgroup->ops == &cgroup_v2_ops || has_controller(cgroup, i))
-                                append_below(&cgroup->hierarchies[i], path);
-                return 0;
+                                r = append_below(&cgroup->hierarchies[i], path, err);
+                return r;
         }
         uint32_t wanted = 0;
         auto_free char *list = xstrndup(where, (size_t)(colon - where));
         auto_strv names = str_split(list, ',');
-        for (char **name = names; *name; name++) {
+        for (char **name = names; r == 0 && *name; name++) {
                 struct cgroup_hierarchy *hierarchy = NULL;
                 for (int c = 0; c < CGROUP_CONTROLLERS && !hierarchy; c++)
                         if (streq(*name, cgroup_controller_names[c]))
@@ -313,10 +319,10 @@ int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err)
                                          where);
                 /* Controllers that are mounted together go together. */
                 if (!(wanted & hierarchy->controllers))
-                        append_below(hierarchy, path);
+                        r = append_below(hierarchy, path, err);
                 wanted |= hierarchy->controllers;
         }
-        return 0;
+        return r;
 }
 
 int cgroup_attach(struct cgroup *cgroup, pid_t pid, struct err *err)

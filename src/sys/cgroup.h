@@ -143,7 +143,8 @@ int cgroup_prepare(const char *path, uint32_t controllers, struct cgroup **ret, 
 /* The same from cgroup_paths(), kept in a state file. */
 int cgroup_open(char *const *paths, struct cgroup **ret, struct err *err);
 /* Makes it mean a group below: "path", or "controller,…:path" for some hierarchies of
- * version 1. -EINVAL for a path that is not below, -ENOENT for a controller it has not. */
+ * version 1. -EINVAL for a path that is not below, -ENOENT for a controller it has not and
+ * for a group that is not there. */
 int cgroup_descend(struct cgroup *cgroup, const char *where, struct err *err);
 void cgroup_close(struct cgroup *cgroup); /* forgets, removes nothing; NULL is fine */
 /* "memory=/sys/fs/cgroup/memory/x" or "=/sys/fs/cgroup/x" (v2); lives as long as the group. */

@@ -163,29 +163,29 @@ static int apply_memory(const char *directory, const struct cgroup_limits *l, st
         return r;
 }
 
-/* A quota may be invalid with the old period and the period with the old quota. */
-static int apply_quota(const char *directory, const struct cgroup_limits *l, struct err *err)
+/* A share of a period may be invalid with the old period, and the period with the old share. */
+static int apply_share(const char *directory, const char *period_file, int64_t period,
+                       const char *share_file, int64_t share, struct err *err)
 {
-        static const char period[] = "cpu.cfs_period_us", quota[] = "cpu.cfs_quota_us";
-        int r = put_if(directory, period, l->cpu_period_us, err);
-        if (r == -EINVAL && l->cpu_quota_us != CGROUP_UNSET) {
-                r = put_if(directory, quota, l->cpu_quota_us, err);
-                return r < 0 ? r : put_if(directory, period, l->cpu_period_us, err);
+        int r = put_if(directory, period_file, period, err);
+        if (r == -EINVAL && share != CGROUP_UNSET) {
+                r = put_if(directory, share_file, share, err);
+                return r < 0 ? r : put_if(directory, period_file, period, err);
         }
-        return r < 0 ? r : put_if(directory, quota, l->cpu_quota_us, err);
+        return r < 0 ? r : put_if(directory, share_file, share, err);
 }
 
 static int apply_cpu(const char *directory, const struct cgroup_limits *l, struct err *err)
 {
         int r = put_if(directory, "cpu.shares", l->cpu_shares, err);
         if (r == 0)
-                r = apply_quota(directory, l, err);
+                r = apply_share(directory, "cpu.cfs_period_us", l->cpu_period_us,
+                                "cpu.cfs_quota_us", l->cpu_quota_us, err);
         if (r == 0)
                 r = put_if(directory, "cpu.cfs_burst_us", l->cpu_burst_us, err);
         if (r == 0)
-                r = put_if(directory, "cpu.rt_period_us", l->cpu_rt_period_us, err);
-        if (r == 0)
-                r = put_if(directory, "cpu.rt_runtime_us", l->cpu_rt_runtime_us, err);
+                r = apply_share(directory, "cpu.rt_period_us", l->cpu_rt_period_us,
+                                "cpu.rt_runtime_us", l->cpu_rt_runtime_us, err);
         if (r == 0)
                 r = put_if(directory, "cpu.idle", l->cpu_idle, err);
         return r;

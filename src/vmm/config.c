@@ -50,6 +50,7 @@ static const struct json_field filesystem_fields[] = {
         JSON_FIELD(struct vm_filesystem, "path", JSON_STRING, path, JSON_REQUIRED),
         JSON_FIELD(struct vm_filesystem, "read_only", JSON_BOOL, read_only, 0),
         JSON_FIELD(struct vm_filesystem, "submounts", JSON_BOOL, submounts, 0),
+        JSON_FIELD(struct vm_filesystem, "exclusive", JSON_BOOL, exclusive, 0),
         JSON_FIELD(struct vm_filesystem, "only", JSON_STRV, only, 0),
 };
 static const struct json_shape filesystem_shape = JSON_SHAPE("filesystem", struct vm_filesystem,
@@ -83,6 +84,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
         JSON_FIELD(struct vm_config, "memory_template", JSON_STRING, memory_template, 0),
         JSON_FIELD(struct vm_config, "profile", JSON_STRING, profile, 0),
+        JSON_FIELD(struct vm_config, "iommu", JSON_BOOL, iommu, 0),
         JSON_FIELD(struct vm_config, "test_devices", JSON_BOOL, test_devices, 0),
         JSON_FIELD(struct vm_config, "no_reboot", JSON_BOOL, no_reboot, 0),
         JSON_FIELD(struct vm_config, "no_unpack", JSON_BOOL, no_unpack, 0),
@@ -305,6 +307,7 @@ int vm_config_add_filesystem(struct vm_config *c, const char *text, struct err *
         auto_free char *only = NULL;
         const struct word words[] = { { "ro", WORD_FLAG, &fs.read_only },
                                       { "submounts", WORD_FLAG, &fs.submounts },
+                                      { "exclusive", WORD_FLAG, &fs.exclusive },
                                       { "only", WORD_TEXT, &only },
                                       { 0 } };
         auto_strv parts = str_split(text, ',');
@@ -455,6 +458,20 @@ static int check_devices(const struct vm_config *c, struct err *err)
         return r < 0 ? r : check_vsock(c->vsock, err);
 }
 
+static int check_iommu(const struct vm_config *c, struct err *err)
+{
+        if (c->iommu && c->cpu != VM_CPU_SOFT)
+                return err_plain(err, EINVAL,
+                                 "an IOMMU with cpu '%s': it needs interrupt chips of ours; "
+                                 "choose soft",
+                                 vm_cpu_names[c->cpu]);
+        if (c->iommu && c->transport != VM_TRANSPORT_PCI)
+                return err_plain(err, EINVAL,
+                                 "an IOMMU with transport '%s': it serves PCI devices; choose pci",
+                                 vm_transport_names[c->transport]);
+        return 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct err *err)
 {
         if (!c->kernel)
@@ -474,5 +491,6 @@ int vm_config_check(const struct vm_config *c, struct err *err)
                                  "lets one come");
         if (c->serial != VM_PORT_NONE && c->console == VM_PORT_STDIO)
                 return err_plain(err, EINVAL, "both serial and console are at stdio; choose one");
-        return check_devices(c, err);
+        int r = check_iommu(c, err);
+        return r < 0 ? r : check_devices(c, err);
 }

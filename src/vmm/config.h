@@ -56,7 +56,7 @@ struct vm_vsock {
 struct vm_filesystem {
         char *tag;  /* by which the guest mounts it */
         char *path; /* the directory */
-        bool read_only, submounts;
+        bool read_only, submounts, exclusive;
         char **only; /* names in it that there are for the guest; NULL: all. server.h */
 };
 
@@ -81,6 +81,7 @@ struct vm_config {
         char *memory_file;      /* NULL: memory goes with the machine */
         char *memory_template;  /* see share.h; NULL: none */
         char *profile;          /* NULL: none; a file, see soft/profile.h */
+        bool iommu;             /* between devices and memory: Intel VT-d */
         bool test_devices;      /* debug exit and what test kernels expect */
         bool no_reboot;         /* a reset ends the program */
         bool no_unpack;         /* a bzImage unpacks itself */
@@ -112,7 +113,7 @@ int vm_config_decode(const char *text, size_t size, struct vm_config *config, st
  * network as --net: tap=NAME|fd=N[,mac=…][,queues=N][,mtu=N][,bps=SIZE]. */
 int vm_config_add_disk(struct vm_config *config, const char *text, struct err *err);
 int vm_config_add_network(struct vm_config *config, const char *text, struct err *err);
-/* A directory as --fs says it: TAG=PATH[,ro][,submounts][,only=NAME:…]. */
+/* A directory as --fs says it: TAG=PATH[,ro][,submounts][,exclusive][,only=NAME:…]. */
 int vm_config_add_filesystem(struct vm_config *config, const char *text, struct err *err);
 int vm_config_set_vsock(struct vm_config *config, const char *text, struct err *err);
 /* From JSON, checked. Finished by vm_attachment_finish(), also on failure. */

@@ -5,6 +5,7 @@
  *      3.25 GiB        virtio devices on MMIO
  *      3.5 GiB         ECAM, one bus
  *      0xfec00000      IOAPIC
+ *      0xfed90000      IOMMU, where there is one
  *      0xfee00000      local APICs
  *      4 GiB ..        the rest of the memory
  *
@@ -23,6 +24,8 @@
 #define LAYOUT_ECAM             0xe0000000ull
 #define LAYOUT_ECAM_SIZE        0x100000ull
 #define LAYOUT_IOAPIC           0xfec00000ull
+#define LAYOUT_IOMMU            0xfed90000ull
+#define LAYOUT_IOMMU_SIZE       0x1000ull
 #define LAYOUT_LAPIC            0xfee00000ull
 #define LAYOUT_KVM_IDENTITY     0xfeffc000ull
 #define LAYOUT_KVM_TSS          0xfeffd000ull

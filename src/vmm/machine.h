@@ -22,6 +22,7 @@
 #include "base/list.h"
 #include "loop/loop.h"
 #include "vmm/bus.h"
+#include "vmm/dma.h"
 #include "vmm/irq.h"
 #include "vmm/memory.h"
 #include "vmm/vcpu.h"
@@ -65,6 +66,7 @@ struct machine {
         struct memory memory;
         struct bus pio, mmio;
         struct irq irq;
+        const struct iommu *iommu;              /* NULL: devices see guest physical memory */
         struct pci *pci;                        /* NULL without */
         struct virtio_mmio_places *mmio_places; /* NULL: virtio devices are on PCI */
         struct list devices;

@@ -126,21 +126,45 @@ static void clear(const struct memory *m, uint64_t from, uint64_t to)
         memset(m->map + last, 0, to - last);
 }
 
-int memory_load(const struct memory *m, struct gpa base, const void *bytes, uint64_t size_bytes,
-                uint64_t whole_bytes)
+static void fill(const struct memory *m, uint64_t offset, const uint8_t *bytes, uint64_t size_bytes)
 {
-        uint8_t *at = memory_at(m, base, whole_bytes);
-        if (!at || size_bytes > whole_bytes)
-                return -EFAULT;
-        uint64_t offset = (uint64_t)(at - m->map), done = 0;
+        uint64_t done = 0;
         while (done < size_bytes) {
-                ssize_t n = pwrite(m->fd, (const uint8_t *)bytes + done, size_bytes - done,
-                                   (off_t)(offset + done));
+                ssize_t n = pwrite(m->fd, bytes + done, size_bytes - done, (off_t)(offset + done));
                 if (n <= 0)
                         break;
                 done += (uint64_t)n;
         }
-        memcpy(at + done, (const uint8_t *)bytes + done, size_bytes - done);
+        memcpy(m->map + offset + done, bytes + done, size_bytes - done);
+}
+
+/* Whether the page at `bytes`, of which the image may have less, holds nothing. */
+static bool empty(const uint8_t *bytes, uint64_t size_bytes)
+{
+        static const uint8_t zeros[MEMORY_PAGE_SIZE];
+        return size_bytes >= MEMORY_PAGE_SIZE && memcmp(bytes, zeros, MEMORY_PAGE_SIZE) == 0;
+}
+
+int memory_load(const struct memory *m, struct gpa base, const void *image, uint64_t size_bytes,
+                uint64_t whole_bytes)
+{
+        const uint8_t *bytes = image;
+        const uint8_t *at = memory_at(m, base, whole_bytes);
+        if (!at || size_bytes > whole_bytes)
+                return -EFAULT;
+        uint64_t offset = (uint64_t)(at - m->map), from = 0, to;
+        for (; from < size_bytes; from = to) {
+                bool zero = empty(bytes + from, size_bytes - from);
+                to = from;
+                while (to < size_bytes && empty(bytes + to, size_bytes - to) == zero)
+                        to += MEMORY_PAGE_SIZE;
+                if (to > size_bytes)
+                        to = size_bytes;
+                if (zero)
+                        clear(m, offset + from, offset + to);
+                else
+                        fill(m, offset + from, bytes + from, to - from);
+        }
         clear(m, offset + size_bytes, offset + whole_bytes);
         memory_touched(m, base, whole_bytes);
         return 0;

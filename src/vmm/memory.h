@@ -53,9 +53,9 @@ int memory_write(const struct memory *memory, struct gpa base, const void *bytes
                  uint64_t size_bytes);
 
 /* The same for an image that takes `whole_bytes` of memory, zeros behind the first
- * `size_bytes`. Pages that nobody touched yet are made by the file's write, which costs a
- * sixth of a page fault each, and those of zeros are not made at all. */
-int memory_load(const struct memory *memory, struct gpa base, const void *bytes,
+ * `size_bytes`. Pages that nobody touched yet are made by the file's write, which costs less
+ * than a page fault each, and those of zeros are not made at all. */
+int memory_load(const struct memory *memory, struct gpa base, const void *image,
                 uint64_t size_bytes, uint64_t whole_bytes);
 
 /* Gives whole pages of the map back to the host. The guest must not expect anything of what

@@ -9,6 +9,7 @@
 #include "sys/kvm.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/boot.h"
+#include "vmm/device/edu.h"
 #include "vmm/device/keyboard.h"
 #include "vmm/device/pit.h"
 #include "vmm/device/power.h"
@@ -32,6 +33,7 @@
 #include "vmm/virtio/tap.h"
 #include "vmm/virtio/vsock.h"
 #include "vmm/virtio/vsock_peers.h"
+#include "vmm/vtd/vtd.h"
 
 static const struct vcpu_ops *choose_cpu(int wanted)
 {
@@ -55,6 +57,8 @@ static int build_platform(struct vm *vm, const struct vm_config *c, struct err *
                 r = power_create(m, c->test_devices, &vm->power, err);
         if (r == 0 && c->test_devices)
                 r = testdev_create(m, err);
+        if (r == 0 && c->iommu)
+                r = vtd_create(m, err);
         if (r == 0)
                 r = hotplug_create(m, vm->power, c->hotplug, &vm->hotplug, err);
         bool stdio = c->serial != VM_PORT_NONE;
@@ -107,6 +111,7 @@ static int add_filesystem(struct machine *m, const struct vm_filesystem *f, size
         struct fs_options options = { .root = f->path,
                                       .read_only = f->read_only,
                                       .submounts = f->submounts,
+                                      .exclusive = f->exclusive,
                                       .only = f->only,
                                       .servers = (unsigned)servers };
         struct fs_server *server = NULL;
@@ -145,7 +150,7 @@ static int build_virtio(struct vm *vm, const struct vm_config *c, const struct v
         int r = c->transport == VM_TRANSPORT_MMIO ? virtio_mmio_create(m, err) : 0;
         if (r == 0)
                 r = virtio_rng_create(m, err);
-        if (r == 0)
+        if (r == 0 && !c->iommu) /* whose pages it would get around */
                 r = virtio_balloon_create(m, &vm->balloon, err);
         if (r == 0 && c->console == VM_PORT_STDIO)
                 r = virtio_console_create(m, STDIN_FILENO, STDOUT_FILENO, err);
@@ -157,6 +162,8 @@ static int build_virtio(struct vm *vm, const struct vm_config *c, const struct v
                 r = add_filesystem(m, &c->filesystems[i], c->filesystems_length, err);
         if (r == 0 && c->vsock)
                 r = add_vsock(m, c->vsock, ports->vsock_fd, err);
+        if (r == 0 && c->test_devices)
+                r = edu_create(m, err);
         return r;
 }
 
@@ -166,6 +173,7 @@ static int load(struct vm *vm, const struct vm_config *c, struct err *err)
         const struct boot_config boot = { c->kernel, c->initrd, c->cmdline, c->no_unpack };
         const struct acpi_config acpi = { .vcpus = c->cpus,
                                           .pci = true,
+                                          .iommu = c->iommu,
                                           .hot_slots = c->hotplug,
                                           .virtio_mmio = virtio_mmio_length(m),
                                           .serial = { true } };

@@ -16,8 +16,8 @@ struct vm {
         struct machine *machine;
         struct keyboard *keyboard;
         struct power *power;
-        struct balloon *balloon;
-        struct gdb_server *gdb; /* NULL: none */
+        struct balloon *balloon; /* NULL with an IOMMU */
+        struct gdb_server *gdb;  /* NULL: none */
         struct hotplug *hotplug;
 };
 

@@ -196,6 +196,22 @@ def test_podman(podman, kind):
     docker_like(podman, lambda id: podman.out("inspect", "-f", "{{.OCIRuntime}}", id), kind)
 
 
+@pytest.mark.parametrize("kind", ["vm"], indirect=True)
+def test_podman_with_layers(podman):
+    """The layers and the writable layer are podman's own: found by the mount, and left as it wants
+    them."""
+    podman("run", "--name", "box", "--network", "none", "--annotation", "isle.vm.rootfs=erofs",
+           "busybox", "sh", "-c",
+           "rm -r /home; mkdir /home; date >> /home/times; wc -l < /home/times; mount | head -n 1")
+    assert podman.out("logs", "box").startswith("1\noverlay on / type overlay")
+    assert podman.out("start", "-a", "box").splitlines()[0] == "1"
+    assert "A /home/times" in podman.out("diff", "box")
+    podman("commit", "-q", "box", "made")
+    assert podman.out("run", "--rm", "--network", "none", "--annotation", "isle.vm.rootfs=erofs",
+                      "made", "ls", "/home") == "times"
+    podman("rm", "box")
+
+
 class TestPodmanNetwork:
     @pytest.fixture
     def enter(self, own_network):

@@ -272,6 +272,24 @@ def test_processes_with_names_that_are_no_text(runtime, bundle, kind):
         assert shown.splitlines()[1].endswith(" sh -c sleep 1000 & wait a?[2J?b")
 
 
+@pytest.mark.parametrize("kind", ["vm"], indirect=True)  # a container's clock is the host's
+def test_clock_that_is_wrong_is_set_after_a_pause(runtime, bundle):
+    for capabilities in bundle.config["process"]["capabilities"].values():
+        capabilities.append("CAP_SYS_TIME")
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    assert runtime.call("exec", id, "uname", "-r").stdout.strip() != os.uname().release
+
+    def inside_s():
+        return int(runtime.call("exec", id, "date", "+%s").stdout)
+
+    for wrong in (1_000_000_000, 4_000_000_000):
+        runtime.call("exec", id, "date", "-s", f"@{wrong}")
+        assert abs(inside_s() - wrong) < 100
+        runtime.call("pause", id)
+        runtime.call("resume", id)
+        wait_until(lambda: abs(inside_s() - time.time()) < 2, 20, "the host's time")
+
+
 def test_clock_after_a_pause(runtime, running):
     """The first look at it is right: time has passed for those inside, too."""
     asked = runtime.popen("exec", running, "sh", "-c", "while read line; do adjtimex; done",

@@ -107,9 +107,14 @@ def test_machines_by_default(tmp_path):
     """isled --default-runtime isle-vm; a container then asks for being one."""
     kernel = vm.debian_kernel()
     release = kernel.name.removeprefix("vmlinuz-")
-    with Daemon(tmp_path, ["--default-runtime", "isle-vm"],
+    with Daemon(tmp_path, ["--default-runtime", "isle-vm", "--vm-rootfs", "erofs"],
                 env={"ISLE_VM_KERNEL": str(kernel)}) as d:
         d.load_busybox()
+        d.out("create", "--name", "layered", "busybox")
+        subprocess.run([program("isle"), "-H", d.host, "create", "--name", "shared", "--vm-rootfs",
+                        "fs", "busybox"], check=True, capture_output=True)
+        assert [d.inspect(name)["State"].get("Rootfs") for name in ("layered", "shared")] == [
+            "erofs", "fs"]
         assert d.out("run", "--rm", "busybox", "uname", "-r") == release
         assert d.out("run", "--rm", "--runtime", "isle-runtime", "busybox", "uname",
                      "-r") == os.uname().release
@@ -120,15 +125,16 @@ def test_machines_by_default(tmp_path):
         d.out("run", "-d", "--name", "plain", "--network", "host", "--runtime", "isle-runtime",
               "busybox", "sleep", "1000")
         assert d.inspect("plain")["HostConfig"]["Runtime"] == "isle-runtime"
+        assert "isle.vm.rootfs" not in (d.inspect("plain")["HostConfig"].get("Annotations", {}))
         d.out("rm", "-f", "plain")
 
 
-def test_default_runtime_that_is_not_known(tmp_path):
+@pytest.mark.parametrize("option, value", [("--default-runtime", "kata"), ("--vm-rootfs", "ext4")])
+def test_default_that_is_not_known(tmp_path, option, value):
     done = subprocess.run([program("isled"), "--root", tmp_path / "root", "--run", tmp_path / "run",
-                           "--default-runtime", "kata"], capture_output=True, text=True, timeout=30,
-                          check=False)
+                           option, value], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
-    assert "--default-runtime 'kata' is not known" in done.stderr
+    assert f"{option} '{value}' is not known" in done.stderr
 
 
 def test_docker_asks_by_runtime(daemon):

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import signal
+import stat
 import subprocess
 
 import pytest
@@ -31,7 +32,13 @@ def own_lower(tmp_path, rootfs_template):
     subprocess.run(["cp", "-a", rootfs_template, lower], check=True)
     (lower / "old").mkdir()
     (lower / "old" / "file").write_text("below")
-    return lower
+    (lower / "root" / "hidden").write_text("below")
+    top = tmp_path / "top"
+    (top / "root").mkdir(parents=True)
+    (top / "top").write_text("above")
+    os.setxattr(top / "root", "trusted.overlay.opaque", b"y")
+    os.mknod(top / "tmp", stat.S_IFCHR)  # a whiteout
+    return f"{top}:{lower}"
 
 
 @pytest.fixture
@@ -57,6 +64,13 @@ def marks(directory):
 BOTH = {"trusted.overlay.opaque", "user.overlay.opaque"}
 
 
+def test_the_image_is_of_all_layers_and_nothing_else(runtime, bundle):
+    names = "bin dev etc old proc root run sys top var"
+    script = "echo *; cat /top /old/file; ls -A /root; mount -t proc proc /old && ls /old | wc -l"
+    out = runtime.run(bundle.sh(script), check=False).stdout
+    assert out == f"{names}\nabovebelow"
+
+
 def test_every_overlay_knows_what_was_taken_away(runtime, bundle):
     script = ("rm -r /old; mkdir /old; echo above > /old/other; rm /etc/group; "
               "mv /etc/passwd /etc/moved; ls /old /etc")
@@ -64,7 +78,7 @@ def test_every_overlay_knows_what_was_taken_away(runtime, bundle):
     assert marks(bundle.upper / "old") == BOTH
     again = ["umount", bundle.rootfs], [
         "mount", "-t", "overlay", "overlay", "-o", f"lowerdir={bundle.upper}:"
-        f"{bundle.path.parent}/lower", bundle.rootfs]
+        f"{bundle.path.parent}/top:{bundle.path.parent}/lower", bundle.rootfs]
     for command in again:
         subprocess.run(command, check=True)
     assert sorted(os.listdir(bundle.rootfs / "old")) == ["other"]

@@ -1,6 +1,7 @@
 """update: a machine that runs is resized."""
 import json
 import os
+import time
 
 import pytest
 
@@ -93,6 +94,19 @@ def test_memory_that_is_used_stays(runtime, bundle):
     assert limit_outside(runtime, id) == outside
     assert limit_inside(runtime, id) == 512 * MIB
     assert inside(runtime, id, "stat", "-c", "%s", "/fill/x") == str(380 * MIB)
+
+
+def test_memory_that_the_kernel_uses_stays(runtime, bundle):
+    """The tables of a large machine's pages are more than a small one leaves for its kernel: the
+    balloon never gets as much, which is waited for, told, and undone."""
+    id = start(runtime, bundle, 64 * MIB, memory_max="8g")
+    outside, free = limit_outside(runtime, id), free_inside(runtime, id)
+    begin = time.monotonic()
+    error = runtime.fails("update", "--memory", "48m", id)
+    assert "the guest uses its memory: it gave back " in error and " of 8128 MiB" in error
+    assert 14 < time.monotonic() - begin < 40
+    assert limit_outside(runtime, id) == outside and limit_inside(runtime, id) == 64 * MIB
+    wait_until(lambda: free_inside(runtime, id) > free - 64 * MIB, 20, "the memory to be there again")
 
 
 def test_processors(runtime, bundle):

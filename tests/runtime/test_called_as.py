@@ -62,7 +62,7 @@ def test_help(called, name, general, of_exec):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("runc", "runc: error: No help topic for 'foo'"),
+    ("runc", "level=error msg=\"No help topic for 'foo'\""),
     ("crun", "crun: error: unknown command foo; see crun --help"),
     ("isle-runtime", "isle-runtime: error: unknown command foo; see isle-runtime --help")])
 def test_unknown_commands(called, name, words):
@@ -99,3 +99,40 @@ def test_no_such_file_under_other_names(called, bundle):
     id = runtime.create(bundle)
     assert sorted(p.name for p in (runtime.root / id).iterdir()) == ["process", "start.sock",
                                                                      "state.json"]
+
+
+@pytest.mark.parametrize("verb, last", [("run", "init: closing the pipe to signal completion"),
+                                        ("exec", "setns_init: about to exec /bin/true")])
+def test_debugging_names_the_steps(called, bundle, tmp_path, verb, last):
+    steps = ["nsexec container setup", "child process in init()", last]
+    runtime = called("runc")
+    id = runtime.start_detached(bundle.sh("sleep 1000"))
+    arguments = ["exec", id, "true"]
+    if verb == "run":
+        bundle.set_args("true").write()
+        arguments = ["run", "--bundle", bundle.path, runtime.new_id()]
+    lines = runtime.call("--debug", *arguments).stderr.splitlines()
+    assert [step for line in lines for step in steps if step in line] == steps
+    assert all(re.match('time="[^"]*" level=debug msg="', line) for line in lines)
+    assert "debug" not in runtime.call(*arguments).stderr
+    log = tmp_path / "log"
+    done = runtime.call("--debug", "--log", log, "--log-format", "json", *arguments)
+    assert "debug" not in done.stderr
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [step for entry in told for step in steps if step in entry["msg"]] == steps
+    assert {entry["level"] for entry in told} == {"debug"}
+
+
+@pytest.mark.parametrize("name, code", [("crun", 1), ("runc", 0)])
+def test_state_before_it_is_created(called, bundle, tmp_path, name, code):
+    """A container that is being made is none yet to crun, whose callers wait for `state` to work."""
+    runtime = called(name)
+    id = runtime.new_id()
+    command = " ".join(map(str, runtime.command("state", id)))
+    bundle.config["hooks"] = {"createRuntime": [{
+        "path": "/bin/sh", "args": ["sh", "-c", f"{command} >{tmp_path}/said 2>&1; "
+                                                f"echo $? >{tmp_path}/code"]}]}
+    runtime.create(bundle, id=id)
+    assert (tmp_path / "code").read_text() == f"{code}\n"
+    assert ("does not exist" if code else "creating") in (tmp_path / "said").read_text()
+    assert runtime.status(id) == "created"

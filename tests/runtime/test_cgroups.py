@@ -180,7 +180,8 @@ def test_exec_in_a_group_below(runtime, bundle):
     assert out.count("/below") == 1
     for where, said in (("..", ".. is not a sub cgroup path"), ("a/../..", "not a sub cgroup path"),
                         ("whaaat:/", "unknown controller whaaat"),
-                        ("memory:missing", "missing"), ("missing", "missing")):
+                        ("memory:missing", "/missing/cgroup.procs: no such file or directory"),
+                        ("missing", "adding pid of the new process to /sys/fs/cgroup/")):
         assert said in runtime.fails("exec", "--cgroup", where, id, "true", code=255)
 
 
@@ -208,3 +209,40 @@ def test_frozen_in_a_group_that_is_not_ours(runtime, bundle, verb):
         (frozen / "freezer.state").write_text("THAWED")
         wait_until(lambda: (frozen / "cgroup.procs").read_text() == "", what="the empty group")
         frozen.rmdir()
+
+
+@pytest.mark.parametrize("access", ["ro", "rw"])
+@pytest.mark.parametrize("user", [False, True])
+def test_hierarchy_that_an_update_joins_is_seen_inside(runtime, bundle, leaks, access, user):
+    """As the others are: the container's own group, read-only or not."""
+    bundle.config["mounts"][-1]["options"] = ["nosuid", "noexec", "nodev", access]
+    if user:
+        bundle.namespace("user")
+        for kind in ("uidMappings", "gidMappings"):
+            bundle.config["linux"][kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    id = runtime.start_detached(bundle.set_args("sleep", "1000"))
+    inside = "/sys/fs/cgroup/cpu"
+    assert not os.path.exists(f"/proc/{runtime.pid(id)}/root{inside}")
+    runtime.call("update", "--cpu-share", "512", id)
+    assert runtime.call("exec", id, "cat", f"{inside}/cpu.shares").stdout == "512\n"
+    options = {line.split()[4]: line.split()[5].split(",") for line in
+               runtime.call("exec", id, "cat", "/proc/self/mountinfo").stdout.splitlines()}
+    assert options[inside][0] == options["/sys/fs/cgroup"][0] == access
+    assert {"nosuid", "noexec", "nodev"} <= set(options[inside])
+    runtime.call("update", "--cpu-share", "256", id)
+    assert runtime.call("exec", id, "cat", f"{inside}/cpu.shares").stdout == "256\n"
+    runtime.call("delete", "--force", id)
+    leaks.check()
+
+
+def test_update_does_not_need_to_be_seen(runtime, bundle):
+    """Something else is where the hierarchies were: the limit holds all the same."""
+    bundle.config["process"]["capabilities"] = {
+        kind: ["CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
+    id = runtime.start_detached(bundle.sh("umount -l /sys/fs/cgroup; sleep 1000"))
+    wait_until(lambda: "cgroup" not in Path(f"/proc/{runtime.pid(id)}/mounts").read_text(),
+               what="the unmount")
+    done = runtime.call("update", "--cpu-share", "512", id)
+    assert "cannot be seen inside" in done.stderr
+    group = cgroups_of(runtime.pid(id))["cpu"]
+    assert (cgroup_dir("cpu", group) / "cpu.shares").read_text() == "512\n"

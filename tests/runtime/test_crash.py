@@ -1,6 +1,8 @@
 """The runtime is killed, raced and lied to: nothing is left, and errors are clear."""
 import contextlib
+import json
 import os
+import random
 import subprocess
 from pathlib import Path
 
@@ -230,3 +232,40 @@ def test_log_file(runtime, tmp_path):
     assert done.stderr == "container does not exist\n"
     entry = json.loads(log.read_text())
     assert entry["level"] == "error" and entry["msg"] == "container does not exist"
+
+
+VALUES = [None, True, -1, 0, 2 ** 64, 1.5, "", "x", "../..", "/nonexistent", [], ["x"], {}, {"x": 1}]
+
+
+def places(tree):
+    """Every container of values in a configuration with each of its keys."""
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in entries:
+        yield tree, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_configurations_make_a_container_or_nothing(runtime, bundle, leaks, seed):
+    """Members that are gone or something else: no crash, one line that names the trouble, and no
+    half-made container. The parser itself has fuzz targets."""
+    chance = random.Random(seed)
+    original = bundle.copy_config()
+    for number in range(40):
+        bundle.config = json.loads(json.dumps(original))
+        for _ in range(chance.randint(1, 3)):
+            tree, key = chance.choice(list(places(bundle.config)))
+            if chance.random() < 0.3:
+                del tree[key]
+            else:
+                tree[key] = chance.choice(VALUES)
+        bundle.write()
+        id = runtime.new_id()
+        what = f"seed {seed}, number {number}: {json.dumps(bundle.config)}"
+        done = runtime.call("run", "--bundle", bundle.path, id, check=False)
+        assert done.returncode in (0, 1), what
+        errors = [line for line in done.stderr.splitlines() if "warning: " not in line]
+        assert bool(errors) == (done.returncode == 1), f"{what}\n{done.stderr}"
+        assert "does not exist" in runtime.fails("state", id), what
+    leaks.check()

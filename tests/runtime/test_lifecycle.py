@@ -289,3 +289,38 @@ def test_delete_by_regular_expression(runtime, bundle):
     runtime.call("delete", "--force", "--regex", f"^({ids[0]}|{ids[1]})$")
     assert runtime.call("list", "-q").stdout.split() == [ids[2]]
     assert "not a regular expression" in runtime.fails("delete", "--regex", "(", code=1)
+
+
+def test_container_without_a_process(runtime, bundle, leaks, tmp_path):
+    """The specification wants one only when start is called, which is an error then."""
+    process = bundle.config.pop("process")
+    error = runtime.run(bundle, check=False).stderr
+    assert 'config.json has no "process"' in error
+    id = runtime.create(bundle)
+    assert runtime.status(id) == "created"
+    assert "--process" in runtime.fails("exec", id, "true")
+    (tmp_path / "process.json").write_text(json.dumps({**process, "args": ["echo", "in"]}))
+    assert runtime.call("exec", "--process", tmp_path / "process.json", id).stdout == "in\n"
+    assert 'config.json has no "process"' in runtime.fails("start", id)
+    runtime.wait_status(id, "stopped")
+    runtime.call("delete", id)
+    leaks.check()
+
+
+def test_kill_by_an_expression(runtime, bundle):
+    ids = [runtime.start_detached(bundle.sh("sleep 1000")) for _ in range(3)]
+    runtime.call("kill", ids[0], "KILL")
+    runtime.wait_status(ids[0], "stopped")
+    done = runtime.call("kill", "--regex", f"^({ids[0]}|{ids[1]})$", "KILL")
+    runtime.wait_status(ids[1], "stopped")
+    assert f"kill {ids[0]}: " in done.stderr  # told, and no reason to leave the other alone
+    assert runtime.status(ids[2]) == "running"
+    assert "not a regular expression" in runtime.fails("kill", "--regex", "(", "KILL", code=1)
+
+
+def test_specification_in_another_file(runtime, tmp_path):
+    runtime.call("spec", "--bundle", tmp_path, "--file", "other.json")
+    assert [p.name for p in tmp_path.glob("*.json")] == ["other.json"]
+    assert json.loads((tmp_path / "other.json").read_text())["process"]["args"] == ["sh"]
+    error = runtime.fails("spec", "--bundle", tmp_path, "-f", "other.json")
+    assert "File other.json exists" in error

@@ -228,7 +228,7 @@ def test_proc_must_be_a_real_directory(runtime, bundle):
     (bundle.rootfs / "elsewhere").mkdir()
     (bundle.rootfs / "proc").symlink_to("/elsewhere")
     error = runtime.fails("run", "--bundle", bundle.write().path, runtime.new_id(), code=1)
-    assert "must be mounted on an ordinary directory" in error
+    assert "must be mounted on ordinary directory" in error
 
 
 def test_nothing_propagates_to_the_host(runtime, bundle, source):

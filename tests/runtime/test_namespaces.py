@@ -154,6 +154,24 @@ def test_idmap_option_uses_the_containers_mapping(runtime, bundle, tmp_path):
     assert (source / "new").stat().st_uid == 0
 
 
+@pytest.mark.parametrize("option, below", [("idmap", "65534"), ("ridmap", "0")])
+def test_idmap_of_what_is_mounted_below(runtime, bundle, tmp_path, option, below):
+    """ridmap is for the whole tree that rbind brings, idmap for its top only."""
+    map_all(bundle)
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    os.chown(bundle.rootfs, 100000, 100000)
+    for place in (source, source / "below"):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", place], check=True)
+        (place / "below").mkdir(exist_ok=True)
+    try:
+        bundle.mount("/tmp", source, options=["rbind", option])
+        assert runtime.output(bundle.sh("stat -c %u /tmp /tmp/below")) == f"0\n{below}\n"
+    finally:
+        for place in (source / "below", source):
+            subprocess.run(["umount", "-l", place], check=True)
+
+
 def test_sysctl(runtime, bundle):
     bundle.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "65536",
                                         "net.ipv4.conf.lo.forwarding": "1"}

@@ -302,3 +302,28 @@ def test_unknown_system_calls_are_an_error_when_that_is_asked_for(runtime, bundl
 def test_an_id_that_is_none_says_why(runtime):
     assert "invalid character `/` in the ID" in runtime.fails("state", "this/is/none")
     assert "invalid container ID format: .." in runtime.fails("state", "..")
+
+
+def test_parts_of_a_real_time_share(runtime, bundle):
+    """A period below the time that is given out of the old one."""
+    id = runtime.new_id()
+    parent = cgroup_dir("cpu", f"/{id}-parent")
+    parent.mkdir()
+    try:
+        (parent / "cpu.rt_runtime_us").write_text("900000")
+        bundle.config["linux"]["cgroupsPath"] = f"/{id}-parent/{id}"
+        bundle.config["linux"]["resources"]["cpu"] = {"realtimePeriod": 900001,
+                                                      "realtimeRuntime": 600001}
+        runtime.start_detached(bundle.sh("sleep 1000"), id=id)
+        runtime.call("update", "--cpu-rt-period", "10000", "--cpu-rt-runtime", "3000", id)
+        assert (parent / id / "cpu.rt_period_us").read_text() == "10000\n"
+        assert (parent / id / "cpu.rt_runtime_us").read_text() == "3000\n"
+        runtime.call("delete", "--force", id)
+    finally:
+        parent.rmdir()
+
+
+def test_statistics_speak_of_oom_only_after_one(runtime, bundle):
+    """Scripts wait for the word."""
+    id = runtime.start_detached(bundle.sh("sleep 1000"))
+    assert "oom" not in runtime.call("events", "--stats", id).stdout.lower()

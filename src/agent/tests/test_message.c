@@ -13,6 +13,8 @@
 #include "base/auto.h"
 #include "base/str.h"
 
+#define KEY64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static const char *refusal(const char *line)
 {
         static struct err err;
@@ -59,9 +61,19 @@ static void what_is_out_of_range_is_refused(void **state)
         assert_non_null(strstr(refusal("{\"op\":\"cpus\",\"count\":0}"), "count 0"));
         assert_non_null(strstr(refusal("{\"op\":\"network\"}"), "key ''"));
         assert_non_null(strstr(refusal("{\"op\":\"halt\"}"), "op"));
+        assert_non_null(strstr(refusal("{\"op\":\"stream\",\"key\":\"" KEY64 "5\"}"), KEY64 "5"));
         auto_agent_reply reply = { 0 };
         const char *exit = "{\"exit\":256}";
         assert_int_equal(agent_reply_parse(exit, strlen(exit), &reply, NULL), -EPROTO);
+}
+
+static void the_longest_key_is_one(void **state)
+{
+        (void)state;
+        static const char line[] = "{\"op\":\"stream\",\"key\":\"" KEY64 "\"}";
+        auto_agent_request request = { 0 };
+        assert_int_equal(agent_request_parse(line, sizeof(line) - 1, &request, NULL), 0);
+        assert_string_equal(request.key, KEY64);
 }
 
 static void a_nul_is_no_end_of_a_line(void **state)
@@ -117,6 +129,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(requests_are_read_as_written),
                 cmocka_unit_test(what_is_out_of_range_is_refused),
+                cmocka_unit_test(the_longest_key_is_one),
                 cmocka_unit_test(a_nul_is_no_end_of_a_line),
                 cmocka_unit_test(lines_come_one_by_one),
                 cmocka_unit_test(a_line_without_end_is_not_waited_for),

@@ -35,6 +35,9 @@ static void each_style_has_its_line(void **state)
         assert_string_equal(text, "<6>ready\n");
         record_one(LOG_STYLE_JSON, "a \"b\"\n", text, sizeof(text));
         assert_non_null(strstr(text, "\"msg\":\"a \\\"b\\\"\\u000a\""));
+        record_one(LOG_STYLE_FIELDS, "a \"b\"", text, sizeof(text));
+        assert_non_null(strstr(text, "Z\" level=info msg=\"a \\\"b\\\"\"\n"));
+        assert_memory_equal(text, "time=\"", 6);
 }
 
 static void long_records_are_cut(void **state)

@@ -74,20 +74,21 @@ uint64_t native_hash(const uint8_t *data)
 }
 
 /* Not comparable: time, identity, another process's segments, the host's XCR0,
- * pointers into the thunk, flags that would trap here. */
+ * pointers into the thunk, flags that would trap here, what most hosts lack. */
 static bool excluded(const struct insn *i)
 {
         static const uint16_t ops[] = {
-                OP_VMCALL,   OP_RDTSC,    OP_RDTSCP,      OP_RDPID,        OP_CPUID,
-                OP_SYSCALL,  OP_SYSENTER, OP_XSAVE,       OP_XSAVEC,       OP_XSAVEOPT,
-                OP_XRSTOR,   OP_XGETBV,   OP_FXSAVE,      OP_FXRSTOR,      OP_RDFSBASE,
-                OP_RDGSBASE, OP_WRFSBASE, OP_WRGSBASE,    OP_SGDT,         OP_SIDT,
-                OP_SLDT,     OP_STR,      OP_SMSW,        OP_LAR,          OP_LSL,
-                OP_VERR,     OP_VERW,     OP_PUSH_SEG,    OP_POP_SEG,      OP_MOV_TO_SEG,
-                OP_LOAD_FAR, OP_INT,      OP_INT1,        OP_POPF,         OP_IRET,
-                OP_RET_FAR,  OP_JMP_FAR,  OP_CALL_FAR,    OP_PUSHF,        OP_CALL_FAR_IND,
-                OP_RDPKRU,   OP_WRPKRU,   OP_JMP_FAR_IND, OP_MOV_FROM_SEG, OP_INTO,
-                OP_RDPMC,    OP_LDMXCSR,  OP_BOUND,       OP_SYSEXIT,      OP_SYSRET,
+                OP_VMCALL,    OP_RDTSC,    OP_RDTSCP,      OP_RDPID,        OP_CPUID,
+                OP_SYSCALL,   OP_SYSENTER, OP_XSAVE,       OP_XSAVEC,       OP_XSAVEOPT,
+                OP_XRSTOR,    OP_XGETBV,   OP_FXSAVE,      OP_FXRSTOR,      OP_RDFSBASE,
+                OP_RDGSBASE,  OP_WRFSBASE, OP_WRGSBASE,    OP_SGDT,         OP_SIDT,
+                OP_SLDT,      OP_STR,      OP_SMSW,        OP_LAR,          OP_LSL,
+                OP_VERR,      OP_VERW,     OP_PUSH_SEG,    OP_POP_SEG,      OP_MOV_TO_SEG,
+                OP_LOAD_FAR,  OP_INT,      OP_INT1,        OP_POPF,         OP_IRET,
+                OP_RET_FAR,   OP_JMP_FAR,  OP_CALL_FAR,    OP_PUSHF,        OP_CALL_FAR_IND,
+                OP_RDPKRU,    OP_WRPKRU,   OP_JMP_FAR_IND, OP_MOV_FROM_SEG, OP_INTO,
+                OP_RDPMC,     OP_LDMXCSR,  OP_BOUND,       OP_SYSEXIT,      OP_SYSRET,
+                OP_SERIALIZE,
         };
         for (unsigned n = 0; n < sizeof(ops) / sizeof(ops[0]); n++)
                 if (i->op == ops[n])

@@ -127,12 +127,131 @@ static void rep_faults_in_the_middle_and_restarts(void **state)
         guest_destroy(&g);
 }
 
+/* ---- pages that are forgotten ---- */
+
+#define SPAN   0x800000u  /* 2 MiB of a large page */
+#define FIRST  0x1000000u /* and the memory it is first, and then */
+#define SECOND 0x1200000u
+#define LARGE  0x80u
+#define TABLE  0xa00000u /* where the entry can be written */
+
+/* Guest physical address of an entry of a level's table, which is there. */
+static uint64_t entry_of(const struct guest *g, uint64_t linear, unsigned level)
+{
+        uint64_t table = g->root, entry;
+        for (unsigned at = 4;; at--) {
+                uint64_t place = table + (linear >> (3 + 9 * at) & 511) * 8;
+                if (at == level)
+                        return place;
+                memcpy(&entry, g->ram + place, 8);
+                table = entry & 0xffffffffff000;
+        }
+}
+
+static void put64(struct guest *g, uint64_t gpa, uint64_t value)
+{
+        memcpy(g->ram + gpa, &value, 8);
+}
+
+/* RBX points into a large page, R8 to its entry, R9 is a new one; RCX is what is there now. */
+GUEST_CODE(change_large, 64,
+           "mov rcx, [rbx + 0x5000]; mov rdx, [rbx + 0x1ff000 - 0x3000]; mov [r8], r9\n"
+           "mov rsi, [rbx + 0x5000]; invlpg [rbx]; mov rdi, [rbx + 0x5000]\n"
+           "mov rbp, [rbx + 0x1ff000 - 0x3000]; ud2");
+/* The same of code that RAX points to. */
+GUEST_CODE(change_large_code, 64,
+           "mov r10, rax; call r10; mov ecx, eax; call r10; mov [r8], r9; invlpg [rbx]; call r10; "
+           "ud2");
+GUEST_CODE(return_1, 64, "mov eax, 1; ret");
+GUEST_CODE(return_2, 64, "mov eax, 2; ret");
+
+static struct cpu_state *setup_large(struct guest *g, const uint8_t *code, const uint8_t *end)
+{
+        struct cpu_state *s = setup(g, false, code, end);
+        guest_map(g, SPAN, FIRST, GUEST_PTE_W); /* makes the tables */
+        uint64_t entry = entry_of(g, SPAN, 2);
+        put64(g, entry, FIRST | LARGE | GUEST_PTE_W | 1);
+        guest_map(g, TABLE, entry & ~0xfffull, GUEST_PTE_W);
+        s->gpr[CPU_RBX] = SPAN + 0x3000;
+        s->gpr[8] = TABLE + (entry & 0xfff);
+        s->gpr[9] = SECOND | LARGE | GUEST_PTE_W | 1;
+        return s;
+}
+
+static void invlpg_forgets_all_of_a_large_page(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_large(&g, change_large, change_large_end);
+        put64(&g, FIRST + 0x8000, 11);
+        put64(&g, FIRST + 0x1ff000, 12);
+        put64(&g, SECOND + 0x8000, 21);
+        put64(&g, SECOND + 0x1ff000, 22);
+        assert_int_equal(guest_run(&g, UINT64_MAX).vector, 6);
+        assert_int_equal(s->gpr[CPU_RCX], 11);
+        assert_int_equal(s->gpr[CPU_RDX], 12);
+        assert_int_equal(s->gpr[CPU_RSI], 11); /* that something is kept is the point */
+        assert_int_equal(s->gpr[CPU_RDI], 21);
+        assert_int_equal(s->gpr[CPU_RBP], 22);
+        guest_destroy(&g);
+}
+
+static void invlpg_forgets_code_of_a_large_page(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_large(&g, change_large_code, change_large_code_end);
+        memcpy(g.ram + FIRST + 0x7000, return_1, (size_t)(return_1_end - return_1));
+        memcpy(g.ram + SECOND + 0x7000, return_2, (size_t)(return_2_end - return_2));
+        s->gpr[CPU_RAX] = SPAN + 0x7000;
+        assert_int_equal(guest_run(&g, UINT64_MAX).vector, 6);
+        assert_int_equal(s->gpr[CPU_RCX], 1);
+        assert_int_equal(s->gpr[CPU_RAX], 2);
+        guest_destroy(&g);
+}
+
+/* RBX points to a global page, R8 to its entry, R9 is a new one. */
+GUEST_CODE(reload_root, 64,
+           "mov rcx, [rbx]; mov [r8], r9; mov rax, cr3; mov cr3, rax; mov rdx, [rbx]\n"
+           "invlpg [rbx]; mov rsi, [rbx]; ud2");
+
+static void check_global(bool enabled)
+{
+        struct guest g;
+        struct cpu_state *s = setup(&g, false, reload_root, reload_root_end);
+        guest_map(&g, SPAN, FIRST, GUEST_PTE_W | 0x100);
+        uint64_t entry = entry_of(&g, SPAN, 1);
+        guest_map(&g, TABLE, entry & ~0xfffull, GUEST_PTE_W);
+        put64(&g, FIRST, 1);
+        put64(&g, SECOND, 2);
+        s->gpr[CPU_RBX] = SPAN;
+        s->gpr[8] = TABLE + (entry & 0xfff);
+        s->gpr[9] = SECOND | 0x103;
+        s->cr4 = enabled ? s->cr4 | 0x80 : s->cr4 & ~0x80ull;
+        cpu_state_changed(g.cpu);
+        assert_int_equal(guest_run(&g, UINT64_MAX).vector, 6);
+        assert_int_equal(s->gpr[CPU_RCX], 1);
+        assert_int_equal(s->gpr[CPU_RDX], enabled ? 1 : 2);
+        assert_int_equal(s->gpr[CPU_RSI], 2);
+        guest_destroy(&g);
+}
+
+static void global_pages_stay_where_there_are_any(void **state)
+{
+        (void)state;
+        check_global(true);
+        check_global(false);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(page_faults_have_exact_error_codes),
                 cmocka_unit_test(an_access_across_pages_faults_before_it_changes_anything),
                 cmocka_unit_test(rep_faults_in_the_middle_and_restarts),
+                cmocka_unit_test(invlpg_forgets_all_of_a_large_page),
+                cmocka_unit_test(invlpg_forgets_code_of_a_large_page),
+                cmocka_unit_test(global_pages_stay_where_there_are_any),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

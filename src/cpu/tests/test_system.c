@@ -509,6 +509,47 @@ static void hidden_instructions_are_undefined_and_counted(void **state)
         guest_destroy(&g);
 }
 
+GUEST_CODE(pushf_code, 64,
+           "std; mov eax, 0x7fffffff; xor ecx, ecx; xor r9d, r9d; add eax, 1; pushf; seto r9b\n"
+           "pop r8; cld; stc; pushf; adc ecx, 0; pop r10; pushfw; pop r11w; mov r12, rsp; ud2");
+
+static void pushf_tells_all_flags_and_keeps_them(void **state)
+{
+        (void)state;
+        struct guest g;
+        struct cpu_state *s = setup_code(&g, true, pushf_code, pushf_code_end);
+        s->rflags |= 0x200000; /* ID */
+        cpu_state_changed(g.cpu);
+        uint64_t rsp = s->gpr[CPU_RSP], fixed = s->rflags & ~0xcd5ull;
+        assert_int_equal(guest_run(&g, 100).vector, 6);
+        assert_int_equal(s->gpr[8], fixed | 0xc94); /* OF DF SF AF PF */
+        assert_int_equal(s->gpr[9], 1);
+        assert_int_equal(s->gpr[10] & 0xc01, 0x801); /* ADD's OF, CF by STC */
+        assert_int_equal(s->gpr[CPU_RCX], 1);
+        assert_int_equal(s->gpr[11] & 1, 0); /* ADC's, by 16 bits */
+        assert_int_equal(s->gpr[12], rsp);
+        guest_destroy(&g);
+}
+
+GUEST_CODE(serialize_code, 64,
+           "mov eax, 7; xor ecx, ecx; cpuid; .byte 0x0f, 0x01, 0xe8; mov r8d, 1; .byte 0x66, 0x0f, "
+           "0x01, 0xe8");
+
+static void serialize_is_there_for_kernels_and_programs(void **state)
+{
+        (void)state;
+        for (unsigned user = 0; user < 2; user++) {
+                struct guest g;
+                struct cpu_state *s = setup_code(&g, user, serialize_code, serialize_code_end);
+                struct guest_end end = guest_run(&g, 100);
+                assert_int_equal(end.vector, 6); /* with a prefix it is another instruction */
+                assert_int_equal(end.rip, USER_CODE + 18);
+                assert_int_equal(s->gpr[8], 1);
+                assert_int_equal(s->gpr[CPU_RDX] >> 14 & 1, 1);
+                guest_destroy(&g);
+        }
+}
+
 GUEST_CODE(distant_code, 64, "lea rax, [rip + 0x7fffffff]; .byte 0xe9; .long 0x7ffffff0");
 
 static void distances_reach_as_far_as_they_say(void **state)
@@ -589,6 +630,8 @@ int main(void)
                 cmocka_unit_test(task_switched_raises_device_not_available),
                 cmocka_unit_test(x87_state_is_complete_after_a_run),
                 cmocka_unit_test(hidden_instructions_are_undefined_and_counted),
+                cmocka_unit_test(pushf_tells_all_flags_and_keeps_them),
+                cmocka_unit_test(serialize_is_there_for_kernels_and_programs),
                 cmocka_unit_test(distances_reach_as_far_as_they_say),
                 cmocka_unit_test(state_survives_saving),
                 cmocka_unit_test(a_kick_from_another_thread_ends_the_run),

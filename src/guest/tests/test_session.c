@@ -98,6 +98,22 @@ static void an_end_that_comes_with_the_answer_is_seen(void **state)
         stop_agent(agent);
 }
 
+static void kills_are_counted_on_the_way(void **state)
+{
+        (void)state;
+        struct session session;
+        struct err err = { 0 };
+        auto_fd dirfd = -1;
+        pid_t agent = start_agent(
+                "{\"pid\":7}\n{\"oom_kills\":2}\n{\"oom_kills\":1}\n{\"exit\":137}\n", &dirfd);
+        assert_int_equal(open_session(&session, dirfd, &err), 0);
+        assert_int_equal(session.oom_kills, 2);
+        assert_true(session.has_exit);
+        assert_int_equal(session.exit_code, 137);
+        session_close(&session);
+        stop_agent(agent);
+}
+
 static void half_a_line_is_waited_for(void **state)
 {
         (void)state;
@@ -144,6 +160,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(an_end_that_comes_with_the_answer_is_seen),
+                cmocka_unit_test(kills_are_counted_on_the_way),
                 cmocka_unit_test(half_a_line_is_waited_for),
                 cmocka_unit_test(answers_that_are_none_are_errors),
         };

@@ -72,6 +72,31 @@ static void volumes_meet_in_the_share(void **state)
         done(&jail, &inside);
 }
 
+/* The host's overlay is not there: its upper directory would be written to by two. */
+static void layers_take_the_place_of_the_root(void **state)
+{
+        (void)state;
+        static char image[] = "/cache/l", above[] = "/layer", upper[] = "diff";
+        struct oci_spec jail, inside;
+        struct err err = { 0 };
+        struct guest_parts with = parts;
+        auto_free char *text = NULL;
+        const char *config = HEAD MOUNTS SPACES("") "}}";
+        with.root = (struct guest_root){ .image = image, .above = above, .upper = upper };
+        assert_int_equal(oci_spec_parse(config, strlen(config), &jail, &err), 0);
+        assert_int_equal(guest_make_jail(&jail, &with, "/run/state", 5, &err), 0);
+        assert_int_equal(guest_make_inside(config, true, &text, &err), 0);
+        assert_int_equal(oci_spec_parse(text, strlen(text), &inside, &err), 0);
+        assert_null(mount_at(&jail, "/share/rootfs"));
+        assert_non_null(mount_at(&jail, "/share/mounts/1"));
+        assert_string_equal(mount_at(&jail, ROOT_IMAGE)->source, "/cache/l");
+        assert_true(strv_contains(mount_at(&jail, ROOT_IMAGE)->options, "ro"));
+        assert_string_equal(mount_at(&jail, ROOT_ABOVE)->source, "/layer");
+        assert_false(strv_contains(mount_at(&jail, ROOT_ABOVE)->options, "ro"));
+        assert_string_equal(inside.root->path, "/run/isle/root");
+        done(&jail, &inside);
+}
+
 static void the_program_is_only_inside(void **state)
 {
         (void)state;
@@ -235,6 +260,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(volumes_meet_in_the_share),
+                cmocka_unit_test(layers_take_the_place_of_the_root),
                 cmocka_unit_test(the_program_is_only_inside),
                 cmocka_unit_test(the_network_is_joined_outside_only),
                 cmocka_unit_test(network_devices_are_moved_to_the_jail),

@@ -351,6 +351,28 @@ static void mcfg(struct tables *t)
         t->listed[t->length++] = address;
 }
 
+/* One unit for all PCI devices, and for the IOAPIC, whose id is 0 and which requests as device 0
+ * of a bus that there is not. */
+static void dmar(struct tables *t)
+{
+        uint32_t address = begin(t, "DMAR", 1);
+        put(t, 46 - 1, 1); /* bits of a physical address */
+        put(t, 1, 1);      /* remaps interrupts */
+        put(t, 0, 8);
+        put(t, 0, 2);
+        put(t, 0, 2); /* a hardware unit */
+        put(t, 16 + 8, 2);
+        put(t, 1, 2); /* all of PCI */
+        put(t, 0, 2); /* segment */
+        put(t, LAYOUT_IOMMU, 8);
+        put(t, 0x0803, 2); /* an IOAPIC */
+        put(t, 0, 2);
+        put(t, 0xff00, 2);
+        put(t, 0, 2);
+        end(t, address);
+        t->listed[t->length++] = address;
+}
+
 static uint32_t xsdt(struct tables *t)
 {
         uint32_t address = begin(t, "XSDT", 1);
@@ -383,6 +405,8 @@ int acpi_build(const struct acpi_config *c, const struct memory *memory, struct 
         madt(&t, c);
         if (c->pci)
                 mcfg(&t);
+        if (c->iommu)
+                dmar(&t);
         rsdp(&t, xsdt(&t));
         int r = 0;
         if (t.bytes.size > LAYOUT_ACPI_END - LAYOUT_ACPI)

@@ -297,6 +297,15 @@ static void show_memory(struct http_request *request, void *arg)
 
 /* ---- the balloon ---- */
 
+static bool needs_balloon(const struct control *c, struct http_request *request)
+{
+        if (!needs_vm(c, request))
+                return false;
+        if (!c->vm->balloon)
+                http_reply_error(request, 409, "the VM has no balloon, as it has an IOMMU");
+        return c->vm->balloon;
+}
+
 static void show_balloon(struct http_request *request, void *arg)
 {
         static const char *const names[BALLOON_STATS] = {
@@ -305,7 +314,7 @@ static void show_balloon(struct http_request *request, void *arg)
         };
         const struct control *c = arg;
         struct balloon_view view;
-        if (!needs_vm(c, request))
+        if (!needs_balloon(c, request))
                 return;
         balloon_view(c->vm->balloon, &view);
         struct json_object *o = json_object_new_object();
@@ -338,7 +347,7 @@ static void set_balloon(struct http_request *request, void *arg)
         struct err err = { 0 };
         size_t size;
         const char *body = http_request_body(request, &size);
-        if (!needs_vm(c, request))
+        if (!needs_balloon(c, request))
                 return;
         if (json_decode_text(&balloon_shape, body, size, &wanted, &err) < 0)
                 http_reply_error(request, 400, "%s", err_text(&err));

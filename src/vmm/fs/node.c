@@ -223,8 +223,10 @@ int node_entry(struct fs_server *s, int fd, const struct stat *st, struct fuse_e
         if (r < 0)
                 return r;
         *ret = (struct fuse_entry_out){ .nodeid = number,
-                                        .entry_valid_nsec = FS_VALID_NS,
-                                        .attr_valid_nsec = FS_VALID_NS };
+                                        .entry_valid = s->valid_ns / NS_PER_S,
+                                        .entry_valid_nsec = s->valid_ns % NS_PER_S,
+                                        .attr_valid = s->valid_ns / NS_PER_S,
+                                        .attr_valid_nsec = s->valid_ns % NS_PER_S };
         attr_fill(s, st, &ret->attr);
         return 0;
 }

@@ -44,7 +44,8 @@ int op_batch_forget(struct request *r)
 static int answer_attr(struct request *r, int fd)
 {
         struct stat st;
-        struct fuse_attr_out out = { .attr_valid_nsec = FS_VALID_NS };
+        struct fuse_attr_out out = { .attr_valid = r->server->valid_ns / NS_PER_S,
+                                     .attr_valid_nsec = r->server->valid_ns % NS_PER_S };
         if (fstat(fd, &st) < 0)
                 return -errno;
         attr_fill(r->server, &st, &out.attr);

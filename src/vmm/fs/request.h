@@ -16,6 +16,7 @@
 #include <stdalign.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "vmm/fs/server.h"
 #include "vmm/fs/slots.h"
 #include "vmm/vectors.h"
@@ -23,8 +24,9 @@
 #define FS_ARGS_MAX (128u << 10) /* a request beside WRITE's data */
 /* How long the guest may trust names and attributes: what others do to the files shows after
  * that. Hardly longer than it takes to do something and look, and a path in a loop is still
- * asked for some times in a second only. */
-#define FS_VALID_NS (20u * 1000 * 1000)
+ * asked for some times in a second only. Where there are no others, a day. */
+#define FS_VALID_NS           (20u * 1000 * 1000)
+#define FS_VALID_EXCLUSIVE_NS (86400 * (uint64_t)NS_PER_S)
 
 struct node {
         uint64_t number;
@@ -48,6 +50,7 @@ struct handle {
 
 struct fs_server {
         bool read_only;
+        uint64_t valid_ns;
         char **only;      /* see fs_options */
         uint64_t resolve; /* openat2: how a name is followed */
         struct fs_id_map uids, gids;

@@ -260,6 +260,7 @@ int fs_server_create(const struct fs_options *o, struct fs_server **ret, struct 
         s->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
         if (!o->submounts)
                 s->resolve |= RESOLVE_NO_XDEV;
+        s->valid_ns = o->exclusive ? FS_VALID_EXCLUSIVE_NS : FS_VALID_NS;
         s->only = o->only ? strv_copy(o->only) : NULL;
         s->uids = o->uids;
         s->gids = o->gids;

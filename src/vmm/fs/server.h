@@ -56,6 +56,8 @@ struct fs_options {
         const char *root; /* the directory that the guest sees; only read by create */
         int root_fd;      /* the same where `root` is NULL; taken over (also on failure) */
         bool read_only;   /* whatever would change something is EROFS */
+        /* Nobody else changes what is there while the guest runs: it need not ask again. */
+        bool exclusive;
         /* What is mounted below is seen, too. To the guest it is all one file system, in
          * which inode numbers may then appear twice. */
         bool submounts;

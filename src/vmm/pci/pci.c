@@ -129,7 +129,7 @@ static void msix_try(struct pci_function *f, struct pci_msix_entry *e)
             e->control & ENTRY_MASKED)
                 return;
         e->pending = false;
-        irq_message(&f->pci->machine->irq, e->address, e->data);
+        irq_message(&f->pci->machine->irq, pci_source(f), e->address, e->data);
 }
 
 void pci_msix_fire(struct pci_function *f, unsigned vector)
@@ -324,10 +324,13 @@ static void address_write(void *device, uint64_t offset, unsigned size, uint64_t
                 machine_end(pci->machine, MACHINE_RESET, 0, NULL);
 }
 
-static bool data_target(const struct pci *pci, unsigned *ret_slot, unsigned *ret_offset)
+/* `offset` in the data port. The lowest two bits of the address, which the specification has as
+ * zero, count too: test kernels that know QEMU's bridge only write them. */
+static bool data_target(const struct pci *pci, uint64_t offset, unsigned *ret_slot,
+                        unsigned *ret_offset)
 {
         *ret_slot = pci->address >> 11 & 31;
-        *ret_offset = pci->address & 0xfc;
+        *ret_offset = (pci->address & 0xff) | (unsigned)offset;
         return pci->address >> 31 && !(pci->address >> 16 & 0xff) && !(pci->address >> 8 & 7);
 }
 
@@ -335,16 +338,16 @@ static uint64_t data_read(void *device, uint64_t offset, unsigned size)
 {
         struct pci *pci = device;
         unsigned slot, at;
-        return data_target(pci, &slot, &at) ? config_read(pci, slot, at + (unsigned)offset, size)
-                                            : size_mask(size);
+        return data_target(pci, offset, &slot, &at) ? config_read(pci, slot, at, size)
+                                                    : size_mask(size);
 }
 
 static void data_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
         struct pci *pci = device;
         unsigned slot, at;
-        if (data_target(pci, &slot, &at))
-                config_write(pci, slot, at + (unsigned)offset, size, value);
+        if (data_target(pci, offset, &slot, &at))
+                config_write(pci, slot, at, size, value);
 }
 
 static const struct bus_ops ecam_bus = { ecam_read, ecam_write };

@@ -90,5 +90,10 @@ void pci_remove(struct pci_function *function);
 
 bool pci_msix_enabled(const struct pci_function *function);
 void pci_msix_fire(struct pci_function *function, unsigned vector);
+/* Its requester id. */
+static inline uint16_t pci_source(const struct pci_function *function)
+{
+        return (uint16_t)(function->slot << 3);
+}
 /* The level of INTA, as the device wants it. */
 void pci_interrupt(struct pci_function *function, bool raised);

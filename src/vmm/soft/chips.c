@@ -67,8 +67,16 @@ static const struct bus_ops slave_ops = { slave_port_read, slave_port_write };
 static const struct bus_ops elcr_ops = { elcr_read, elcr_write };
 static const struct bus_ops ioapic_ops = { ioapic_page_read, ioapic_page_write };
 
+static bool remap(void *arg, uint64_t *address, uint32_t *data)
+{
+        const struct machine *m = arg;
+        return irq_remapped(&m->irq, IRQ_FROM_IOAPIC, address, data);
+}
+
 int chips_init(struct chips *c, struct machine *m, struct err *err)
 {
+        c->ioapic.remap = remap;
+        c->ioapic.remap_arg = m;
         pthread_mutex_init(&c->lock, NULL);
         pics_reset(&c->pics);
         ioapic_reset(&c->ioapic);

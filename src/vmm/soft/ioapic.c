@@ -1,9 +1,13 @@
 #include "vmm/soft/ioapic.h"
 
+#include "vmm/layout.h"
+
 #define ENTRY_REMOTE_IRR (1ull << 14)
 #define ENTRY_LEVEL      (1ull << 15)
 #define ENTRY_MASKED     (1ull << 16)
 #define ENTRY_READ_ONLY  (1ull << 12 | ENTRY_REMOTE_IRR)
+
+#define ENTRY_MODE_VECTOR 0x7ffull
 
 void ioapic_reset(struct ioapic *io)
 {
@@ -12,13 +16,18 @@ void ioapic_reset(struct ioapic *io)
         io->lines = io->select = io->id = 0;
 }
 
+/* An entry as a message: its bits 48 to 63 are those from 4 on of the address. */
 static void send(struct ioapic *io, unsigned pin)
 {
         uint64_t e = io->entries[pin];
+        uint64_t address = LAYOUT_LAPIC | e >> 48 << 4 | (e >> 11 & 1) << 2;
+        uint32_t data = (uint32_t)(e & (ENTRY_LEVEL | ENTRY_MODE_VECTOR));
         if (e & ENTRY_LEVEL)
                 io->entries[pin] |= ENTRY_REMOTE_IRR;
-        io->deliver(io->arg, (uint8_t)(e >> 56), e >> 11 & 1, e >> 8 & 7, (uint8_t)e,
-                    e & ENTRY_LEVEL);
+        if (io->remap && !io->remap(io->remap_arg, &address, &data))
+                return;
+        io->deliver(io->arg, (uint8_t)(address >> 12), address >> 2 & 1, data >> 8 & 7,
+                    (uint8_t)data, data & ENTRY_LEVEL);
 }
 
 /* A level entry that is unmasked, raised and not in service is sent (again). */

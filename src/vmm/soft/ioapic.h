@@ -12,6 +12,9 @@ struct ioapic {
         uint64_t entries[IOAPIC_PINS];
         uint32_t lines; /* as wired */
         uint32_t select, id;
+        /* May rewrite a message before it is delivered, or drop it (false). NULL: nobody does. */
+        bool (*remap)(void *arg, uint64_t *address, uint32_t *data);
+        void *remap_arg;
         void (*deliver)(void *arg, uint8_t destination, bool logical, unsigned mode, uint8_t vector,
                         bool level);
         void *arg;

@@ -13,6 +13,9 @@ void virtio_init(struct virtio_device *d, struct machine *machine, enum virtio_i
         d->ops = ops;
         d->features = features | VIRTIO_RING_F_VERSION_1 | VIRTIO_RING_F_EVENT_IDX |
                       VIRTIO_RING_F_INDIRECT_DESC;
+        d->dma = (struct dma){ .memory = &machine->memory, .iommu = machine->iommu };
+        if (d->dma.iommu)
+                d->features |= VIRTIO_RING_F_ACCESS_PLATFORM;
         pthread_mutex_init(&d->lock, NULL);
 }
 
@@ -24,7 +27,7 @@ void virtio_finish(struct virtio_device *d)
 void virtio_queue(struct virtio_device *d, uint16_t size_max)
 {
         struct virtq *q = &d->queues[d->queues_length++];
-        q->memory = &d->machine->memory;
+        q->dma = &d->dma;
         q->size_max = size_max;
         virtq_reset(q);
 }
@@ -63,6 +66,14 @@ static void reset(struct virtio_device *d)
                 virtq_reset(&d->queues[i]);
 }
 
+/* A driver that declines the IOMMU would give physical addresses, which go through it all the same:
+ * it is told at once. */
+static bool agreed(const struct virtio_device *d)
+{
+        uint64_t needed = VIRTIO_RING_F_VERSION_1 | (d->features & VIRTIO_RING_F_ACCESS_PLATFORM);
+        return !(d->acked & ~d->features) && (d->acked & needed) == needed;
+}
+
 void virtio_set_status(struct virtio_device *d, uint8_t status)
 {
         unsigned before = atomic_load(&d->status);
@@ -71,7 +82,7 @@ void virtio_set_status(struct virtio_device *d, uint8_t status)
                 return;
         }
         if (status & VIRTIO_STATUS_FEATURES_OK && !(before & VIRTIO_STATUS_FEATURES_OK) &&
-            (d->acked & ~d->features || !(d->acked & VIRTIO_RING_F_VERSION_1)))
+            !agreed(d))
                 status &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
         if (!((status | before) & VIRTIO_STATUS_FEATURES_OK)) /* nothing was agreed on */
                 status &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;

@@ -31,9 +31,10 @@
 #define VIRTIO_STATUS_NEEDS_RESET 64
 #define VIRTIO_STATUS_FAILED      128
 
-#define VIRTIO_RING_F_INDIRECT_DESC (1ull << 28)
-#define VIRTIO_RING_F_EVENT_IDX     (1ull << 29)
-#define VIRTIO_RING_F_VERSION_1     (1ull << 32)
+#define VIRTIO_RING_F_INDIRECT_DESC   (1ull << 28)
+#define VIRTIO_RING_F_EVENT_IDX       (1ull << 29)
+#define VIRTIO_RING_F_VERSION_1       (1ull << 32)
+#define VIRTIO_RING_F_ACCESS_PLATFORM (1ull << 33) /* addresses go through the IOMMU */
 
 enum virtio_id {
         VIRTIO_NET = 1,
@@ -68,6 +69,7 @@ struct virtio_device {
         const char *name;
         const struct virtio_ops *ops;
         pthread_mutex_t lock;
+        struct dma dma; /* of its queues */
         uint64_t features, acked;
         atomic_uint status;
         atomic_uint generation; /* of `config` */

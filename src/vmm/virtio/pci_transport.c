@@ -338,6 +338,7 @@ int virtio_pci_add(struct virtio_device *device, unsigned slot, struct virtio_pc
                 free(p);
                 return r;
         }
+        device->dma.source = pci_source(f);
         device->transport = (struct virtio_transport){ interrupt, p };
         *ret = p;
         return 0;

@@ -21,15 +21,35 @@ struct used_element {
         uint32_t head, written;
 };
 
-/* Ring fields: flags, index, then the elements, then the event index. */
-static volatile uint16_t *field16(uint8_t *ring, size_t offset)
+/* A field of a ring: flags, index, then the elements, then the event index. NULL: lost. */
+static volatile uint16_t *field16(struct virtq *q, uint8_t *ring, struct gpa base, size_t offset,
+                                  bool write)
 {
-        return (volatile uint16_t *)(void *)(ring + offset);
+        struct dma_part part;
+        if (ring)
+                return (volatile uint16_t *)(void *)(ring + offset);
+        if (dma_at(q->dma, base.value + offset, 2, write, &part))
+                return (volatile uint16_t *)(void *)part.host;
+        q->lost = true;
+        return NULL;
 }
 
-static uint16_t available_index(const struct virtq *q)
+static uint16_t available_field(struct virtq *q, size_t offset)
 {
-        uint16_t index = *field16(q->available_ring, 2);
+        const volatile uint16_t *at = field16(q, q->available_ring, q->available, offset, false);
+        return at ? *at : 0;
+}
+
+static void set_used_field(struct virtq *q, size_t offset, uint16_t value)
+{
+        volatile uint16_t *at = field16(q, q->used_ring, q->used, offset, true);
+        if (at)
+                *at = value;
+}
+
+static uint16_t available_index(struct virtq *q)
+{
+        uint16_t index = available_field(q, 2);
         atomic_thread_fence(memory_order_acquire);
         return index;
 }
@@ -41,56 +61,86 @@ int virtq_start(struct virtq *q)
                 return -EINVAL;
         if (q->descriptors.value % 16 || q->available.value % 2 || q->used.value % 4)
                 return -EINVAL;
-        q->descriptor_table = memory_at(q->memory, q->descriptors, 16ull * n);
-        q->available_ring = memory_at(q->memory, q->available, 6 + 2ull * n);
-        q->used_ring = memory_at(q->memory, q->used, 6 + 8ull * n);
-        if (!q->descriptor_table || !q->available_ring || !q->used_ring)
-                return -EINVAL;
         q->ready = true;
-        return 0;
+        if (q->dma->iommu)
+                return 0;
+        q->descriptor_table = memory_at(q->dma->memory, q->descriptors, 16ull * n);
+        q->available_ring = memory_at(q->dma->memory, q->available, 6 + 2ull * n);
+        q->used_ring = memory_at(q->dma->memory, q->used, 6 + 8ull * n);
+        q->ready = q->descriptor_table && q->available_ring && q->used_ring;
+        return q->ready ? 0 : -EINVAL;
 }
 
 void virtq_reset(struct virtq *q)
 {
-        *q = (struct virtq){ .memory = q->memory, .size_max = q->size_max, .size = q->size_max };
+        *q = (struct virtq){ .dma = q->dma, .size_max = q->size_max, .size = q->size_max };
 }
 
-static int add_segment(struct virtq *q, struct virtq_chain *c, const struct descriptor *d)
+/* A descriptor's buffer, in as many segments as it has parts. */
+static int add_segments(struct virtq *q, struct virtq_chain *c, const struct descriptor *d)
 {
         bool in = d->flags & DESCRIPTOR_WRITE;
-        unsigned at = c->out_length + c->in_length;
-        if (at == VIRTQ_SEGMENTS || (!in && c->in_length))
-                return -EIO; /* too long, or readable after writable */
-        if (!d->size)
-                return 0;
-        uint8_t *host = memory_at(q->memory, gpa(d->address), d->size);
-        if (!host)
-                return -EIO;
-        c->segments[at] = (struct iovec){ host, d->size };
-        c->addresses[at] = gpa(d->address);
-        *(in ? &c->in_length : &c->out_length) += 1;
-        *(in ? &c->in_bytes : &c->out_bytes) += d->size;
+        struct dma_part part;
+        if (!in && c->in_length)
+                return -EIO; /* readable after writable */
+        for (uint64_t done = 0; done < d->size; done += part.size_bytes) {
+                unsigned at = c->out_length + c->in_length;
+                if (at == VIRTQ_SEGMENTS ||
+                    !dma_at(q->dma, d->address + done, d->size - done, in, &part))
+                        return -EIO;
+                c->segments[at] = (struct iovec){ part.host, part.size_bytes };
+                c->addresses[at] = part.at;
+                *(in ? &c->in_length : &c->out_length) += 1;
+                *(in ? &c->in_bytes : &c->out_bytes) += part.size_bytes;
+        }
         return 0;
 }
 
-/* Follows a table of `length` descriptors from `index`. */
-static int walk(struct virtq *q, struct virtq_chain *c, const uint8_t *table, unsigned length,
-                unsigned index, bool indirect)
+/* Descriptors in a row. */
+struct table {
+        const uint8_t *host; /* NULL: behind an IOMMU */
+        uint64_t address;
+        unsigned length;
+};
+
+static int descriptor_at(struct virtq *q, const struct table *t, unsigned index,
+                         struct descriptor *ret)
 {
-        for (unsigned steps = 0; steps < length; steps++) {
+        if (index >= t->length)
+                return -EIO;
+        if (t->host)
+                memcpy(ret, t->host + 16ull * index, sizeof(*ret));
+        else if (dma_read(q->dma, t->address + 16ull * index, ret, sizeof(*ret)) < 0)
+                return -EIO;
+        return 0;
+}
+
+static int inner_table(struct virtq *q, const struct descriptor *d, struct table *ret)
+{
+        *ret = (struct table){ .address = d->address, .length = d->size / 16 };
+        if (d->size % 16 || !ret->length || ret->length > VIRTQ_SEGMENTS ||
+            d->flags & DESCRIPTOR_NEXT)
+                return -EIO;
+        if (!q->dma->iommu)
+                ret->host = memory_at(q->dma->memory, gpa(d->address), d->size);
+        return ret->host || q->dma->iommu ? 0 : -EIO;
+}
+
+/* Follows a table of descriptors from `index`. */
+static int walk(struct virtq *q, struct virtq_chain *c, const struct table *table, unsigned index,
+                bool indirect)
+{
+        for (unsigned steps = 0; steps < table->length; steps++) {
                 struct descriptor d;
-                if (index >= length)
+                if (descriptor_at(q, table, index, &d) < 0)
                         return -EIO;
-                memcpy(&d, table + 16 * index, sizeof(d));
                 if (d.flags & DESCRIPTOR_INDIRECT) {
-                        const uint8_t *inner = memory_at(q->memory, gpa(d.address), d.size);
-                        unsigned entries = d.size / 16;
-                        if (indirect || !inner || d.size % 16 || !entries ||
-                            entries > VIRTQ_SEGMENTS || d.flags & DESCRIPTOR_NEXT)
+                        struct table inner;
+                        if (indirect || inner_table(q, &d, &inner) < 0)
                                 return -EIO;
-                        return walk(q, c, inner, entries, 0, true);
+                        return walk(q, c, &inner, 0, true);
                 }
-                int r = add_segment(q, c, &d);
+                int r = add_segments(q, c, &d);
                 if (r < 0 || !(d.flags & DESCRIPTOR_NEXT))
                         return r;
                 index = d.next;
@@ -103,16 +153,17 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
         if (!q->ready)
                 return 0;
         uint16_t waiting = (uint16_t)(available_index(q) - q->next_available);
+        if (waiting > q->size || q->lost)
+                return -EIO;
         if (!waiting)
                 return 0;
-        if (waiting > q->size)
-                return -EIO;
-        c->head = *field16(q->available_ring, 4 + 2u * (q->next_available & (q->size - 1u)));
+        c->head = available_field(q, 4 + 2u * (q->next_available & (q->size - 1u)));
         c->out_length = c->in_length = 0;
         c->out_bytes = c->in_bytes = 0;
-        if (c->head >= q->size)
+        if (c->head >= q->size || q->lost)
                 return -EIO;
-        int r = walk(q, c, q->descriptor_table, q->size, c->head, false);
+        const struct table table = { q->descriptor_table, q->descriptors.value, q->size };
+        int r = walk(q, c, &table, c->head, false);
         if (r < 0)
                 return r;
         q->next_available++;
@@ -135,18 +186,22 @@ void virtq_put(struct virtq *q, const struct virtq_chain *c, size_t written)
         size_t left = written;
         for (unsigned i = c->out_length; left && i < c->out_length + c->in_length; i++) {
                 size_t n = c->segments[i].iov_len < left ? c->segments[i].iov_len : left;
-                memory_touched(q->memory, c->addresses[i], n);
+                memory_touched(q->dma->memory, c->addresses[i], n);
                 left -= n;
         }
         const struct used_element e = { c->head, (uint32_t)(written - left) };
-        memcpy(q->used_ring + 4 + 8u * (q->next_used & (q->size - 1u)), &e, sizeof(e));
+        size_t offset = 4 + 8u * (q->next_used & (q->size - 1u));
+        if (q->used_ring)
+                memcpy(q->used_ring + offset, &e, sizeof(e));
+        else if (dma_write(q->dma, q->used.value + offset, &e, sizeof(e)) < 0)
+                q->lost = true;
         q->next_used++;
 }
 
 void virtq_publish(struct virtq *q)
 {
         atomic_thread_fence(memory_order_release);
-        *field16(q->used_ring, 2) = q->next_used;
+        set_used_field(q, 2, q->next_used);
 }
 
 void virtq_push(struct virtq *q, const struct virtq_chain *c, size_t written)
@@ -160,8 +215,8 @@ bool virtq_should_signal(struct virtq *q)
         atomic_thread_fence(memory_order_seq_cst);
         uint16_t now = q->next_used, before = q->signalled;
         if (!q->event_index)
-                return !(*field16(q->available_ring, 0) & NO_INTERRUPT);
-        uint16_t event = *field16(q->available_ring, 4 + 2u * q->size);
+                return !(available_field(q, 0) & NO_INTERRUPT);
+        uint16_t event = available_field(q, 4 + 2u * q->size);
         bool first = !q->signalled_valid;
         q->signalled = now;
         q->signalled_valid = true;
@@ -173,9 +228,9 @@ bool virtq_want_notify(struct virtq *q, bool want)
         if (!q->ready)
                 return false;
         if (!q->event_index)
-                *field16(q->used_ring, 0) = want ? 0 : NO_NOTIFY;
+                set_used_field(q, 0, want ? 0 : NO_NOTIFY);
         else if (want)
-                *field16(q->used_ring, 4 + 8u * q->size) = q->next_available;
+                set_used_field(q, 4 + 8u * q->size, q->next_available);
         if (!want)
                 return false;
         atomic_thread_fence(memory_order_seq_cst);

@@ -6,6 +6,10 @@
  * size; every buffer lies in guest memory as a whole. Anything else is -EIO, and
  * the caller ends in device-needs-reset (virtio_broken()).
  *
+ * Behind an IOMMU the rings are looked up at every access, which a driver may forbid at any
+ * time: then the queue is lost, and the next virtq_pop() says -EIO. Buffers are translated when
+ * their chain is popped.
+ *
  * A queue belongs to one thread at a time: the device says which.
  *
  * Source: Virtual I/O Device (VIRTIO) 1.2, sections 2.7 and 2.8 (VIRTIO_F_EVENT_IDX,
@@ -16,19 +20,20 @@
 #include <stdatomic.h>
 #include <sys/uio.h>
 
-#include "vmm/memory.h"
+#include "vmm/dma.h"
 
 #define VIRTQ_SIZE_MAX 1024
 #define VIRTQ_SEGMENTS 1024
 
 struct virtq {
-        const struct memory *memory;
+        const struct dma *dma;
         uint16_t size_max; /* what the device offers */
         uint16_t size;     /* what the driver chose */
         bool ready;
         bool event_index;
+        bool lost; /* a ring was not to be had */
         struct gpa descriptors, available, used;
-        /* Host addresses of the above; set by virtq_start(). */
+        /* Host addresses of the above; set by virtq_start(), NULL behind an IOMMU. */
         uint8_t *descriptor_table, *available_ring, *used_ring;
         uint16_t next_available, next_used;
         uint16_t signalled; /* next_used when the driver was last told */

@@ -155,8 +155,10 @@ static void only_some_names_are_there(void **state)
         assert_int_equal(mkdirat(root_fd, "upper", 0755), 0);
         assert_int_equal(mkdirat(root_fd, "work", 0755), 0);
         put("lower", "of the host");
-        serve((struct fs_options){ .only = only });
+        serve((struct fs_options){ .only = only, .exclusive = true });
         uint64_t upper = node_of(ROOT, "upper"), work = node_of(ROOT, "work");
+        assert_int_equal(guest_entry(g)->entry_valid, 86400);
+        assert_int_equal(guest_entry(g)->attr_valid, 86400);
         assert_int_equal(guest_lookup(g, ROOT, "lower"), -ENOENT);
         for (size_t i = 0; i < ELEMENTS(changing); i++)
                 assert_int_equal(guest_send(g, changing[i], ROOT, zeros, sizeof(zeros), "work", 5),

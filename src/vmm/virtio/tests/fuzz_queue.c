@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t *ram = memory_at(&memory, gpa(0), RING_BYTES);
         memset(ram, 0, RING_BYTES);
         memcpy(ram, data, size < RING_BYTES ? size : RING_BYTES);
-        struct virtq q = { .memory = &memory,
+        const struct dma dma = { .memory = &memory };
+        struct virtq q = { .dma = &dma,
                            .size_max = QUEUE_SIZE,
                            .size = QUEUE_SIZE,
                            .event_index = size & 1,
