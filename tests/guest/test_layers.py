@@ -223,8 +223,12 @@ def test_files_go_in_and_out(daemon, tmp_path):
         isle(daemon, "exec", "-u", "app:extra", "files", "true")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/kept/in")
     assert isle(daemon, "exec", "files", "cat", "/kept/in") == "copied"
-    assert "a running virtual machine (--vm-rootfs erofs)" in isle(
+    isle(daemon, "cp", str(tmp_path / "in"), "files:/home/new")
+    assert isle(daemon, "exec", "files", "cat", "/home/new/in") == "copied"
+    isle(daemon, "pause", "files")
+    assert "a paused virtual machine cannot take files; resume it" in isle(
         daemon, "cp", str(tmp_path / "in"), "files:/in", code=1)
+    isle(daemon, "unpause", "files")
     isle(daemon, "stop", "-t", "0", "files")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/root/in")
     isle(daemon, "export", "-o", str(tmp_path / "tar"), "files")
