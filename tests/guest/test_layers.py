@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+import tarfile
 
 import pytest
 
@@ -237,6 +238,21 @@ def test_files_go_in_and_out(daemon, tmp_path):
     assert {"./home/new/f", "./root/in"} <= set(names)
     isle(daemon, "start", "files")
     assert isle(daemon, "exec", "files", "cat", "/root/in") == "copied"
+
+
+def test_what_comes_in_ends_with_the_machine(daemon):
+    isle(daemon, "run", "-d", "--name", "gone", "--vm", "--vm-rootfs", "erofs", "busybox", "sleep",
+         "1000")
+    info = tarfile.TarInfo("big")
+    info.size = 4 << 20
+    process = subprocess.Popen([program("isle"), "-H", daemon.host, "cp", "-", "gone:/root"],
+                               stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(info.tobuf() + bytes(info.size // 2))
+    process.stdin.flush()
+    until(lambda: "/root/big" in isle(daemon, "diff", "gone"), 20, lambda: "its first half")
+    isle(daemon, "kill", "gone")
+    assert b"the virtual machine is gone" in process.communicate(bytes(info.size // 2), 30)[1]
+    assert process.returncode == 1
 
 
 def test_a_layer_that_became_a_link_is_not_followed(daemon, tmp_path):
