@@ -431,15 +431,14 @@ static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uin
         unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
         uint64_t page2;
         const uint8_t *host2 = fetch_next_page(cpu, linear, &page2);
-        cpu_mark_code(cpu, page2);
         struct block b = { .gpa = gpa,
                            .generation_at = generation_of(cpu, gpa),
                            .generation_at2 = generation_of(cpu, page2),
+                           .generation = cpu_mark_code(cpu, gpa),
+                           .generation2 = cpu_mark_code(cpu, page2),
                            .page2 = page2,
                            .length = 1,
                            .mode = cpu->mode };
-        b.generation = generation_read(b.generation_at);
-        b.generation2 = generation_read(b.generation_at2);
         memcpy(bytes, host, first);
         memcpy(bytes + first, host2, sizeof(bytes) - first);
         uint64_t epoch = cpu->epoch;
@@ -468,9 +467,8 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
 {
         if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
                 cpu_code_flush(cpu);
-        cpu_mark_code(cpu, gpa);
         const uint32_t *generation_at = generation_of(cpu, gpa);
-        uint32_t generation = generation_read(generation_at);
+        uint32_t generation = cpu_mark_code(cpu, gpa);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
         uint64_t epoch = cpu->epoch;
         struct step *steps = cpu->steps + cpu->steps_used;
