@@ -279,6 +279,8 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t->faults = mmap(NULL, TRANSLATE_FAULTS * sizeof(*t->faults), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        /* Taken from the start without gaps, a large one each 16,000 blocks or so. */
+        (void)madvise(t->exits, TRANSLATE_EXITS * sizeof(*t->exits), MADV_HUGEPAGE);
         t->writable = w == MAP_FAILED ? NULL : w;
         t->executable = x == MAP_FAILED ? NULL : x;
         if (w == MAP_FAILED || x == MAP_FAILED || t->exits == MAP_FAILED || t->faults == MAP_FAILED)
