@@ -507,6 +507,32 @@ static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t lin
         return page2 == b->page2;
 }
 
+/* A block whose page was written elsewhere, once more: its steps serve again, its translation does
+ * not, which may be chained to that of a block that did change. NULL: it changed itself. */
+static struct block *block_renew(struct cpu *cpu, const struct block *old, const uint8_t *host)
+{
+        if (old->page2 || cpu->blocks_used == BLOCK_POOL)
+                return NULL;
+        uint32_t generation = cpu_mark_code(cpu, old->gpa);
+        for (const struct step *s = old->steps, *end = s + old->length; s < end; s++) {
+                if (!s->i.length || memcmp(host, s->bytes, s->i.length) != 0)
+                        return NULL;
+                host += s->i.length;
+        }
+        struct block *b = &cpu->blocks[cpu->blocks_used++];
+        *b = (struct block){ .gpa = old->gpa,
+                             .generation_at = old->generation_at,
+                             .generation_at2 = old->generation_at2,
+                             .generation2 = generation,
+                             .steps = old->steps,
+                             .generation = generation,
+                             .length = old->length,
+                             .runs = old->runs,
+                             .mode = old->mode };
+        cpu->counters.blocks_renewed++;
+        return b;
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
@@ -519,11 +545,13 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
         struct block *b = cpu_block_at(cpu, gpa);
         if (b && block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                 return b;
+        struct block *new = b ? block_renew(cpu, b, host) : NULL;
         if (b)
                 cpu->counters.blocks_invalidated++;
-        b = block_decode(cpu, linear, gpa, host);
-        cpu_block_add(cpu, b);
-        return b;
+        if (!new)
+                new = block_decode(cpu, linear, gpa, host);
+        cpu_block_add(cpu, new);
+        return new;
 }
 
 /* Whether the page that was just fetched from is global. */
