@@ -416,7 +416,7 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, no_if_bits;
+        uint64_t page_bits, no_if_bits, direction_bits;
         uint64_t arithmetic_bits, pushed_bits; /* of RFLAGS: the host has them; PUSHF has of `s` */
         /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
          * that every indirect jump goes to place 0, misses and comes to the dispatcher. */

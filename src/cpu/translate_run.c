@@ -262,6 +262,7 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
         cpu->no_if_bits = ~(uint64_t)FLAG_IF;
+        cpu->direction_bits = FLAG_DF;
         cpu->arithmetic_bits = FLAGS_ARITHMETIC;
         cpu->pushed_bits = ~(uint64_t)(FLAGS_ARITHMETIC | RF_RF | RF_VM);
         cpu_jumps_init(cpu);

@@ -36,6 +36,7 @@ enum form {
         FORM_PUSHF,
         FORM_POP,
         FORM_LEAVE,
+        FORM_STOS,   /* REP STOS within a page */
         FORM_HELPER, /* by the interpreter, then on */
         FORM_JMP,
         FORM_JCC,
