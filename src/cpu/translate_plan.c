@@ -102,6 +102,8 @@ static enum form form_of_privileged(const struct cpu *cpu, const struct insn *i)
                 return FORM_CLI;
         if (cpu->cpl == 0 && i->op == OP_STI)
                 return FORM_STI;
+        if (i->op == OP_SERIALIZE)
+                return FORM_SERIALIZE;
         return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
 }
 

@@ -127,6 +127,16 @@ static void emit_sti(struct work *w, unsigned n)
         work_resume_here(w, waiting);
 }
 
+/* Code that another vCPU changed is asked for; without, decoded code is as new as memory. The next
+ * instruction is in another block. */
+static void emit_serialize(struct work *w, unsigned n)
+{
+        uint32_t exit = work_exit(w, EXIT_HELPER, n, w->at[n + 1]);
+        struct stub *waiting = emit_zero_check(w, FIELD(pending), exit, w->live[n]);
+        waiting->helper = true;
+        work_resume_here(w, waiting);
+}
+
 static void emit_lea_rip(struct work *w, unsigned n)
 {
         const struct insn *i = &w->block->steps[n].i;
@@ -286,6 +296,7 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_SWAPGS] = emit_swapgs,
         [FORM_CLI] = emit_cli,
         [FORM_STI] = emit_sti,
+        [FORM_SERIALIZE] = emit_serialize,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
 
