@@ -1,6 +1,6 @@
 /* A disk's MSI-X without an operating system: 32-bit, flat. Has the disk read a sector several
- * times, with its queue's vector open, changed, and masked; at a key it leaves by the debug port, with
- * 21 where every interrupt came when it should. */
+ * times, with its queue's vector open, changed, and masked; at a key it leaves by the debug port,
+ * with 21 where every interrupt came when it should. */
 #include <stdint.h>
 
 #define ECAM       0xe0000000u
@@ -11,18 +11,41 @@
 #define VECTOR_NEW 0x42
 
 enum { COMMON = 0, NOTIFY = 0x3000, MSIX = 0x4000 }; /* places in BAR 0, as our devices have them */
-enum { STATUS = 20, QUEUE_SELECT = 22, QUEUE_SIZE = 24, QUEUE_VECTOR = 26, QUEUE_ENABLE = 28,
-       DESCRIPTORS = 32, AVAILABLE = 40, USED = 48 };
+enum {
+        STATUS = 20,
+        QUEUE_SELECT = 22,
+        QUEUE_SIZE = 24,
+        QUEUE_VECTOR = 26,
+        QUEUE_ENABLE = 28,
+        DESCRIPTORS = 32,
+        AVAILABLE = 40,
+        USED = 48
+};
 
-struct gate { uint16_t low, segment, kind, high; };
-struct descriptor { uint64_t address; uint32_t length; uint16_t flags, next; };
+struct gate {
+        uint16_t low, segment, kind, high;
+};
+struct descriptor {
+        uint64_t address;
+        uint32_t length;
+        uint16_t flags, next;
+};
 
 static struct gate gates[256] __attribute__((aligned(8)));
 static struct descriptor descriptors[RING] __attribute__((aligned(16)));
-static volatile struct { uint16_t flags, index, ring[RING]; } available;
-static volatile struct { uint16_t flags, index; struct { uint32_t id, length; } ring[RING]; } used
-        __attribute__((aligned(4)));
-static struct { uint32_t kind, priority; uint64_t sector; } request;
+static volatile struct {
+        uint16_t flags, index, ring[RING];
+} available;
+static volatile struct {
+        uint16_t flags, index;
+        struct {
+                uint32_t id, length;
+        } ring[RING];
+} used __attribute__((aligned(4)));
+static struct {
+        uint32_t kind, priority;
+        uint64_t sector;
+} request;
 static uint8_t sector[512], done;
 static volatile unsigned old_count, new_count;
 static uintptr_t bar, pending_bits;
@@ -39,10 +62,22 @@ static void leave(uint8_t code)
                 __asm__ volatile("hlt");
 }
 
-static void write8(uintptr_t at, uint8_t v) { *(volatile uint8_t *)at = v; }
-static void write16(uintptr_t at, uint16_t v) { *(volatile uint16_t *)at = v; }
-static void write32(uintptr_t at, uint32_t v) { *(volatile uint32_t *)at = v; }
-static uint32_t read32(uintptr_t at) { return *(volatile uint32_t *)at; }
+static void write8(uintptr_t at, uint8_t v)
+{
+        *(volatile uint8_t *)at = v;
+}
+static void write16(uintptr_t at, uint16_t v)
+{
+        *(volatile uint16_t *)at = v;
+}
+static void write32(uintptr_t at, uint32_t v)
+{
+        *(volatile uint32_t *)at = v;
+}
+static uint32_t read32(uintptr_t at)
+{
+        return *(volatile uint32_t *)at;
+}
 
 __asm__("on_old: incl old_count\n movl $0, 0xfee000b0\n iret\n"
         "on_new: incl new_count\n movl $0, 0xfee000b0\n iret\n");
@@ -58,8 +93,10 @@ static void set_gate(unsigned vector, const char *code)
 
 static void take_interrupts(void)
 {
-        struct __attribute__((packed)) { uint16_t limit; uint32_t base; } idt = {
-                sizeof(gates) - 1, (uint32_t)(uintptr_t)gates };
+        struct __attribute__((packed)) {
+                uint16_t limit;
+                uint32_t base;
+        } idt = { sizeof(gates) - 1, (uint32_t)(uintptr_t)gates };
         set_gate(VECTOR, on_old);
         set_gate(VECTOR_NEW, on_new);
         __asm__ volatile("lidt %0" : : "m"(idt));
@@ -76,7 +113,10 @@ static void set_entry(uint8_t vector)
         write32(bar + MSIX + 24, vector);
 }
 
-static void mask(unsigned masked) { write32(bar + MSIX + 28, masked); }
+static void mask(unsigned masked)
+{
+        write32(bar + MSIX + 28, masked);
+}
 
 static uintptr_t find_disk(void)
 {
