@@ -63,6 +63,8 @@ struct process {
 int process_launch(struct process *process, const struct agent_request *request, struct err *err);
 /* It has ended: what it wrote is still passed on. */
 void process_ended(struct process *process, int status);
+/* It and its group, if it has not ended. */
+void process_kill(const struct process *process);
 void process_resize(struct process *process, unsigned rows, unsigned columns);
 void process_free(struct process *process);
 

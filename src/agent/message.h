@@ -14,6 +14,7 @@
  *            between the host may send, on this connection, resize and signal, which
  *            are not answered. Of the container's first process it is also told, then
  *            and with the exit, how often the kernel killed for want of memory: `oom_kills`.
+ *            Where the connection ends first, the process is killed, with its group.
  *   network  gives the network cards of `cards`, which are in the agent's own network
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,

@@ -180,6 +180,14 @@ void process_ended(struct process *process, int status)
         pump_drain(&process->pumps[2]);
 }
 
+void process_kill(const struct process *process)
+{
+        if (process->ended || process->pid <= 0)
+                return;
+        (void)kill(-process->pid, SIGKILL);
+        (void)kill(process->pid, SIGKILL); /* should it lead no group */
+}
+
 void process_resize(struct process *process, unsigned rows, unsigned columns)
 {
         if (process->master >= 0)

@@ -304,6 +304,7 @@ static void tell_end(struct server *server, struct process *process)
         remove_process(server, process);
 }
 
+/* Nobody is left to be told of the end of what it launched: that ends too. */
 static void drop_closed(struct server *server)
 {
         for (struct connection **at = &server->connections; *at;) {
@@ -313,6 +314,8 @@ static void drop_closed(struct server *server)
                         continue;
                 }
                 *at = connection->next;
+                if (connection->process)
+                        process_kill(connection->process);
                 buf_finish(&connection->in);
                 free(connection);
         }
