@@ -49,11 +49,11 @@ def health(daemon, name):
 def test_the_check_of_an_image(daemon, checked):
     """With the image's shell; what the user says wins, part by part."""
     daemon.docker("run", "-d", "--name", "image", checked, "sleep", "1000")
-    until(lambda: health(daemon, "image")["Status"] == "unhealthy")
+    until(lambda: health(daemon, "image")["Status"] == "unhealthy", 30)
     assert health(daemon, "image")["Log"][-1]["Output"] == ""  # -e: the first command ends it
     assert "(unhealthy)" in daemon.out("ps", "--filter", "health=unhealthy", "--format", "{{.Status}}")
     daemon.docker("run", "-d", "--name", "own", "--health-cmd", "echo mine", checked, "sleep", "1000")
-    until(lambda: health(daemon, "own")["Status"] == "healthy")
+    until(lambda: health(daemon, "own")["Status"] == "healthy", 30)
     assert health(daemon, "own")["Log"][0]["Output"] == "mine\n"
     assert daemon.inspect("own")["Config"]["Healthcheck"] == {
         "Test": ["CMD-SHELL", "echo mine"], "Interval": 30_000_000, "Retries": 2}
@@ -86,11 +86,11 @@ def run_checked(daemon, name, test, **config):
 def test_results(daemon):
     """Output is cut and made UTF-8; what cannot run has no exit code and says why."""
     run_checked(daemon, "long", ["CMD", "sh", "-c", "printf 'a\\377b'; head -c 9000 /dev/zero | tr '\\0' x"])
-    until(lambda: health(daemon, "long")["Status"] == "healthy")
+    until(lambda: health(daemon, "long")["Status"] == "healthy", 30)
     output = health(daemon, "long")["Log"][0]["Output"]
     assert output == "a\ufffdb" + "x" * 4093 + "..."
     run_checked(daemon, "missing", ["CMD", "no-such-program"], Retries=1)
-    until(lambda: health(daemon, "missing")["Status"] == "unhealthy")
+    until(lambda: health(daemon, "missing")["Status"] == "unhealthy", 30)
     result = health(daemon, "missing")["Log"][0]
     assert result["ExitCode"] == -1 and "no-such-program" in result["Output"]
     daemon.docker("rm", "-f", "long", "missing")
@@ -103,7 +103,7 @@ def test_failures_while_it_starts_do_not_count(daemon):
     assert health(daemon, "starts")["FailingStreak"] == 0
     assert "(health: starting)" in daemon.out("ps", "--filter", "health=starting", "--format", "{{.Status}}")
     daemon.docker("exec", "starts", "touch", "/up")
-    until(lambda: health(daemon, "starts")["Status"] == "healthy")
+    until(lambda: health(daemon, "starts")["Status"] == "healthy", 30)
     daemon.docker("rm", "-f", "starts")
 
 
