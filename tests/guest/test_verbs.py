@@ -402,7 +402,8 @@ def test_a_paused_instance_is_not_checked(isle):
         since = time.time()
         until(lambda: time.time() > since + 0.3)
         assert "exec_create" not in healths.checks(since)
-        assert health_of(isle, "rests")["Status"] == "healthy"
+        health = health_of(isle, "rests")
+        assert (health["Status"], health["FailingStreak"]) == ("healthy", 0)
         since = time.time()
         isle("unpause", "rests")
         until(lambda: "exec_die" in healths.checks(since), 30, lambda: "a check")
