@@ -52,6 +52,7 @@ struct process {
         pid_t pid;                  /* 0 before the launch */
         int master;                 /* of its terminal, or -1; the pumps' too */
         struct pump pumps[AGENT_STREAMS];
+        bool is_first;  /* of the container's processes */
         struct oom oom; /* of the container's first process */
         bool ended;
         int exit_code;
@@ -75,6 +76,10 @@ int agent_set_cpus(uint32_t count, struct err *err);
 
 /* Moves the real time: clock.c. */
 int agent_move_clock(int64_t shift_ns, bool gently, struct err *err);
+
+/* Unpacks what comes on the connection, in a process of its own, which answers: receive.c. `pid`:
+ * of the container. */
+int agent_receive(const struct agent_request *request, pid_t pid, int fd, struct err *err);
 
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);

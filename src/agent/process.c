@@ -164,6 +164,7 @@ int process_launch(struct process *process, const struct agent_request *request,
                 r = run_runtime(process, request, err);
         if (r == 0)
                 r = read_pid(&process->pid, err);
+        process->is_first = request->config;
         if (r == 0 && request->config) /* not all kernels can count */
                 (void)oom_watch(&process->oom, process->pid, NULL);
         return r;

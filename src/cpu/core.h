@@ -416,7 +416,7 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, no_if_bits;
+        uint64_t page_bits, no_if_bits, direction_bits;
         uint64_t arithmetic_bits, pushed_bits; /* of RFLAGS: the host has them; PUSHF has of `s` */
         /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
          * that every indirect jump goes to place 0, misses and comes to the dispatcher. */
@@ -609,7 +609,10 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size);
  * then raises only when nothing could be fetched. */
 uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa);
 uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write);
-void cpu_mark_code(struct cpu *cpu, uint64_t gpa);
+/* Code of this page is about to be decoded: stores to it must be seen. Returns the page's
+ * generation, 0 where there is no memory. Bytes read from now on are of this generation, or the
+ * page has another by the time the store counts. */
+uint32_t cpu_mark_code(struct cpu *cpu, uint64_t gpa);
 /* Catches up with code marked or changed by others. */
 void cpu_code_catch_up(struct cpu *cpu);
 bool cpu_pdptes_valid(struct cpu *cpu);

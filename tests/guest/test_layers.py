@@ -223,8 +223,12 @@ def test_files_go_in_and_out(daemon, tmp_path):
         isle(daemon, "exec", "-u", "app:extra", "files", "true")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/kept/in")
     assert isle(daemon, "exec", "files", "cat", "/kept/in") == "copied"
-    assert "a running virtual machine (--vm-rootfs erofs)" in isle(
+    isle(daemon, "cp", str(tmp_path / "in"), "files:/home/new")
+    assert isle(daemon, "exec", "files", "cat", "/home/new/in") == "copied"
+    isle(daemon, "pause", "files")
+    assert "a paused virtual machine cannot take files; resume it" in isle(
         daemon, "cp", str(tmp_path / "in"), "files:/in", code=1)
+    isle(daemon, "unpause", "files")
     isle(daemon, "stop", "-t", "0", "files")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/root/in")
     isle(daemon, "export", "-o", str(tmp_path / "tar"), "files")
@@ -250,11 +254,13 @@ def test_a_layer_that_became_a_link_is_not_followed(daemon, tmp_path):
 
 def test_an_image_goes_with_its_layers(daemon):
     layers = daemon.root / "layers"
-    isle(daemon, "run", "--rm", "--vm", "--vm-rootfs", "erofs", "busybox", "true")
+    isle(daemon, "run", "-d", "--name", "held", "--vm", "--vm-rootfs", "erofs", "busybox", "sleep",
+         "1000")
     image, = layers.glob("*/root.erofs")
-    until(lambda: not os.listdir(daemon.root / "snapshots"), 10, lambda: "its layer to go")
+    # The removal is told before the instance's layer has gone.
+    isle(daemon, "rm", "-f", "held")
     isle(daemon, "rmi", "busybox")
-    until(lambda: not image.exists(), 10, lambda: "the image of its layers to go")
+    until(lambda: not image.exists() and not os.listdir(layers), 10, lambda: "its layers to go")
 
 
 def test_what_is_no_choice(daemon):
