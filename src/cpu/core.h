@@ -258,13 +258,19 @@ struct step {
         void (*thunk)(struct cpu *cpu, void *memory);
         uint16_t dst, src;     /* register operands, offsets in struct cpu */
         uint16_t base, index;  /* address registers, offsets in struct cpu */
-        uint64_t address_mask; /* by address size */
         uint8_t blocked;       /* enum unit it needs */
         uint8_t count_in_cl;   /* shifts */
         uint8_t size;          /* bytes of the operation */
+        uint8_t address_shift; /* 64 less the bits of an address */
         uint8_t bytes[16];     /* what was decoded */
         struct insn i;
 };
+_Static_assert(sizeof(struct step) == 128, "two lines of the host's cache");
+
+static inline uint64_t address_mask(const struct step *step)
+{
+        return UINT64_MAX >> step->address_shift;
+}
 
 /* Units that CR0, CR4 and XCR0 can take away. */
 enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
@@ -759,7 +765,7 @@ static inline uint64_t step_offset(struct cpu *cpu, const struct step *step)
 {
         return (SLOT(cpu, uint64_t, step->base) +
                 (SLOT(cpu, uint64_t, step->index) << step->i.scale) + (uint64_t)step->i.disp) &
-               step->address_mask;
+               address_mask(step);
 }
 
 static inline uint64_t seg_linear(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
