@@ -295,9 +295,10 @@ struct block {
 #define BLOCK_X87     2u
 #define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
-#define BLOCK_POOL    65536u
-#define STEP_POOL     262144u
-#define BLOCK_BUCKETS 16384u
+/* A C compiler in a guest, with the kernel beneath it, is 350,000 blocks. */
+#define BLOCK_POOL    524288u
+#define STEP_POOL     2097152u
+#define BLOCK_BUCKETS 131072u
 #define BLOCK_WAYS    10u
 
 /* Where the decoded blocks of some 32 bytes of code are found: one line of the host's cache,

@@ -65,9 +65,9 @@
 
 #include "cpu/core.h"
 
-#define TRANSLATE_CODE_BYTES (64u << 20)
-#define TRANSLATE_EXITS      (1u << 19)
-#define TRANSLATE_FAULTS     (1u << 17)
+#define TRANSLATE_CODE_BYTES (192u << 20)
+#define TRANSLATE_EXITS      (1u << 21)
+#define TRANSLATE_FAULTS     (1u << 19)
 
 /* Why translated code called us; one per place that can. */
 struct translated_exit {
