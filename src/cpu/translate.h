@@ -98,8 +98,8 @@ struct translated_fault {
  * destroy it, too. */
 int cpu_code_memory_create(struct translator *t, bool nameless, struct err *err);
 void cpu_code_memory_destroy(struct translator *t);
-/* Code goes up to the offset `used` now. What was filled meanwhile gets large pages: of a
- * compiler's code, tens of MiB, most of the time went into the host's walks of small ones. */
+/* Code goes up to the offset `used` now. What is full gets large pages, or a guest's compiler,
+ * with more than 100 MiB of code, has the host walk small ones. */
 void cpu_code_memory_fill(struct translator *t, uint32_t used);
 int cpu_translator_create(struct cpu *cpu, struct err *err);
 void cpu_translator_destroy(struct cpu *cpu);
