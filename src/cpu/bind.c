@@ -280,7 +280,7 @@ bool cpu_bind(struct cpu *cpu, struct step *st)
                           : st->dst;
         st->base = address_offset(i->base);
         st->index = i->row->properties & VSIB ? address_offset(REG_NONE) : address_offset(i->index);
-        st->address_mask = i->adsize == 8 ? UINT64_MAX : i->adsize == 4 ? 0xffffffff : 0xffff;
+        st->address_shift = (uint8_t)(64 - 8 * i->adsize);
         st->size = (uint8_t)operation_size(i);
         st->blocked = unit_of(i);
         for (unsigned n = 0; n < 4; n++) {

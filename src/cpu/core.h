@@ -258,13 +258,19 @@ struct step {
         void (*thunk)(struct cpu *cpu, void *memory);
         uint16_t dst, src;     /* register operands, offsets in struct cpu */
         uint16_t base, index;  /* address registers, offsets in struct cpu */
-        uint64_t address_mask; /* by address size */
         uint8_t blocked;       /* enum unit it needs */
         uint8_t count_in_cl;   /* shifts */
         uint8_t size;          /* bytes of the operation */
+        uint8_t address_shift; /* 64 less the bits of an address */
         uint8_t bytes[16];     /* what was decoded */
         struct insn i;
 };
+_Static_assert(sizeof(struct step) == 128, "two lines of the host's cache");
+
+static inline uint64_t address_mask(const struct step *step)
+{
+        return UINT64_MAX >> step->address_shift;
+}
 
 /* Units that CR0, CR4 and XCR0 can take away. */
 enum unit { UNIT_INTEGER, UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX, UNIT_COUNT };
@@ -418,7 +424,7 @@ struct cpu {
         uint64_t page_linear;      /* linear address of the page the code is of */
         uint64_t target;           /* of an indirect jump; a code address while entering */
         uint64_t page_number_bits; /* pext masks */
-        uint64_t page_bits, no_if_bits;
+        uint64_t page_bits, no_if_bits, direction_bits;
         uint64_t arithmetic_bits, pushed_bits; /* of RFLAGS: the host has them; PUSHF has of `s` */
         /* pdep mask of a target's place in the jump table, JUMP_BITS; 0 while `poll` is set, so
          * that every indirect jump goes to place 0, misses and comes to the dispatcher. */
@@ -611,7 +617,10 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size);
  * then raises only when nothing could be fetched. */
 uint8_t *cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *ret_gpa);
 uint8_t *cpu_ram(struct cpu *cpu, uint64_t gpa, bool write);
-void cpu_mark_code(struct cpu *cpu, uint64_t gpa);
+/* Code of this page is about to be decoded: stores to it must be seen. Returns the page's
+ * generation, 0 where there is no memory. Bytes read from now on are of this generation, or the
+ * page has another by the time the store counts. */
+uint32_t cpu_mark_code(struct cpu *cpu, uint64_t gpa);
 /* Catches up with code marked or changed by others. */
 void cpu_code_catch_up(struct cpu *cpu);
 bool cpu_pdptes_valid(struct cpu *cpu);
@@ -758,7 +767,7 @@ static inline uint64_t step_offset(struct cpu *cpu, const struct step *step)
 {
         return (SLOT(cpu, uint64_t, step->base) +
                 (SLOT(cpu, uint64_t, step->index) << step->i.scale) + (uint64_t)step->i.disp) &
-               step->address_mask;
+               address_mask(step);
 }
 
 static inline uint64_t seg_linear(struct cpu *cpu, unsigned seg, uint64_t offset, unsigned size,

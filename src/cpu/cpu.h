@@ -179,6 +179,7 @@ enum cpu_exit {
 struct cpu_counters {
         uint64_t instructions;
         uint64_t blocks_run, blocks_searched, blocks_decoded, blocks_invalidated;
+        uint64_t blocks_renewed; /* of these, that had not changed themselves */
         uint64_t blocks_translated, translated_runs, helper_steps, code_flushes;
         uint64_t tlb_misses, tlb_flushes, page_walks;
         uint64_t tlb_switches; /* to other PCIDs */

@@ -208,7 +208,7 @@ void exec_iret(struct cpu *cpu, const struct step *st)
 
 void exec_loop(struct cpu *cpu, const struct step *st)
 {
-        uint64_t mask = st->address_mask, count = (cpu->s.gpr[CPU_RCX] - 1) & mask;
+        uint64_t mask = address_mask(st), count = (cpu->s.gpr[CPU_RCX] - 1) & mask;
         bool taken = count != 0;
         if (st->i.op == OP_LOOPE)
                 taken = taken && cpu->s.rflags & FLAG_ZF;
@@ -223,7 +223,7 @@ void exec_loop(struct cpu *cpu, const struct step *st)
 
 void exec_jcxz(struct cpu *cpu, const struct step *st)
 {
-        if (!(cpu->s.gpr[CPU_RCX] & st->address_mask))
+        if (!(cpu->s.gpr[CPU_RCX] & address_mask(st)))
                 cpu_jump(cpu, cpu->s.rip + st->i.imm, st->i.opsize);
 }
 

@@ -345,7 +345,7 @@ void exec_salc(struct cpu *cpu, const struct step *st)
 
 void exec_xlat(struct cpu *cpu, const struct step *st)
 {
-        uint64_t offset = (cpu->s.gpr[CPU_RBX] + (uint8_t)cpu->s.gpr[CPU_RAX]) & st->address_mask;
+        uint64_t offset = (cpu->s.gpr[CPU_RBX] + (uint8_t)cpu->s.gpr[CPU_RAX]) & address_mask(st);
         uint8_t value = load8(cpu, seg_linear(cpu, st->i.seg, offset, 1, false));
         reg_set(cpu, offsetof(struct cpu_state, gpr), value, 1);
 }
@@ -545,7 +545,7 @@ static void bt_memory(struct cpu *cpu, const struct step *st, int64_t index)
         uint64_t offset = step_offset(cpu, st);
         if (!st->i.imm_size)
                 offset += (uint64_t)(index >> (size == 8 ? 6 : size == 4 ? 5 : 4)) * size;
-        uint64_t at = seg_linear(cpu, st->i.seg, offset & st->address_mask, size, write);
+        uint64_t at = seg_linear(cpu, st->i.seg, offset & address_mask(st), size, write);
         uint64_t bit = 1ull << ((uint64_t)index & (bits - 1)), old;
         void *p = st->i.lock ? mem_atomic(cpu, at, size) : NULL;
         if (p) {

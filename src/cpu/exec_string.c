@@ -17,7 +17,7 @@ static void advance(struct cpu *cpu, unsigned reg, uint64_t delta, uint64_t mask
 
 static uint64_t count_left(const struct cpu *cpu, const struct step *st)
 {
-        return st->i.rep ? cpu->s.gpr[CPU_RCX] & st->address_mask : 1;
+        return st->i.rep ? cpu->s.gpr[CPU_RCX] & address_mask(st) : 1;
 }
 
 static uint64_t step_delta(const struct cpu *cpu, unsigned size)
@@ -31,8 +31,8 @@ static bool more(struct cpu *cpu, const struct step *st, uint64_t elements)
 {
         if (!st->i.rep)
                 return false;
-        advance(cpu, CPU_RCX, -elements, st->address_mask);
-        if (!(cpu->s.gpr[CPU_RCX] & st->address_mask))
+        advance(cpu, CPU_RCX, -elements, address_mask(st));
+        if (!(cpu->s.gpr[CPU_RCX] & address_mask(st)))
                 return false;
         if (!cpu->slow && !cpu->code_changed &&
             !atomic_load_explicit(&cpu->pending, memory_order_relaxed))
@@ -44,12 +44,12 @@ static bool more(struct cpu *cpu, const struct step *st, uint64_t elements)
 
 static uint64_t source(struct cpu *cpu, const struct step *st, unsigned size)
 {
-        return seg_linear(cpu, st->i.seg, cpu->s.gpr[CPU_RSI] & st->address_mask, size, false);
+        return seg_linear(cpu, st->i.seg, cpu->s.gpr[CPU_RSI] & address_mask(st), size, false);
 }
 
 static uint64_t destination(struct cpu *cpu, const struct step *st, unsigned size, bool write)
 {
-        return seg_linear(cpu, CPU_ES, cpu->s.gpr[CPU_RDI] & st->address_mask, size, write);
+        return seg_linear(cpu, CPU_ES, cpu->s.gpr[CPU_RDI] & address_mask(st), size, write);
 }
 
 static bool flat(const struct cpu *cpu, unsigned seg)
@@ -112,7 +112,7 @@ static struct run source_run(struct cpu *cpu, const struct step *st, uint64_t li
         if (!may_bulk(cpu, st->i.seg, count))
                 return (struct run){ 0 };
         bool down = cpu->s.rflags & FLAG_DF;
-        count = least(count, until_wrap(cpu->s.gpr[CPU_RSI], st->address_mask, st->size, down));
+        count = least(count, until_wrap(cpu->s.gpr[CPU_RSI], address_mask(st), st->size, down));
         return find_run(cpu, linear, st->size, count, false);
 }
 
@@ -122,7 +122,7 @@ static struct run destination_run(struct cpu *cpu, const struct step *st, uint64
         if (!may_bulk(cpu, CPU_ES, count))
                 return (struct run){ 0 };
         bool down = cpu->s.rflags & FLAG_DF;
-        count = least(count, until_wrap(cpu->s.gpr[CPU_RDI], st->address_mask, st->size, down));
+        count = least(count, until_wrap(cpu->s.gpr[CPU_RDI], address_mask(st), st->size, down));
         return find_run(cpu, linear, st->size, count, write);
 }
 
@@ -189,8 +189,8 @@ void exec_movs(struct cpu *cpu, const struct step *st)
                         n = 1;
                         store_size(cpu, to, load_size(cpu, from, size), size);
                 }
-                advance(cpu, CPU_RSI, delta * n, st->address_mask);
-                advance(cpu, CPU_RDI, delta * n, st->address_mask);
+                advance(cpu, CPU_RSI, delta * n, address_mask(st));
+                advance(cpu, CPU_RDI, delta * n, address_mask(st));
         } while (more(cpu, st, n));
 }
 
@@ -221,7 +221,7 @@ void exec_stos(struct cpu *cpu, const struct step *st)
                         n = 1;
                         store_size(cpu, to, cpu->s.gpr[CPU_RAX], size);
                 }
-                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, st->address_mask);
+                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, address_mask(st));
         } while (more(cpu, st, n));
 }
 
@@ -231,7 +231,7 @@ void exec_lods(struct cpu *cpu, const struct step *st)
                 return;
         do {
                 reg_set(cpu, RAX_AT, load_size(cpu, source(cpu, st, st->size), st->size), st->size);
-                advance(cpu, CPU_RSI, step_delta(cpu, st->size), st->address_mask);
+                advance(cpu, CPU_RSI, step_delta(cpu, st->size), address_mask(st));
         } while (more(cpu, st, 1));
 }
 
@@ -254,7 +254,7 @@ static bool compare_more(struct cpu *cpu, const struct step *st, uint64_t n)
 {
         bool equal = cpu->s.rflags & FLAG_ZF;
         if (st->i.rep && equal != (st->i.rep == 0xf3)) {
-                advance(cpu, CPU_RCX, -n, st->address_mask);
+                advance(cpu, CPU_RCX, -n, address_mask(st));
                 return false;
         }
         return more(cpu, st, n);
@@ -324,8 +324,8 @@ void exec_cmps(struct cpu *cpu, const struct step *st)
                         b = load_size(cpu, to, size);
                 }
                 uint64_t delta = step_delta(cpu, size) * n;
-                advance(cpu, CPU_RSI, delta, st->address_mask);
-                advance(cpu, CPU_RDI, delta, st->address_mask);
+                advance(cpu, CPU_RSI, delta, address_mask(st));
+                advance(cpu, CPU_RDI, delta, address_mask(st));
                 set_compare_flags(cpu, a, b, size);
         } while (compare_more(cpu, st, n));
 }
@@ -348,7 +348,7 @@ void exec_scas(struct cpu *cpu, const struct step *st)
                         n = 1;
                         b = load_size(cpu, to, size);
                 }
-                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, st->address_mask);
+                advance(cpu, CPU_RDI, step_delta(cpu, size) * n, address_mask(st));
                 set_compare_flags(cpu, reg_get(cpu, RAX_AT, size), b, size);
         } while (compare_more(cpu, st, n));
 }
@@ -424,7 +424,7 @@ void exec_ins(struct cpu *cpu, const struct step *st)
                 uint64_t to = destination(cpu, st, st->size, true);
                 cpu_probe_write(cpu, to, st->size);
                 store_size(cpu, to, port_in(cpu, port, st->size), st->size);
-                advance(cpu, CPU_RDI, step_delta(cpu, st->size), st->address_mask);
+                advance(cpu, CPU_RDI, step_delta(cpu, st->size), address_mask(st));
         } while (more(cpu, st, 1));
 }
 
@@ -437,6 +437,6 @@ void exec_outs(struct cpu *cpu, const struct step *st)
         do {
                 uint64_t value = load_size(cpu, source(cpu, st, st->size), st->size);
                 port_out(cpu, port, st->size, (uint32_t)value);
-                advance(cpu, CPU_RSI, step_delta(cpu, st->size), st->address_mask);
+                advance(cpu, CPU_RSI, step_delta(cpu, st->size), address_mask(st));
         } while (more(cpu, st, 1));
 }

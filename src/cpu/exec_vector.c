@@ -329,7 +329,7 @@ void exec_maskmovq(struct cpu *cpu, const struct step *step)
                 mask = cpu->s.x87.st[step->i.rm];
                 data = cpu->s.x87.st[step->i.reg];
         }
-        uint64_t offset = cpu->s.gpr[CPU_RDI] & step->address_mask;
+        uint64_t offset = cpu->s.gpr[CPU_RDI] & address_mask(step);
         uint64_t linear = seg_linear(cpu, step->i.seg, offset, size, true);
         for (unsigned i = 0; i < size; i++)
                 if (mask[i] & 0x80)
@@ -362,7 +362,7 @@ void exec_vgather(struct cpu *cpu, const struct step *step)
                         continue;
                 }
                 int64_t n = index_size == 8 ? (int64_t)index.qwords[i] : (int32_t)index.dwords[i];
-                uint64_t offset = (base + ((uint64_t)n << step->i.scale)) & step->address_mask;
+                uint64_t offset = (base + ((uint64_t)n << step->i.scale)) & address_mask(step);
                 uint64_t linear = seg_linear(cpu, step->i.seg, offset, element, false);
                 uint64_t value = load_size(cpu, linear, element);
                 memcpy(dst->bytes + i * element, &value, element);

@@ -431,15 +431,14 @@ static struct block *block_decode_crossing(struct cpu *cpu, uint64_t linear, uin
         unsigned first = PAGE_SIZE_BYTES - (unsigned)(linear & PAGE_MASK);
         uint64_t page2;
         const uint8_t *host2 = fetch_next_page(cpu, linear, &page2);
-        cpu_mark_code(cpu, page2);
         struct block b = { .gpa = gpa,
                            .generation_at = generation_of(cpu, gpa),
                            .generation_at2 = generation_of(cpu, page2),
+                           .generation = cpu_mark_code(cpu, gpa),
+                           .generation2 = cpu_mark_code(cpu, page2),
                            .page2 = page2,
                            .length = 1,
                            .mode = cpu->mode };
-        b.generation = generation_read(b.generation_at);
-        b.generation2 = generation_read(b.generation_at2);
         memcpy(bytes, host, first);
         memcpy(bytes + first, host2, sizeof(bytes) - first);
         uint64_t epoch = cpu->epoch;
@@ -468,9 +467,8 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
 {
         if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
                 cpu_code_flush(cpu);
-        cpu_mark_code(cpu, gpa);
         const uint32_t *generation_at = generation_of(cpu, gpa);
-        uint32_t generation = generation_read(generation_at);
+        uint32_t generation = cpu_mark_code(cpu, gpa);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
         uint64_t epoch = cpu->epoch;
         struct step *steps = cpu->steps + cpu->steps_used;
@@ -509,6 +507,32 @@ static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t lin
         return page2 == b->page2;
 }
 
+/* A block whose page was written elsewhere, once more: its steps serve again, its translation does
+ * not, which may be chained to that of a block that did change. NULL: it changed itself. */
+static struct block *block_renew(struct cpu *cpu, const struct block *old, const uint8_t *host)
+{
+        if (old->page2 || cpu->blocks_used == BLOCK_POOL)
+                return NULL;
+        uint32_t generation = cpu_mark_code(cpu, old->gpa);
+        for (const struct step *s = old->steps, *end = s + old->length; s < end; s++) {
+                if (!s->i.length || memcmp(host, s->bytes, s->i.length) != 0)
+                        return NULL;
+                host += s->i.length;
+        }
+        struct block *b = &cpu->blocks[cpu->blocks_used++];
+        *b = (struct block){ .gpa = old->gpa,
+                             .generation_at = old->generation_at,
+                             .generation_at2 = old->generation_at2,
+                             .generation2 = generation,
+                             .steps = old->steps,
+                             .generation = generation,
+                             .length = old->length,
+                             .runs = old->runs,
+                             .mode = old->mode };
+        cpu->counters.blocks_renewed++;
+        return b;
+}
+
 static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
 {
         uint64_t gpa;
@@ -521,11 +545,13 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
         struct block *b = cpu_block_at(cpu, gpa);
         if (b && block_current(b) && (!b->page2 || crosses_as_then(cpu, b, linear)))
                 return b;
+        struct block *new = b ? block_renew(cpu, b, host) : NULL;
         if (b)
                 cpu->counters.blocks_invalidated++;
-        b = block_decode(cpu, linear, gpa, host);
-        cpu_block_add(cpu, b);
-        return b;
+        if (!new)
+                new = block_decode(cpu, linear, gpa, host);
+        cpu_block_add(cpu, new);
+        return new;
 }
 
 /* Whether the page that was just fetched from is global. */

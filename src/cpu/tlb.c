@@ -234,20 +234,23 @@ void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)
         cpu_mode_changed(cpu);
 }
 
-/* Code of this page is about to be decoded: stores to it must be seen. */
-void cpu_mark_code(struct cpu *cpu, uint64_t gpa)
+/* What is returned is what was marked, not what is read a moment later: by then another vCPU may
+ * have written, and even numbers do not move on with further stores. */
+uint32_t cpu_mark_code(struct cpu *cpu, uint64_t gpa)
 {
         uint64_t page = gpa >> 12;
         if (page >= cpu->memory->pages)
-                return;
+                return 0;
         uint32_t *at = &cpu->memory->code_generation[page];
-        if (__atomic_load_n(at, __ATOMIC_ACQUIRE) & 1) /* most often, and waits for no store */
-                return;
-        uint32_t old = __atomic_fetch_or(at, 1, __ATOMIC_SEQ_CST);
+        uint32_t old = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+        if (old & 1) /* most often, and waits for no store */
+                return old;
+        old = __atomic_fetch_or(at, 1, __ATOMIC_SEQ_CST);
         if (old & 1)
-                return;
+                return old;
         forbid_writes(cpu, page);
         cpu_tell_others(cpu->memory, cpu);
+        return old | 1;
 }
 
 /* Forbids writes at a place of the TLB to a page that holds code. True: the code counts as

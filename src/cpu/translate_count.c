@@ -12,6 +12,7 @@ static unsigned looks_of(const struct work *w, unsigned n)
         case FORM_PUSH_IMM:
         case FORM_POP:
         case FORM_LEAVE:
+        case FORM_STOS:
         case FORM_CALL:
         case FORM_RET:
                 return 1;

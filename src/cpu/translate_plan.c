@@ -60,6 +60,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_PUSHF;
         if (i->op == OP_LEAVE && i->opsize == 8)
                 return FORM_LEAVE;
+        if (i->op == OP_STOS && i->rep && i->adsize == 8)
+                return FORM_STOS;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
                 return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
         if (i->op == OP_VZERO && vectors_allowed(cpu, i))
@@ -100,6 +102,8 @@ static enum form form_of_privileged(const struct cpu *cpu, const struct insn *i)
                 return FORM_CLI;
         if (cpu->cpl == 0 && i->op == OP_STI)
                 return FORM_STI;
+        if (i->op == OP_SERIALIZE)
+                return FORM_SERIALIZE;
         return cpu_stays(i->op) ? FORM_HELPER : FORM_END;
 }
 

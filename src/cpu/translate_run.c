@@ -248,6 +248,7 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu->page_number_bits = (uint64_t)(TLB_ENTRIES - 1) << 12;
         cpu->page_bits = ~PAGE_MASK;
         cpu->no_if_bits = ~(uint64_t)FLAG_IF;
+        cpu->direction_bits = FLAG_DF;
         cpu->arithmetic_bits = FLAGS_ARITHMETIC;
         cpu->pushed_bits = ~(uint64_t)(FLAGS_ARITHMETIC | RF_RF | RF_VM);
         cpu_jumps_init(cpu);
@@ -260,6 +261,8 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t->faults = mmap(NULL, TRANSLATE_FAULTS * sizeof(*t->faults), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        /* Taken from the start without gaps, a large one each 16,000 blocks or so. */
+        (void)madvise(t->exits, TRANSLATE_EXITS * sizeof(*t->exits), MADV_HUGEPAGE);
         if (t->exits == MAP_FAILED || t->faults == MAP_FAILED)
                 return err_set(err, ENOMEM, "map memory for translated code");
         emit_trampolines(t);

@@ -127,6 +127,16 @@ static void emit_sti(struct work *w, unsigned n)
         work_resume_here(w, waiting);
 }
 
+/* Code that another vCPU changed is asked for; without, decoded code is as new as memory. The next
+ * instruction is in another block. */
+static void emit_serialize(struct work *w, unsigned n)
+{
+        uint32_t exit = work_exit(w, EXIT_HELPER, n, w->at[n + 1]);
+        struct stub *waiting = emit_zero_check(w, FIELD(pending), exit, w->live[n]);
+        waiting->helper = true;
+        work_resume_here(w, waiting);
+}
+
 static void emit_lea_rip(struct work *w, unsigned n)
 {
         const struct insn *i = &w->block->steps[n].i;
@@ -225,6 +235,38 @@ static void emit_leave(struct work *w, unsigned n)
         work_resume_here(w, s);
 }
 
+/* Upwards and 1 to 4096 bytes, all of them in the page of the first, by the host's own: the
+ * bits that say otherwise are added up in RCX. Flags are not touched. */
+static void emit_stos(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        const struct insn *i = &w->block->steps[n].i;
+        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        unsigned size = w->block->steps[n].size, shift = (unsigned)__builtin_ctz(size);
+        emit_mov_reg(e, a, CPU_RDI);
+        const struct stub *miss = emit_check(w, n, size, true);
+        emit_mov_reg(e, c, CPU_RCX);
+        emit_lea(e, b, b, a, 0, 0);
+        emit_lea(e, CPU_RCX, a, CPU_RCX, shift, -1);
+        emit_pext_gs(e, CPU_RCX, CPU_RCX, FIELD(page_bits));
+        emit_lea(e, a, c, EMIT_NO_REG, 0, -1);
+        emit_pext_gs(e, a, a, FIELD(page_bits));
+        emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+        emit_gs(e, EMIT_LOAD, a, FIELD(s.rflags));
+        emit_pext_gs(e, a, a, FIELD(direction_bits));
+        emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+        emit_jrcxz(e, 5);
+        struct stub *far = work_slow_stub(w, n, emit_jump(e));
+        far->rcx_moved = true;
+        emit_mov_reg(e, CPU_RCX, c);
+        emit_mov_reg(e, a, CPU_RDI);
+        emit_mov_reg(e, CPU_RDI, b);
+        work_bytes(w, w->block->steps[n].bytes, i->length);
+        emit_lea(e, CPU_RDI, a, c, shift, 0);
+        work_resume_here(w, miss);
+        work_resume_here(w, far);
+}
+
 static void emit_nothing(struct work *w, unsigned n)
 {
         (void)w, (void)n;
@@ -241,6 +283,7 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_PUSHF] = emit_pushf,
         [FORM_POP] = emit_pop,
         [FORM_LEAVE] = emit_leave,
+        [FORM_STOS] = emit_stos,
         [FORM_HELPER] = emit_helper,
         [FORM_JMP] = emit_jmp,
         [FORM_JCC] = emit_jcc,
@@ -253,6 +296,7 @@ static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_SWAPGS] = emit_swapgs,
         [FORM_CLI] = emit_cli,
         [FORM_STI] = emit_sti,
+        [FORM_SERIALIZE] = emit_serialize,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
 

@@ -30,12 +30,14 @@ enum form {
         FORM_SWAPGS,
         FORM_CLI,
         FORM_STI,
+        FORM_SERIALIZE,
         FORM_PUSH,
         FORM_PUSH_IMM,
         FORM_PUSH_MEM,
         FORM_PUSHF,
         FORM_POP,
         FORM_LEAVE,
+        FORM_STOS,   /* REP STOS within a page */
         FORM_HELPER, /* by the interpreter, then on */
         FORM_JMP,
         FORM_JCC,
@@ -246,7 +248,8 @@ static inline bool translate_high_byte(const struct insn *i)
 /* Whether such a step leaves arithmetic flags alone, whatever the decoder says of it. */
 static inline bool form_keeps_flags(enum form f)
 {
-        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI;
+        return f == FORM_NOTHING || f == FORM_SWAPGS || f == FORM_CLI || f == FORM_STI ||
+               f == FORM_SERIALIZE;
 }
 
 /* Whether nothing of the block follows such a step. */

@@ -1,6 +1,8 @@
 """isle-vmm on the software CPU: kernels it boots, how it ends, what it refuses."""
 
+import ctypes
 import fcntl
+import gzip
 import json
 import os
 import signal
@@ -52,6 +54,66 @@ def test_image_is_unpacked_or_unpacks_itself(kernel, tmp_path):
     assert out.strip().startswith("01000000-"), (out, err)  # where it is linked
     status, out, err = boot(kernel, tmp_path, script, "--no-unpack")
     assert status == 0 and "Kernel code" in out, (out, err)
+
+
+LZ4_BLOCK = 8 << 20
+
+
+def lz4_pack(elf, lz4):
+    """The legacy frame that kernels use."""
+    packed = struct.pack("<I", 0x184c2102)
+    for at in range(0, len(elf), LZ4_BLOCK):
+        block = elf[at:at + LZ4_BLOCK]
+        room = ctypes.create_string_buffer(lz4.LZ4_compressBound(len(block)))
+        size = lz4.LZ4_compress_default(block, room, len(block), len(room))
+        packed += struct.pack("<I", size) + room.raw[:size]
+    return packed + struct.pack("<I", len(elf))
+
+
+def payload_of(image):
+    """Where it begins, and its bytes."""
+    offset = (image[0x1f1] + 1) * 512 + struct.unpack_from("<I", image, 0x248)[0]
+    return offset, bytes(image[offset:offset + struct.unpack_from("<I", image, 0x24c)[0]])
+
+
+def lz4_unpack(payload, lz4):
+    elf, at = b"", 4
+    while at < len(payload) - 4:
+        size, = struct.unpack_from("<I", payload, at)
+        block = ctypes.create_string_buffer(LZ4_BLOCK)
+        filled = lz4.LZ4_decompress_safe(payload[at + 4:at + 4 + size], block, size, LZ4_BLOCK)
+        elf += block.raw[:filled]
+        at += 4 + size
+    return elf
+
+
+KERNEL_CODE = "busybox grep 'Kernel code' /proc/iomem; busybox poweroff -f\n"
+
+
+@pytest.mark.parametrize("packing", ["gzip", "lz4"])
+def test_image_in_another_packing(kernel, tmp_path, packing):
+    """Nothing but the payload is right: its own code, behind that, is gone."""
+    lz4 = ctypes.CDLL("liblz4.so.1")
+    image = bytearray(kernel.read_bytes())
+    offset, payload = payload_of(image)
+    elf = lz4_unpack(payload, lz4)
+    packed = gzip.compress(elf, 1) if packing == "gzip" else lz4_pack(elf, lz4)
+    struct.pack_into("<I", image, 0x24c, len(packed))
+    (tmp_path / "image").write_bytes(image[:offset] + packed)
+    status, out, err = boot(tmp_path / "image", tmp_path, KERNEL_CODE)
+    assert status == 0 and out.strip().startswith("01000000-"), (out, err)
+
+
+def test_image_that_cannot_be_entered_unpacks_itself(kernel, tmp_path):
+    """Its PVH note has another name, which is known when most of it is in its place."""
+    image = kernel.read_bytes()
+    offset, payload = payload_of(image)
+    changed = payload.replace(b"Xen", b"Xem")
+    assert changed != payload
+    (tmp_path / "image").write_bytes(image[:offset] + changed + image[offset + len(payload):])
+    status, out, err = boot(tmp_path / "image", tmp_path, KERNEL_CODE)
+    assert status == 0 and "Kernel code" in out, (out, err)
+    assert not out.strip().startswith("01000000-"), out
 
 
 @pytest.mark.parametrize("cpus", [1, 2])

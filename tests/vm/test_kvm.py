@@ -1,6 +1,7 @@
 """The provider on the host's KVM: small kernels; the host's speed at ring 0 may be anything."""
 
 import os
+import re
 import select
 import subprocess
 
@@ -216,3 +217,26 @@ def test_interrupts_by_every_chip(tmp_path, cpu):
     # vCPU's next exit, which is the one that lowers the line.
     twice = cpu == "kvm" and os.path.exists("/sys/module/kvm_pvm")
     assert status in ((43, 47) if twice else (43,))
+
+
+def messages(control, how):
+    return int(re.search(rf'^isle_vmm_pci_messages{how}_total{{index="0"}} (\d+)$',
+                         control.get("/metrics").decode(), re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("cpu", ["soft", "kvm", "kvm-split"])
+def test_messages_of_a_device_go_by_descriptors(tmp_path, cpu):
+    """The counters say by what they went; the guest says whether they came, and when."""
+    source = subprocess.run(["gcc", "-m32", "-O1", "-ffreestanding", "-fno-pic", "-mno-sse",
+                             "-fno-stack-protector", "-S", "-o", "-",
+                             vm.TOP / "tests" / "vm" / "guest" / "msix.c"],
+                            capture_output=True, text=True, check=True).stdout
+    kernel = vm.assemble(tmp_path / "kernel", "mov $0x400000, %esp\n call run\n" + source)
+    (tmp_path / "disk").write_bytes(b"x" * 4096)
+    with machine(tmp_path / "api", "--cpu", cpu, "--kernel", kernel, "--disk",
+                 tmp_path / "disk") as (process, control):
+        assert process.stdout.readline() == b"u\n"
+        assert messages(control, "") == 5
+        assert messages(control, "_by_descriptor") == (0 if cpu == "soft" else 5)
+        control.post("/vm/send-key", {"keys": "a"})
+        assert process.wait(60) == 21 << 1 | 1

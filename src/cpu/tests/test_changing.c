@@ -126,6 +126,30 @@ static void stores_of_another_vcpu_are_seen(void **state)
         guest_destroy(&g);
 }
 
+/* A block that did not change serves again, but its translation, chained to one that did, does
+ * not. */
+static void what_did_not_change_in_a_page_is_not_decoded_again(void **state)
+{
+        (void)state;
+        static const uint8_t jump[] = { 0xeb, 0x0e }; /* to what comes 16 bytes on */
+        struct guest g;
+        map_all(&g);
+        memcpy(g.ram + GUEST_FREE + 0x2200, jump, sizeof(jump));
+        memcpy(g.ram + GUEST_FREE + 0x2210, function, sizeof(function));
+        assert_int_equal(call(&g, g.cpu, 0, 0), CALLS);
+        touch(&g, g.cpu, ALIAS(0));
+        uint64_t decoded = cpu_counters(g.cpu)->blocks_decoded;
+        assert_int_equal(call(&g, g.cpu, 0, 0), CALLS);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_renewed, 2);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_decoded, decoded);
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x211, 5), CALLS * 5);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_renewed, 3);
+        memcpy(g.ram + GUEST_FREE + 0x2220, function, sizeof(function));
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x201, 0x1e), CALLS); /* to there */
+        assert_int_equal(cpu_counters(g.cpu)->blocks_renewed, 3);
+        guest_destroy(&g);
+}
+
 /* INVLPG, in the mode of the handler that ended the run before. */
 static void invalidate(struct guest *g, uint64_t linear)
 {
@@ -232,6 +256,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(stores_through_any_mapping_are_seen),
                 cmocka_unit_test(stores_of_another_vcpu_are_seen),
+                cmocka_unit_test(what_did_not_change_in_a_page_is_not_decoded_again),
                 cmocka_unit_test(a_mapping_that_changed_is_followed),
                 cmocka_unit_test(an_instruction_across_pages_changes_with_either),
                 cmocka_unit_test(the_end_of_an_instruction_guards_its_page),

@@ -220,6 +220,10 @@ static void random_machine(struct machine *m, const struct string *s)
                 m->rsi &= ~7ull;
                 m->rdi &= ~7ull;
         }
+        if (below(8) == 0) /* to the end of a page, and to next to it */
+                m->rcx = (PAGE - m->rdi % PAGE) / s->size + below(3) - 1;
+        if (s->rep && !s->narrow && below(16) == 0) /* more than there is, by sums that wrap, too */
+                m->rcx = (below(2) * (UINT64_MAX / s->size + 1)) - below(2 * PAGE);
         m->fault = 0;
 }
 

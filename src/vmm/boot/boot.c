@@ -39,16 +39,10 @@ static void unmap_file(struct boot_file *file)
 static int load_linux(const struct memory *memory, const struct boot_image *image,
                       struct boot_entry *ret, struct err *err)
 {
-        struct boot_image inner = *image;
         int r = boot_check_linux(memory, image, err);
-        if (r < 0)
-                return r;
-        if (image->packed || !boot_unpack(&image->kernel, &inner.kernel))
-                return boot_linux(memory, image, ret, err);
-        r = boot_has_pvh(&inner.kernel) ? boot_pvh(memory, &inner, ret, err)
-                                        : boot_linux(memory, image, ret, err);
-        unmap_file(&inner.kernel);
-        return r;
+        if (r == 0 && !image->packed)
+                r = boot_pvh_packed(memory, image, ret, err);
+        return r == 0 ? boot_linux(memory, image, ret, err) : r < 0 ? r : 0;
 }
 
 int boot_load_image(const struct memory *memory, const struct boot_image *image,

@@ -88,16 +88,23 @@ static bool placed(const struct memory *memory, const struct segment *s)
         return memory_at(memory, gpa(s->paddr), s->memory_size) != NULL;
 }
 
-/* Copies the loadable segments. */
-static int elf_load(const struct elf *e, const struct memory *memory, uint64_t *ret_end,
-                    struct err *err)
+static bool loadable(const struct segment *s)
 {
+        return s->type == PT_LOAD && s->memory_size;
+}
+
+/* Whether all loadable segments are in the file, of which *e may know the start only, and fit;
+ * *ret_end is where the highest of them ends. */
+static int elf_check(const struct elf *e, size_t file_size, const struct memory *memory,
+                     uint64_t *ret_end, struct err *err)
+{
+        const struct boot_file whole = { .size = file_size };
         *ret_end = LAYOUT_KERNEL;
         for (unsigned i = 0; i < e->length; i++) {
                 struct segment s = elf_segment(e, i);
-                if (s.type != PT_LOAD || !s.memory_size)
+                if (!loadable(&s))
                         continue;
-                if (s.file_size > s.memory_size || !within(e->file, s.offset, s.file_size))
+                if (s.file_size > s.memory_size || !within(&whole, s.offset, s.file_size))
                         return err_plain(err, ENOEXEC, "ELF segment %u lies outside of the file",
                                          i);
                 if (!placed(memory, &s))
@@ -106,12 +113,24 @@ static int elf_load(const struct elf *e, const struct memory *memory, uint64_t *
                                          " this machine",
                                          i, (unsigned long long)(s.memory_size >> 10),
                                          (unsigned long long)s.paddr);
-                memory_load(memory, gpa(s.paddr), e->file->bytes + s.offset, s.file_size,
-                            s.memory_size);
                 if (s.paddr + s.memory_size > *ret_end)
                         *ret_end = s.paddr + s.memory_size;
         }
         return 0;
+}
+
+/* Copies the loadable segments. */
+static int elf_load(const struct elf *e, const struct memory *memory, uint64_t *ret_end,
+                    struct err *err)
+{
+        int r = elf_check(e, e->file->size, memory, ret_end, err);
+        for (unsigned i = 0; r == 0 && i < e->length; i++) {
+                struct segment s = elf_segment(e, i);
+                if (loadable(&s))
+                        memory_load(memory, gpa(s.paddr), e->file->bytes + s.offset, s.file_size,
+                                    s.memory_size);
+        }
+        return r;
 }
 
 static bool note_entry(const struct boot_file *f, struct segment s, uint64_t *ret)
@@ -166,27 +185,12 @@ static bool find_pvh(const struct elf *e, uint64_t *ret_entry)
         return false;
 }
 
-bool boot_has_pvh(const struct boot_file *k)
+/* Beside a kernel that is in its place and ends at `end`. */
+static int pvh_finish(const struct memory *memory, const struct boot_image *image, uint64_t entry,
+                      uint64_t end, struct boot_entry *ret, struct err *err)
 {
-        struct elf e;
-        uint64_t entry;
-        return elf_open(k, &e, NULL) == 0 && find_pvh(&e, &entry);
-}
-
-int boot_pvh(const struct memory *memory, const struct boot_image *image, struct boot_entry *ret,
-             struct err *err)
-{
-        struct elf e;
-        uint64_t entry = 0, end = 0, initrd = 0;
-        int r = elf_open(&image->kernel, &e, err);
-        if (r == 0 && !find_pvh(&e, &entry))
-                return err_plain(err, ENOEXEC,
-                                 "ELF without a PVH entry note; a Linux kernel needs CONFIG_PVH, or"
-                                 " use its bzImage");
-        if (r == 0)
-                r = elf_load(&e, memory, &end, err);
-        if (r == 0)
-                r = boot_place_initrd(memory, image, end, UINT32_MAX, &initrd, err);
+        uint64_t initrd = 0;
+        int r = boot_place_initrd(memory, image, end, UINT32_MAX, &initrd, err);
         if (r < 0)
                 return r;
         pvh_info(memory, image, initrd);
@@ -194,6 +198,106 @@ int boot_pvh(const struct memory *memory, const struct boot_image *image, struct
         boot_write_tables(memory, BOOT_PVH);
         *ret = (struct boot_entry){ BOOT_PVH, entry, START_INFO };
         return 0;
+}
+
+int boot_pvh(const struct memory *memory, const struct boot_image *image, struct boot_entry *ret,
+             struct err *err)
+{
+        struct elf e;
+        uint64_t entry = 0, end = 0;
+        int r = elf_open(&image->kernel, &e, err);
+        if (r == 0 && !find_pvh(&e, &entry))
+                return err_plain(err, ENOEXEC,
+                                 "ELF without a PVH entry note; a Linux kernel needs CONFIG_PVH, or"
+                                 " use its bzImage");
+        if (r == 0)
+                r = elf_load(&e, memory, &end, err);
+        return r < 0 ? r : pvh_finish(memory, image, entry, end, ret, err);
+}
+
+/* ---- the same, coming in pieces ---- */
+
+#define HEAD_SIZE 4096u /* the program headers are within */
+
+struct incoming {
+        const struct memory *memory;
+        struct err *err;
+        int result; /* an error of the image; 0 otherwise */
+        uint8_t head[HEAD_SIZE];
+        struct boot_file file; /* the head */
+        struct elf elf;
+        bool open, enters;
+        uint64_t entry, end;
+};
+
+/* Zeros where segments are, or only behind what the file has of them. */
+static void clear_segments(const struct incoming *in, bool skip_file)
+{
+        for (unsigned i = 0; i < in->elf.length; i++) {
+                struct segment s = elf_segment(&in->elf, i);
+                uint64_t skipped = skip_file ? s.file_size : 0;
+                if (loadable(&s) && s.memory_size > skipped)
+                        memory_load(in->memory, gpa(s.paddr + skipped), in->head, 0,
+                                    s.memory_size - skipped);
+        }
+}
+
+static int incoming_open(struct incoming *in, const struct boot_piece *piece)
+{
+        in->file = (struct boot_file){ in->head,
+                                       piece->size < HEAD_SIZE ? piece->size : HEAD_SIZE };
+        memcpy(in->head, piece->bytes, in->file.size);
+        if (!boot_is_elf(&in->file) || elf_open(&in->file, &in->elf, NULL) < 0)
+                return -ENOEXEC;
+        in->result = elf_check(&in->elf, piece->whole_size, in->memory, &in->end, in->err);
+        if (in->result < 0)
+                return in->result;
+        in->open = true;
+        clear_segments(in, true);
+        return 0;
+}
+
+/* What a piece has of a segment; a note must be there as a whole. */
+static void incoming_segment(struct incoming *in, const struct boot_piece *piece, struct segment s)
+{
+        const struct boot_file file = { piece->bytes, piece->size };
+        uint64_t end = piece->offset + piece->size;
+        if (s.type == PT_NOTE && s.offset >= piece->offset) {
+                s.offset -= piece->offset;
+                in->enters |= note_entry(&file, s, &in->entry);
+        }
+        if (!loadable(&s))
+                return;
+        uint64_t from = s.offset > piece->offset ? s.offset : piece->offset;
+        uint64_t to = s.offset + s.file_size < end ? s.offset + s.file_size : end;
+        if (from < to)
+                memory_load(in->memory, gpa(s.paddr + (from - s.offset)),
+                            piece->bytes + (from - piece->offset), to - from, to - from);
+}
+
+static int incoming_piece(void *arg, const struct boot_piece *piece)
+{
+        struct incoming *in = arg;
+        int r = in->open ? 0 : incoming_open(in, piece);
+        for (unsigned i = 0; r == 0 && i < in->elf.length; i++)
+                incoming_segment(in, piece, elf_segment(&in->elf, i));
+        return r;
+}
+
+int boot_pvh_packed(const struct memory *memory, const struct boot_image *image,
+                    struct boot_entry *ret, struct err *err)
+{
+        struct incoming in = { .memory = memory, .err = err };
+        bool whole = boot_unpack(&image->kernel, incoming_piece, &in);
+        if (in.result < 0)
+                return in.result;
+        if (!whole || !in.enters) {
+                if (in.open)
+                        clear_segments(&in, false);
+                return 0;
+        }
+        int r = pvh_finish(memory, image, in.entry, in.end, ret, err);
+        return r < 0 ? r : 1;
 }
 
 /* ---- multiboot ---- */

@@ -23,11 +23,20 @@ int boot_load_image(const struct memory *memory, const struct boot_image *image,
 bool boot_is_linux(const struct boot_file *kernel);
 bool boot_is_elf(const struct boot_file *kernel);
 bool boot_is_multiboot(const struct boot_file *kernel);
-/* The ELF image within a bzImage, in memory that the caller unmaps. false where there is
- * none, or packed in a way that we do not know: then the image unpacks itself. */
-bool boot_unpack(const struct boot_file *bzimage, struct boot_file *ret);
-/* It can be entered by boot_pvh(). */
-bool boot_has_pvh(const struct boot_file *elf);
+/* A part of what a bzImage carries, which has `whole_size` bytes. */
+struct boot_piece {
+        const uint8_t *bytes;
+        size_t size, offset, whole_size;
+};
+/* Gives it to `take` in order, piece by piece, the first as large as others or all there is;
+ * negative ends that. False where it did, where there is nothing, or packed in a way that we do not
+ * know. */
+bool boot_unpack(const struct boot_file *bzimage,
+                 int (*take)(void *arg, const struct boot_piece *piece), void *arg);
+/* boot_pvh() of the ELF image within a bzImage. 1, or 0 where there is none that could be entered
+ * so: then the image unpacks itself. */
+int boot_pvh_packed(const struct memory *memory, const struct boot_image *image,
+                    struct boot_entry *ret, struct err *err);
 /* What its header asks for: of the machine, and of the command line. */
 int boot_check_linux(const struct memory *memory, const struct boot_image *image, struct err *err);
 int boot_linux(const struct memory *memory, const struct boot_image *image, struct boot_entry *ret,

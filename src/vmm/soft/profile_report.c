@@ -62,6 +62,7 @@ static void add_counters(struct cpu_counters *to, const struct cpu_counters *c)
         to->blocks_decoded += c->blocks_decoded;
         to->blocks_translated += c->blocks_translated;
         to->blocks_invalidated += c->blocks_invalidated;
+        to->blocks_renewed += c->blocks_renewed;
         to->code_flushes += c->code_flushes;
         to->helper_steps += c->helper_steps;
         to->tlb_misses += c->tlb_misses;
@@ -167,7 +168,8 @@ static void write_totals(struct buf *to, size_t vcpus, const struct cpu_profile_
                    percent(c->blocks_searched - c->blocks_decoded, c->blocks_searched));
         buf_printf(to, "blocks decoded           %16llu\n", ull(c->blocks_decoded));
         buf_printf(to, "blocks translated        %16llu\n", ull(c->blocks_translated));
-        buf_printf(to, "blocks changed           %16llu\n", ull(c->blocks_invalidated));
+        buf_printf(to, "pages of blocks changed  %16llu\n", ull(c->blocks_invalidated));
+        buf_printf(to, "  but not the block      %16llu\n", ull(c->blocks_renewed));
         buf_printf(to, "code dropped             %16llu  times\n", ull(c->code_flushes));
         buf_printf(to, "indirect jumps           %16llu  %.3f %% found in the jump table\n",
                    ull(t->indirect), 100 - percent(jumps_missed, t->indirect));

@@ -419,6 +419,7 @@ static void soft_counters(struct vcpu *v, counter_fn *take, void *arg)
                 { "blocks_decoded", c->blocks_decoded },
                 { "blocks_translated", c->blocks_translated },
                 { "blocks_invalidated", c->blocks_invalidated },
+                { "blocks_renewed", c->blocks_renewed },
                 { "helper_steps", c->helper_steps },
                 { "code_flushes", c->code_flushes },
                 { "tlb_misses", c->tlb_misses },
