@@ -476,9 +476,12 @@ struct cpu {
         struct cpu_memory *memory;
         unsigned index;
         _Atomic uint32_t pending;
-        uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
-        uint64_t epochs;   /* how many there were */
+        const struct cpu_model *model;      /* NULL: all that works */
+        uint64_t features;                  /* bit per enum cpu_feature */
+        uint64_t cr4_allowed, xcr0_allowed; /* bits that the guest may set */
+        bool hides_speculation, hides_capabilities, hides_key_rights; /* their MSRs */
+        uint64_t epoch;  /* of jump cache entries and paths; never 0 */
+        uint64_t epochs; /* how many there were */
         struct cpu_debug debug;
         unsigned stop_hits;          /* bits of debug.dr found; cpu_run() returns */
         struct cpu_profile *profile; /* NULL: nobody asked for one */
