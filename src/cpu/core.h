@@ -347,7 +347,7 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 32768u /* by the lowest bits of the linear address, all of them */
+#define JUMP_PLACES 65536u /* by the lowest bits of the linear address, all of them */
 #define JUMP_PAGES  16384u /* sets of guest physical pages */
 
 /* What translated code reads of a target, in one line of the host's cache. All zero: none,

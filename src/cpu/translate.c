@@ -38,7 +38,7 @@ static void emit_stub(struct work *w, struct stub *s)
         }
         if (s->has_target)
                 emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
-        unsigned n = (unsigned)(work_exit_of(w, s)->step - w->block->steps);
+        unsigned n = work_exit_of(w, s)->step;
         if (w->recovers && n > w->flags_writer)
                 emit_recovery(w, w->t[2], n, s->has_target);
         work_restore_temporaries(w);
@@ -148,7 +148,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         uint8_t *start = w.e.at = t->writable + t->used;
         emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
-        emit_indirect(&w, (unsigned)(x->step - from->steps), 0, false);
+        emit_indirect(&w, x->step, 0, false);
         emit_stubs(&w);
         cpu_code_memory_fill(t, work_offset(&w));
         emit_patch(t->writable + x->patch, start);

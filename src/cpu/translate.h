@@ -72,18 +72,24 @@
 /* Why translated code called us; one per place that can. */
 struct translated_exit {
         struct block *block;
-        const struct step *step; /* helper step, or the branch */
-        uint32_t resume;         /* code offset to go on at; 0: leave for the dispatcher */
+        uint32_t resume; /* code offset to go on at; 0: leave for the dispatcher */
         /* Code offsets of jumps that may be led to the target: with temporaries spilled, and
          * behind where they are restored. */
         uint32_t patch, patch_plain;
-        int32_t offset;         /* rip relative to the page's start: next or target */
-        uint16_t pop_bytes;     /* what an indirect exit already took off the stack */
-        uint8_t kind;           /* enum exit_kind */
-        bool pushed;            /* a call already pushed its return address */
-        bool last;              /* of its block */
-        const struct step *x87; /* last of the block before that moved FIP; NULL: none */
+        int32_t offset;     /* rip relative to the page's start: next or target */
+        uint16_t pop_bytes; /* what an indirect exit already took off the stack */
+        uint8_t kind;       /* enum exit_kind */
+        uint8_t step;       /* number of the helper step, or of the branch */
+        uint8_t x87;        /* 1 + number of the last before that moved FIP; 0: none */
+        bool pushed;        /* a call already pushed its return address */
+        bool last;          /* of its block */
 };
+_Static_assert(sizeof(struct translated_exit) == 32, "there are six for each block");
+
+static inline const struct step *translated_step(const struct translated_exit *x)
+{
+        return &x->block->steps[x->step];
+}
 
 /* Registers that most blocks have as temporaries: those that compilers use last. */
 #define TRANSLATE_COMMON ((uint16_t)(1u << 11 | 1u << 10 | 1u << 9))
@@ -98,8 +104,8 @@ struct translated_fault {
  * destroy it, too. */
 int cpu_code_memory_create(struct translator *t, bool nameless, struct err *err);
 void cpu_code_memory_destroy(struct translator *t);
-/* Code goes up to the offset `used` now. What was filled meanwhile gets large pages: of a compiler's
- * code, tens of MiB, most of the time went into the host's walks of small ones. */
+/* Code goes up to the offset `used` now. What is full gets large pages, or a guest's compiler,
+ * with more than 100 MiB of code, has the host walk small ones. */
 void cpu_code_memory_fill(struct translator *t, uint32_t used);
 int cpu_translator_create(struct cpu *cpu, struct err *err);
 void cpu_translator_destroy(struct cpu *cpu);

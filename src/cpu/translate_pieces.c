@@ -26,12 +26,14 @@ uint32_t work_exit(struct work *w, enum exit_kind kind, unsigned step, int32_t o
 {
         struct translator *t = &w->cpu->translator;
         uint32_t index = t->exits_length++;
-        t->exits[index] = (struct translated_exit){ .block = w->block,
-                                                    .step = &w->block->steps[step],
-                                                    .offset = offset,
-                                                    .kind = (uint8_t)kind,
-                                                    .last = step + 1 == w->length,
-                                                    .x87 = w->x87_last };
+        t->exits[index] = (struct translated_exit){
+                .block = w->block,
+                .step = (uint8_t)step,
+                .offset = offset,
+                .kind = (uint8_t)kind,
+                .last = step + 1 == w->length,
+                .x87 = (uint8_t)(w->x87_last ? w->x87_last - w->block->steps + 1 : 0)
+        };
         return index;
 }
 

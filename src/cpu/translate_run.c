@@ -124,10 +124,11 @@ static void emit_epilogue(struct emitter *e)
 /* The x87 pointers as the block's own code would have left them before `x->step`. */
 static void catch_up_x87(struct cpu *cpu, const struct translated_exit *x, uint64_t next)
 {
-        for (const struct step *s = x->x87; s <= x->step; s++)
+        const struct step *last = &x->block->steps[x->x87 - 1];
+        for (const struct step *s = last; s <= translated_step(x); s++)
                 next -= s->i.length;
         cpu->fip = next;
-        cpu->fop = x87_opcode(&x->x87->i);
+        cpu->fop = x87_opcode(&last->i);
 }
 
 static void choose_vec_loader(struct cpu *cpu)
@@ -161,7 +162,7 @@ static bool dispatcher_wanted(struct cpu *cpu)
 static const uint8_t *helper_step(struct cpu *cpu, uint32_t index)
 {
         const struct translated_exit *x = &cpu->translator.exits[index];
-        const struct step *step = x->step;
+        const struct step *step = translated_step(x);
         uint64_t next = cpu->page_linear + (uint64_t)(int64_t)x->offset;
         const uint8_t *resume = cpu->translator.executable + x->resume;
         if (x->kind == EXIT_LOAD_X87) {
@@ -332,7 +333,7 @@ static void connect(struct cpu *cpu, const struct translated_exit *x, const stru
 /* A jump to an address that is none faults at the jump, as if it had not begun. */
 static void undo_jump(struct cpu *cpu, const struct translated_exit *x)
 {
-        const struct step *step = x->step;
+        const struct step *step = translated_step(x);
         cpu->s.gpr[CPU_RSP] -= x->pop_bytes;
         if (x->pushed)
                 cpu->s.gpr[CPU_RSP] += 8;
@@ -358,8 +359,8 @@ static void note_exit(struct cpu *cpu, bool by_exit)
                 way = PROFILE_LEFT_POLLED;
         else if (x->kind == EXIT_DIRECT)
                 way = PROFILE_LEFT_DIRECT;
-        else if (x->step->i.op != OP_RET && x->step->i.op != OP_JMP_IND &&
-                 x->step->i.op != OP_CALL_IND)
+        else if (translated_step(x)->i.op != OP_RET && translated_step(x)->i.op != OP_JMP_IND &&
+                 translated_step(x)->i.op != OP_CALL_IND)
                 way = PROFILE_LEFT_FAR;
         cpu_profile_left(cpu, way);
 }

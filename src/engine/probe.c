@@ -35,6 +35,11 @@ static struct health_times times_of(const struct instance *instance)
         return health_times(instance->spec.config.healthcheck);
 }
 
+static bool is_wanted(const struct instance *i)
+{
+        return i->private->probing && !i->private->probes_held && i->state == INSTANCE_RUNNING;
+}
+
 static void schedule(struct instance *i)
 {
         struct health_times times = times_of(i);
@@ -102,7 +107,7 @@ static void check_over(struct probe *probe)
         i->private->probe = NULL;
         if (!probe->cancelled)
                 record(probe);
-        if (i->private->probing && i->state == INSTANCE_RUNNING)
+        if (is_wanted(i))
                 schedule(i);
         probe_free(probe);
 }
@@ -252,6 +257,7 @@ void probes_begin(struct instance *i)
         }
         rest(i);
         p->probing = true;
+        p->probes_held = false;
         health_begin(&i->health);
         probes_follow(i);
 }
@@ -261,7 +267,7 @@ void probes_follow(struct instance *i)
         struct instance_private *p = i->private;
         if (!p->probing)
                 return;
-        if (i->state != INSTANCE_RUNNING)
+        if (!is_wanted(i))
                 rest(i);
         else if (!p->probe)
                 schedule(i);
@@ -269,6 +275,12 @@ void probes_follow(struct instance *i)
                 p->probing = false;
                 i->health.status = HEALTH_UNHEALTHY; /* as docker's, of what does not run */
         }
+}
+
+void probes_hold(struct instance *i, bool hold)
+{
+        i->private->probes_held = hold;
+        probes_follow(i);
 }
 
 void probes_forget(struct instance *i)

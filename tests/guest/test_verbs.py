@@ -410,6 +410,23 @@ def test_a_paused_instance_is_not_checked(isle):
     isle("rm", "-f", "rests")
 
 
+def test_an_instance_that_is_stopped_is_not_checked(isle):
+    """What fails while it shuts down says nothing."""
+    with Healths(isle, "stops") as healths:
+        isle("run", "-d", "--name", "stops", "--health-cmd", "test ! -e /down", "--health-interval",
+             "50ms", "--health-retries", "1", "busybox", "sh", "-c",
+             "trap 'touch /down' TERM; " + LOOP)
+        assert healths.next() == "health_status: healthy"
+        isle("stop", "-t", "1", "stops")
+        isle("start", "stops")  # /down is still there
+        assert healths.next() == "health_status: unhealthy"
+        ends = isle.out("events", "--since", f"{healths.begin:.9f}", "--until", f"{time.time():.9f}",
+                        *healths.filter, "--filter", "event=die", "--filter", "event=health_status",
+                        "--format", "{{.Action}}").splitlines()
+        assert ends == ["health_status: healthy", "die", "health_status: unhealthy"]
+    isle("rm", "-f", "stops")
+
+
 def test_checks_go_on_with_the_next_daemon(isle, daemon):
     """Which ends the one that was under way: nobody waits for it."""
     pids = ["exec", "goes-on", "cat", "/pids"]
