@@ -52,6 +52,7 @@ struct process {
         pid_t pid;                  /* 0 before the launch */
         int master;                 /* of its terminal, or -1; the pumps' too */
         struct pump pumps[AGENT_STREAMS];
+        bool is_first;  /* of the container's processes */
         struct oom oom; /* of the container's first process */
         bool ended;
         int exit_code;
@@ -62,6 +63,8 @@ struct process {
 int process_launch(struct process *process, const struct agent_request *request, struct err *err);
 /* It has ended: what it wrote is still passed on. */
 void process_ended(struct process *process, int status);
+/* It and its group, if it has not ended. */
+void process_kill(const struct process *process);
 void process_resize(struct process *process, unsigned rows, unsigned columns);
 void process_free(struct process *process);
 
@@ -73,6 +76,10 @@ int agent_set_cpus(uint32_t count, struct err *err);
 
 /* Moves the real time: clock.c. */
 int agent_move_clock(int64_t shift_ns, bool gently, struct err *err);
+
+/* Unpacks what comes on the connection, in a process of its own, which answers: receive.c. `pid`:
+ * of the container. */
+int agent_receive(const struct agent_request *request, pid_t pid, int fd, struct err *err);
 
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);

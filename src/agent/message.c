@@ -12,8 +12,8 @@
 #define SIGNAL_MAX     64
 #define SIZE_LIMIT     65535 /* of a terminal */
 
-static const char *const op_names[] = { "",        "stream", "launch", "call",  "resize", "signal",
-                                        "network", "list",   "cpus",   "clock", NULL };
+static const char *const op_names[] = { "",        "stream", "launch", "call",  "resize",  "signal",
+                                        "network", "list",   "cpus",   "clock", "extract", NULL };
 
 static const struct json_field address_fields[] = {
         JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
@@ -80,6 +80,11 @@ static const struct json_field request_fields[] = {
         JSON_FIELD(struct agent_request, "shift_ns", JSON_INT, shift_ns, 0),
         JSON_FIELD(struct agent_request, "gently", JSON_BOOL, gently, 0),
         JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
+        JSON_FIELD(struct agent_request, "path", JSON_STRING, path, 0),
+        JSON_FIELD(struct agent_request, "container", JSON_STRING, container, 0),
+        JSON_FIELD_UINTV(struct agent_request, "owner", owner, owner_length, 0),
+        JSON_FIELD(struct agent_request, "no_overwrite_dir_non_dir", JSON_BOOL,
+                   no_overwrite_dir_non_dir, 0),
 };
 static const struct json_shape request_shape = JSON_SHAPE("request", struct agent_request,
                                                           request_fields);
@@ -152,6 +157,10 @@ static int check_request(const struct agent_request *request, struct err *err)
                                  SIGNAL_MAX);
         if (request->op == AGENT_OP_CPUS && request->count < 1)
                 return err_plain(err, EINVAL, "request: count 0 of processors is not 1 or more");
+        if (request->op == AGENT_OP_EXTRACT && (!request->path || !request->container))
+                return err_plain(err, EINVAL, "request: path or container is missing");
+        if (request->owner_length != 0 && request->owner_length != 2)
+                return err_plain(err, EINVAL, "request: owner is not two numbers");
         if (request->rows > SIZE_LIMIT || request->columns > SIZE_LIMIT)
                 return err_plain(err, EINVAL, "request: a terminal of %u x %u is too large",
                                  request->rows, request->columns);

@@ -14,14 +14,20 @@
  *            between the host may send, on this connection, resize and signal, which
  *            are not answered. Of the container's first process it is also told, then
  *            and with the exit, how often the kernel killed for want of memory: `oom_kills`.
+ *            Where the connection ends first, the process is killed, with its group.
  *   network  gives the network cards of `cards`, which are in the agent's own network
  *            namespace until then, to the process `key`, configured.
  *   call     runs the OCI runtime with `argv` to its end; answered with its exit code,
  *            output and errors.
- *   clock    moves the real time by `shift_ns` (0: does not), at once, or, with `gently` and if it
- * is little, by and by; answered with `realtime_ns` after. cpus     has the first `count`
- * processors work, and no other. list     answered with the `processes` of all containers, and the
- * clock and memory that their numbers refer to.
+ *   extract  unpacks a tar archive at `path` in the container, which is called `container` in
+ *            what is said of errors; all files get `owner`, a uid and a gid, where there is
+ *            one. After the answer the connection carries the archive, and its writing half is
+ *            closed; a second answer tells how it went. It tells an error before that end, too.
+ *   clock    moves the real time by `shift_ns` (0: does not), at once, or, with `gently` and if
+ *            it is little, by and by; answered with `realtime_ns` after.
+ *   cpus     has the first `count` processors work, and no other.
+ *   list     answered with the `processes` of all containers, and the clock and memory that
+ *            their numbers refer to.
  *
  * A request that fails is answered with `error`, the text a user shall read, and `code`,
  * an errno value. Both sides bound every line to MESSAGE_SIZE_MAX and treat what they
@@ -67,6 +73,7 @@ enum agent_op {
         AGENT_OP_LIST,
         AGENT_OP_CPUS,
         AGENT_OP_CLOCK,
+        AGENT_OP_EXTRACT,
 };
 
 struct agent_card {
@@ -89,6 +96,10 @@ struct agent_request {
         bool gently;              /* clock */
         struct agent_card *cards; /* network */
         size_t cards_length;
+        char *path, *container; /* extract */
+        uint32_t *owner;
+        size_t owner_length;
+        bool no_overwrite_dir_non_dir;
 };
 
 #define AGENT_PROCESSES_MAX 4000 /* that a list has */

@@ -164,6 +164,7 @@ int process_launch(struct process *process, const struct agent_request *request,
                 r = run_runtime(process, request, err);
         if (r == 0)
                 r = read_pid(&process->pid, err);
+        process->is_first = request->config;
         if (r == 0 && request->config) /* not all kernels can count */
                 (void)oom_watch(&process->oom, process->pid, NULL);
         return r;
@@ -177,6 +178,14 @@ void process_ended(struct process *process, int status)
                 pump_close(&process->pumps[0]);
         pump_drain(&process->pumps[1]);
         pump_drain(&process->pumps[2]);
+}
+
+void process_kill(const struct process *process)
+{
+        if (process->ended || process->pid <= 0)
+                return;
+        (void)kill(-process->pid, SIGKILL);
+        (void)kill(process->pid, SIGKILL); /* should it lead no group */
 }
 
 void process_resize(struct process *process, unsigned rows, unsigned columns)

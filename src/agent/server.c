@@ -181,6 +181,22 @@ static void do_clock(struct connection *connection, const struct agent_request *
                        &(struct agent_reply){ .ok = true, .realtime_ns = clock_realtime_ns() });
 }
 
+/* A process of its own goes on with the connection. */
+static void do_extract(const struct server *server, struct connection *connection,
+                       const struct agent_request *request)
+{
+        const struct process *first = server->processes;
+        struct err err = { 0 };
+        while (first && !first->is_first)
+                first = first->next;
+        int r = first && !first->ended
+                        ? agent_receive(request, first->pid, connection->fd, &err)
+                        : err_plain(&err, ESRCH, "there is no container in the machine");
+        if (r < 0)
+                answer_error(connection, &err);
+        close_fd(&connection->fd);
+}
+
 static void serve(struct server *server, struct connection *connection,
                   const struct agent_request *request)
 {
@@ -206,6 +222,9 @@ static void serve(struct server *server, struct connection *connection,
                 break;
         case AGENT_OP_CLOCK:
                 do_clock(connection, request);
+                break;
+        case AGENT_OP_EXTRACT:
+                do_extract(server, connection, request);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)
@@ -285,6 +304,7 @@ static void tell_end(struct server *server, struct process *process)
         remove_process(server, process);
 }
 
+/* Nobody is left to be told of the end of what it launched: that ends too. */
 static void drop_closed(struct server *server)
 {
         for (struct connection **at = &server->connections; *at;) {
@@ -294,6 +314,8 @@ static void drop_closed(struct server *server)
                         continue;
                 }
                 *at = connection->next;
+                if (connection->process)
+                        process_kill(connection->process);
                 buf_finish(&connection->in);
                 free(connection);
         }

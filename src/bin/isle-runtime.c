@@ -14,6 +14,7 @@ int main(int argc, char **argv)
                 .remove = guest_delete,
                 .ps = guest_ps,
                 .update = guest_update,
+                .extract = guest_extract,
                 .shim = shim_main,
         };
         return runtime_main(argc, argv, &vm);

@@ -34,6 +34,7 @@ static const struct option options[] = {
         { "memory-template", required_argument, NULL, 'W' },
         { "cpus", required_argument, NULL, 'n' },
         { "cpu", required_argument, NULL, 'c' },
+        { "cpu-model", required_argument, NULL, 'C' },
         { "serial", required_argument, NULL, 's' },
         { "console", required_argument, NULL, 't' },
         { "disk", required_argument, NULL, 'd' },
@@ -73,6 +74,8 @@ static const char usage[] =
         "                    with whoever names it too, once the guest idles\n"
         "  --cpus N          virtual processors (default 1)\n"
         "  --cpu KIND        auto, kvm, kvm-split or soft (default auto)\n"
+        "  --cpu-model NAME  what the processor has: host (default), x86-64,\n"
+        "                    x86-64-v2 or x86-64-v3\n"
         "  --serial WHERE    stdio (default) or none: the first serial port\n"
         "  --console WHERE   none (default) or stdio: the virtio console\n"
         "  --disk PATH[,ro][,format=raw|qcow2][,serial=TEXT][,iops=N][,bps=SIZE]\n"
@@ -139,6 +142,13 @@ static int take_sandbox(const char *text, struct err *err)
         return r;
 }
 
+static int take_number(const char *option, const char *text, uint32_t *ret, struct err *err)
+{
+        if (str_to_u32(text, ret) < 0)
+                return err_plain(err, EINVAL, "--%s '%s': not a number", option, text);
+        return 0;
+}
+
 static void replace(char **slot, const char *text)
 {
         free(*slot);
@@ -171,11 +181,11 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 replace(&c->memory_template, optarg);
                 return 0;
         case 'n':
-                if (str_to_u32(optarg, &c->cpus) < 0)
-                        return err_plain(err, EINVAL, "--cpus '%s': not a number", optarg);
-                return 0;
+                return take_number("cpus", optarg, &c->cpus, err);
         case 'c':
                 return named("cpu", optarg, vm_cpu_names, &c->cpu, err);
+        case 'C':
+                return named("cpu-model", optarg, cpu_model_names, &c->cpu_model, err);
         case 's':
                 return named("serial", optarg, vm_port_names, &c->serial, err);
         case 't':
@@ -191,9 +201,7 @@ static int take_option(int option, struct vm_config *c, struct err *err)
         case 'R':
                 return named("transport", optarg, vm_transport_names, &c->transport, err);
         case 'P':
-                if (str_to_u32(optarg, &c->hotplug) < 0)
-                        return err_plain(err, EINVAL, "--hotplug '%s': not a number", optarg);
-                return 0;
+                return take_number("hotplug", optarg, &c->hotplug, err);
         case 'A':
                 attached = optarg;
                 return 0;

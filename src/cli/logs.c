@@ -11,9 +11,9 @@
 #include "cli/command.h"
 #include "cli/daemon.h"
 #include "cli/field.h"
-#include "cli/stdcopy.h"
 #include "cli/units.h"
 #include "codec/json.h"
+#include "codec/stdcopy.h"
 
 const struct option logs_options[] = {
         { .name = "details", .kind = OPTION_BOOL, .help = "Show extra attributes" },

@@ -13,8 +13,8 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "cli/stdcopy.h"
 #include "cli/terminal.h"
+#include "codec/stdcopy.h"
 
 #define CHUNK_SIZE 32768
 /* A pipe or terminal that polls writable takes this much without blocking. */

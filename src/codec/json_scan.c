@@ -4,33 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Length of the valid UTF-8 sequence (of at least two bytes) at p, or 0.
- * Unicode 15, table 3-7. */
-static size_t utf8_sequence(const unsigned char *p, size_t left)
-{
-        unsigned char low = 0x80, high = 0xbf;
-        size_t length;
-
-        if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-                length = 2;
-        } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-                length = 3;
-                low = p[0] == 0xe0 ? 0xa0 : 0x80;
-                high = p[0] == 0xed ? 0x9f : 0xbf;
-        } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-                length = 4;
-                low = p[0] == 0xf0 ? 0x90 : 0x80;
-                high = p[0] == 0xf4 ? 0x8f : 0xbf;
-        } else {
-                return 0;
-        }
-        if (left < length || p[1] < low || p[1] > high)
-                return 0;
-        for (size_t i = 2; i < length; i++)
-                if (p[i] < 0x80 || p[i] > 0xbf)
-                        return 0;
-        return length;
-}
+#include "base/utf8.h"
 
 /* Skips an escape; NULL where it is not one, or where it stands for U+0000. */
 static const unsigned char *skip_escape(const unsigned char *p, const unsigned char *end,
@@ -67,7 +41,7 @@ static const char *scan_string(const unsigned char **at, const unsigned char *en
                 } else if (*p < 0x80) {
                         p++;
                 } else {
-                        size_t length = utf8_sequence(p, (size_t)(end - p));
+                        size_t length = utf8_length(p, (size_t)(end - p));
                         if (length == 0)
                                 return "invalid UTF-8";
                         p += length;

@@ -234,14 +234,29 @@ static uint8_t unit_of(const struct insn *i)
         return UNIT_INTEGER;
 }
 
+/* Of x87 it is SSE3's: opcodes DB, DD and DF. */
+static bool is_fisttp(const struct insn *i)
+{
+        return i->op == OP_X87 && i->is_mem && (i->modrm >> 3 & 7) == 1 && i->code & 1 &&
+               (i->code & 7) != 1;
+}
+
+/* What an instruction needs beside its row's feature. */
+static enum cpu_feature needed_by_form(const struct cpu *cpu, const struct insn *i)
+{
+        if (i->vex && i->row->properties & SSE)
+                return FEATURE_AVX;
+        if (i->op == OP_CMPXCHG8B && i->opsize == 8)
+                return FEATURE_CX16;
+        if ((i->op == OP_LAHF || i->op == OP_SAHF) && cpu->code64)
+                return FEATURE_LAHF;
+        return is_fisttp(i) ? FEATURE_SSE3 : FEATURE_BASE;
+}
+
 static bool available(const struct cpu *cpu, const struct insn *i)
 {
-        uint64_t p = i->row->properties;
-        if (!(cpu->features >> FEAT_OF(p) & 1))
-                return false;
-        if (i->vex && p & SSE && !(cpu->features >> FEATURE_AVX & 1))
-                return false;
-        return i->op != OP_CMPXCHG8B || i->opsize != 8 || cpu->features >> FEATURE_CX16 & 1;
+        return cpu->features >> FEAT_OF(i->row->properties) & 1 &&
+               cpu->features >> needed_by_form(cpu, i) & 1;
 }
 
 static step_fn *choose(struct step *st)

@@ -301,9 +301,10 @@ struct block {
 #define BLOCK_X87     2u
 #define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
 
-#define BLOCK_POOL    65536u
-#define STEP_POOL     262144u
-#define BLOCK_BUCKETS 16384u
+/* A C compiler in a guest, with the kernel beneath it, is 350,000 blocks. */
+#define BLOCK_POOL    524288u
+#define STEP_POOL     2097152u
+#define BLOCK_BUCKETS 131072u
 #define BLOCK_WAYS    10u
 
 /* Where the decoded blocks of some 32 bytes of code are found: one line of the host's cache,
@@ -396,6 +397,7 @@ struct translator {
         uint8_t *writable;         /* NULL: the host lacks what it takes */
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
+        uint32_t large;            /* bytes that have been made large pages */
         uint32_t helper, leave;    /* offsets of trampolines */
         uint32_t recover;          /* to where the flags are made again */
         uint32_t load_xmm, load_ymm;
@@ -474,9 +476,12 @@ struct cpu {
         struct cpu_memory *memory;
         unsigned index;
         _Atomic uint32_t pending;
-        uint64_t features; /* bit per enum cpu_feature */
-        uint64_t epoch;    /* of jump cache entries and paths; never 0 */
-        uint64_t epochs;   /* how many there were */
+        const struct cpu_model *model;      /* NULL: all that works */
+        uint64_t features;                  /* bit per enum cpu_feature */
+        uint64_t cr4_allowed, xcr0_allowed; /* bits that the guest may set */
+        bool hides_speculation, hides_capabilities, hides_key_rights; /* their MSRs */
+        uint64_t epoch;  /* of jump cache entries and paths; never 0 */
+        uint64_t epochs; /* how many there were */
         struct cpu_debug debug;
         unsigned stop_hits;          /* bits of debug.dr found; cpu_run() returns */
         struct cpu_profile *profile; /* NULL: nobody asked for one */

@@ -191,6 +191,7 @@ struct cpu_counters {
 };
 
 struct cpu;
+struct cpu_model;
 
 /* `bus` is borrowed and must outlive the cpu. `index` is the vCPU's number,
  * its APIC id in CPUID. The state is that after power-on reset. */
@@ -198,6 +199,10 @@ int cpu_create(const struct cpu_bus *bus, unsigned index, struct cpu **ret, stru
 void cpu_destroy(struct cpu *cpu);
 DEFINE_CLEANUP(cpu_cleanup, struct cpu *, cpu_destroy)
 #define auto_cpu CLEANUP(cpu_cleanup) struct cpu *
+
+/* What the guest is shown, and may use, from here on; NULL: all that works. Before it runs.
+ * -ENOTSUP where the host lacks what the model promises. */
+int cpu_set_model(struct cpu *cpu, const struct cpu_model *model, struct err *err);
 
 /* Power-on reset; an application processor then waits for SIPI. */
 void cpu_reset(struct cpu *cpu, bool application_processor);

@@ -3,6 +3,7 @@
  * The host's CPUID traps to its hypervisor in most clouds (microseconds), so
  * it is read once when the vCPU is created. */
 #include "cpu/core.h"
+#include "cpu/model.h"
 
 #include <cpuid.h>
 #include <string.h>
@@ -49,30 +50,93 @@ static const struct {
         { 0x80000005, 0 }, { 0x80000006, 0 }, { 0x80000021, 0 },
 };
 
+/* Where CPUID tells of a feature: what it does not show does not work. */
+struct shown {
+        uint32_t leaf;
+        uint8_t subleaf, reg, bit;
+};
+
+static const struct shown shown[FEATURE_COUNT] = {
+        [FEATURE_SSE3] = { 1, 0, 2, 0 },
+        [FEATURE_SSSE3] = { 1, 0, 2, 9 },
+        [FEATURE_SSE41] = { 1, 0, 2, 19 },
+        [FEATURE_SSE42] = { 1, 0, 2, 20 },
+        [FEATURE_AES] = { 1, 0, 2, 25 },
+        [FEATURE_PCLMUL] = { 1, 0, 2, 1 },
+        [FEATURE_SHA] = { 7, 0, 1, 29 },
+        [FEATURE_AVX] = { 1, 0, 2, 28 },
+        [FEATURE_AVX2] = { 7, 0, 1, 5 },
+        [FEATURE_FMA] = { 1, 0, 2, 12 },
+        [FEATURE_F16C] = { 1, 0, 2, 29 },
+        [FEATURE_BMI1] = { 7, 0, 1, 3 },
+        [FEATURE_BMI2] = { 7, 0, 1, 8 },
+        [FEATURE_ADX] = { 7, 0, 1, 19 },
+        [FEATURE_MOVBE] = { 1, 0, 2, 22 },
+        [FEATURE_POPCNT] = { 1, 0, 2, 23 },
+        [FEATURE_LZCNT] = { 0x80000001, 0, 2, 5 },
+        [FEATURE_CRC32] = { 1, 0, 2, 20 },
+        [FEATURE_RDRAND] = { 1, 0, 2, 30 },
+        [FEATURE_RDSEED] = { 7, 0, 1, 18 },
+        [FEATURE_XSAVE] = { 1, 0, 2, 26 },
+        [FEATURE_XSAVEOPT] = { 0xd, 1, 0, 0 },
+        [FEATURE_XSAVEC] = { 0xd, 1, 0, 1 },
+        [FEATURE_CX16] = { 1, 0, 2, 13 },
+        [FEATURE_RDTSCP] = { 0x80000001, 0, 3, 27 },
+        [FEATURE_RDPID] = { 7, 0, 2, 22 },
+        [FEATURE_FSGSBASE] = { 7, 0, 1, 0 },
+        [FEATURE_SMAP] = { 7, 0, 1, 20 },
+        [FEATURE_INVPCID] = { 7, 0, 1, 10 },
+        [FEATURE_CLFLUSHOPT] = { 7, 0, 1, 23 },
+        [FEATURE_CLWB] = { 7, 0, 1, 24 },
+        [FEATURE_PKU] = { 7, 0, 2, 3 },
+        [FEATURE_SERIALIZE] = { 7, 0, 3, 14 },
+        [FEATURE_LAHF] = { 0x80000001, 0, 2, 0 },
+};
+
+static const struct {
+        uint64_t cr4;
+        struct shown by;
+} controls[] = {
+        { CR4_UMIP, { 7, 0, 2, 2 } },   { CR4_FSGSBASE, { 7, 0, 1, 0 } },
+        { CR4_PCIDE, { 1, 0, 2, 17 } }, { CR4_OSXSAVE, { 1, 0, 2, 26 } },
+        { CR4_SMEP, { 7, 0, 1, 7 } },   { CR4_SMAP, { 7, 0, 1, 20 } },
+        { CR4_PKE, { 7, 0, 2, 3 } },    { CR4_PKS, { 7, 0, 2, 31 } },
+};
+
+static bool is_shown(const struct cpu *cpu, const struct shown *by)
+{
+        uint32_t r[4];
+        cpu_cpuid(cpu, by->leaf, by->subleaf, r);
+        return r[by->reg] >> by->bit & 1;
+}
+
+/* What the guest may use follows from what it is shown. */
+static void settle(struct cpu *cpu)
+{
+        static const struct shown speculation = { 7, 0, 3, 26 }, capabilities = { 7, 0, 3, 29 };
+        uint32_t r[4];
+        cpu->features = 1ull << FEATURE_BASE;
+        for (unsigned i = FEATURE_BASE + 1; i < FEATURE_COUNT; i++)
+                if (is_shown(cpu, &shown[i]))
+                        cpu->features |= 1ull << i;
+        cpu->cr4_allowed = CR4_ALLOWED;
+        for (unsigned i = 0; i < sizeof(controls) / sizeof(controls[0]); i++)
+                if (!is_shown(cpu, &controls[i].by))
+                        cpu->cr4_allowed &= ~controls[i].cr4;
+        cpu_cpuid(cpu, 0xd, 0, r);
+        cpu->xcr0_allowed = r[0] | 1; /* which is there without XSETBV too */
+        cpu->hides_speculation = !is_shown(cpu, &speculation);
+        cpu->hides_capabilities = !is_shown(cpu, &capabilities);
+        cpu->hides_key_rights = !(cpu->cr4_allowed & CR4_PKS);
+}
+
 void cpu_cpuid_read_host(struct cpu *cpu)
 {
         for (unsigned i = 0; i < CPU_CPUID_LEAVES; i++) {
                 uint32_t *r = cpu->host_cpuid[i];
                 __cpuid_count(cached_leaves[i].leaf, cached_leaves[i].sub, r[0], r[1], r[2], r[3]);
         }
-        const uint32_t *l1 = cpu->host_cpuid[1], *l7 = cpu->host_cpuid[2];
-        const uint32_t *e1 = cpu->host_cpuid[8];
-        static const struct {
-                uint8_t feature, word, bit; /* word: 0 leaf 1 ECX, 1 leaf 7 EBX, 2 ext ECX */
-        } from_host[] = {
-                { FEATURE_SSE3, 0, 0 },    { FEATURE_PCLMUL, 0, 1 },  { FEATURE_SSSE3, 0, 9 },
-                { FEATURE_FMA, 0, 12 },    { FEATURE_SSE41, 0, 19 },  { FEATURE_SSE42, 0, 20 },
-                { FEATURE_CRC32, 0, 20 },  { FEATURE_POPCNT, 0, 23 }, { FEATURE_AES, 0, 25 },
-                { FEATURE_AVX, 0, 28 },    { FEATURE_F16C, 0, 29 },   { FEATURE_RDRAND, 0, 30 },
-                { FEATURE_BMI1, 1, 3 },    { FEATURE_AVX2, 1, 5 },    { FEATURE_BMI2, 1, 8 },
-                { FEATURE_RDSEED, 1, 18 }, { FEATURE_ADX, 1, 19 },    { FEATURE_SHA, 1, 29 },
-                { FEATURE_LZCNT, 2, 5 },
-        };
-        const uint32_t words[3] = { l1[2], l7[1], e1[2] };
-        cpu->features = ~0ull;
-        for (unsigned i = 0; i < sizeof(from_host) / sizeof(from_host[0]); i++)
-                if (!(words[from_host[i].word] >> from_host[i].bit & 1))
-                        cpu->features &= ~(1ull << from_host[i].feature);
+        settle(cpu);
 }
 
 static const uint32_t *cached(const struct cpu *cpu, uint32_t leaf, uint32_t sub)
@@ -192,4 +256,20 @@ void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t sub, uint32_t regs
                 extended(cpu, leaf, regs);
         else if (leaf <= 0xd)
                 basic(cpu, leaf, sub, regs);
+        cpu_model_mask(cpu->model, leaf, sub, regs);
+}
+
+static void read_leaf(void *arg, uint32_t leaf, uint32_t sub, uint32_t regs[4])
+{
+        cpu_cpuid(arg, leaf, sub, regs);
+}
+
+int cpu_set_model(struct cpu *cpu, const struct cpu_model *model, struct err *err)
+{
+        cpu->model = NULL;
+        int r = cpu_model_check(model, read_leaf, cpu, err);
+        if (r == 0)
+                cpu->model = model;
+        settle(cpu);
+        return r;
 }

@@ -664,7 +664,15 @@ static int operands(struct cursor *c, enum decode_mode mode, struct insn *insn)
         return 1;
 }
 
-int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn *ret)
+/* TZCNT and LZCNT: BSF and BSR with a prefix that those do not know. */
+static bool is_zero_count(const struct insn *insn)
+{
+        return insn->map == MAP_0F && !insn->vex && (insn->code & 0xfe) == 0xbc &&
+               insn->pp == PP_F3;
+}
+
+static int decode_with(const uint8_t *bytes, size_t size, enum decode_mode mode, bool older,
+                       struct insn *ret)
 {
         struct cursor c = { bytes, size, 0 };
         struct insn *insn = ret;
@@ -675,6 +683,10 @@ int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn
         if (r <= 0)
                 return r;
         insn->w = insn->rex & 8;
+        if (older && is_zero_count(insn)) {
+                insn->pp = insn->has_66 ? PP_66 : PP_NONE;
+                insn->rep = 0;
+        }
         r = find_row(&c, mode, insn);
         if (r <= 0)
                 return r;
@@ -697,6 +709,24 @@ int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn
         insn->class = insn_class(insn);
         insn->length = (uint8_t)c.at;
         return insn->length;
+}
+
+int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn *ret)
+{
+        return decode_with(bytes, size, mode, false, ret);
+}
+
+int decode_for(uint64_t features, const uint8_t *bytes, size_t size, enum decode_mode mode,
+               struct insn *ret)
+{
+        int r = decode_with(bytes, size, mode, false, ret);
+        bool older = r > 0 && is_zero_count(ret) &&
+                     !(features >> FEAT_OF(ret->row->properties) & 1);
+        if (!older)
+                return r;
+        r = decode_with(bytes, size, mode, true, ret);
+        ret->class = CLASS_HELPER; /* the host does know the prefix */
+        return r;
 }
 
 const char *insn_op_name(unsigned op)

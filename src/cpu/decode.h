@@ -367,6 +367,7 @@ enum cpu_feature {
         FEATURE_CLWB,
         FEATURE_PKU,
         FEATURE_SERIALIZE,
+        FEATURE_LAHF, /* in 64-bit code */
         FEATURE_COUNT
 };
 
@@ -475,6 +476,11 @@ void decode_init(void);
 /* Decodes the instruction at bytes[0..size). Returns its length, or one of enum
  * decode_result with *ret undefined. */
 int decode(const uint8_t *bytes, size_t size, enum decode_mode mode, struct insn *ret);
+
+/* The same, where TZCNT and LZCNT are BSF and BSR for a processor whose features, a bit per enum
+ * cpu_feature, do not include them. */
+int decode_for(uint64_t features, const uint8_t *bytes, size_t size, enum decode_mode mode,
+               struct insn *ret);
 
 /* Bytes of an operand of this size for this instruction (registers: the part used). */
 unsigned insn_operand_size(const struct insn *insn, struct operand operand);

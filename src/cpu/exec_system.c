@@ -227,7 +227,7 @@ void cpu_load_cr3(struct cpu *cpu, uint64_t value)
 static void set_cr4(struct cpu *cpu, uint64_t value)
 {
         uint64_t old = cpu->s.cr4, changed = value ^ old;
-        if (value & ~(uint64_t)CR4_ALLOWED || (cpu->long_mode && !(value & CR4_PAE)))
+        if (value & ~cpu->cr4_allowed || (cpu->long_mode && !(value & CR4_PAE)))
                 cpu_gp(cpu);
         if (value & ~old & CR4_PCIDE && (!cpu->long_mode || cpu->s.cr3 & 0xfff))
                 cpu_gp(cpu);
@@ -467,7 +467,7 @@ void exec_xsetbv(struct cpu *cpu, const struct step *st)
                 cpu_raise(cpu, VEC_UD);
         need_cpl0(cpu);
         uint64_t value = (uint32_t)cpu->s.gpr[CPU_RAX] | cpu->s.gpr[CPU_RDX] << 32;
-        if ((uint32_t)cpu->s.gpr[CPU_RCX] || value & ~XCR0_ALLOWED || !(value & 1) ||
+        if ((uint32_t)cpu->s.gpr[CPU_RCX] || value & ~cpu->xcr0_allowed || !(value & 1) ||
             (value & 6) == 4)
                 cpu_gp(cpu);
         cpu->s.xcr0 = value;

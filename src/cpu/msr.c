@@ -22,7 +22,8 @@
 
 /* Kept for their reader: there is nothing to control. */
 #define MSR_SPECULATION    0x48u
-#define SPECULATION_BITS   3ull /* IBRS, STIBP */
+#define MSR_PREDICTION     0x49u /* command */
+#define SPECULATION_BITS   3ull  /* IBRS, STIBP */
 #define PREDICTION_BARRIER 1ull
 
 enum msr_rule {
@@ -65,13 +66,13 @@ static const struct msr msrs[] = {
         { 0xc0000084, MSR_32, STATE(sfmask) },
         { 0xc0000102, MSR_CANONICAL, STATE(kernel_gs_base) },
         { 0xc0000103, MSR_32, STATE(tsc_aux) },
-        { 0x49, MSR_COMMAND, 0 }, /* prediction command */
-        { 0x17, MSR_ZERO, 0 },    /* platform id */
-        { 0x3a, MSR_ZERO, 0 },    /* feature control */
-        { 0x8b, MSR_ZERO, 0 },    /* microcode revision */
-        { 0xce, MSR_ZERO, 0 },    /* platform info */
-        { 0x140, MSR_ZERO, 0 },   /* feature enables */
-        { 0x179, MSR_ZERO, 0 },   /* no machine check banks */
+        { MSR_PREDICTION, MSR_COMMAND, 0 },
+        { 0x17, MSR_ZERO, 0 },  /* platform id */
+        { 0x3a, MSR_ZERO, 0 },  /* feature control */
+        { 0x8b, MSR_ZERO, 0 },  /* microcode revision */
+        { 0xce, MSR_ZERO, 0 },  /* platform info */
+        { 0x140, MSR_ZERO, 0 }, /* feature enables */
+        { 0x179, MSR_ZERO, 0 }, /* no machine check banks */
         { 0x17a, MSR_ZERO, 0 },
         { 0x17b, MSR_ZERO, 0 },
         { 0x1d9, MSR_ZERO, 0 }, /* debug control */
@@ -116,6 +117,22 @@ static uint64_t *variable_mtrr(struct cpu *cpu, uint32_t index)
         return index & 1 ? &cpu->s.mtrr_mask[n] : &cpu->s.mtrr_base[n];
 }
 
+/* Registers that go with a feature which the processor's model has not. */
+static bool is_hidden(const struct cpu *cpu, uint32_t index)
+{
+        switch (index) {
+        case MSR_SPECULATION:
+        case MSR_PREDICTION:
+                return cpu->hides_speculation;
+        case MSR_ARCH_CAPABILITIES:
+                return cpu->hides_capabilities;
+        case MSR_PKRS:
+                return cpu->hides_key_rights;
+        default:
+                return false;
+        }
+}
+
 bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret)
 {
         if (cpu->bus->msr_read) {
@@ -123,6 +140,8 @@ bool cpu_msr_read(struct cpu *cpu, uint32_t index, uint64_t *ret)
                 if (r)
                         return r > 0;
         }
+        if (is_hidden(cpu, index))
+                return false;
         const struct msr *msr = msr_find(index);
         if (msr) {
                 if (msr->rule == MSR_COMMAND)
@@ -209,6 +228,8 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
                 if (r)
                         return r > 0;
         }
+        if (is_hidden(cpu, index))
+                return false;
         const struct msr *msr = msr_find(index);
         if (msr) {
                 if ((msr->rule == MSR_32 && value >> 32) ||

@@ -85,6 +85,7 @@ void cpu_trim(struct cpu *cpu)
                 release(t->faults, TRANSLATE_FAULTS * sizeof(*t->faults), MADV_DONTNEED);
                 /* One memory under two mappings: it goes from both. */
                 release(t->writable + kept, TRANSLATE_CODE_BYTES - kept, MADV_REMOVE);
+                t->large = 0;
         }
         cpu->code_bytes = 0;
 }

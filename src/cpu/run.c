@@ -365,7 +365,7 @@ static bool step_decode(struct cpu *cpu, const uint8_t *code, size_t size, struc
         /* The guest may change its code meanwhile: what is decoded is what is kept. */
         memcpy(step->bytes, code, size);
         const uint8_t *bytes = step->bytes;
-        int r = decode(bytes, size, (enum decode_mode)cpu->mode, &step->i);
+        int r = decode_for(cpu->features, bytes, size, (enum decode_mode)cpu->mode, &step->i);
         if (r == DECODE_SHORT)
                 return false;
         if (r <= 0) {

@@ -70,6 +70,11 @@ int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err)
         int r = cpu_state_check(&state, err);
         if (r < 0)
                 return r;
+        if (state.cr4 & ~cpu->cr4_allowed || state.xcr0 & ~cpu->xcr0_allowed)
+                return err_plain(err, EINVAL,
+                                 "CPU state uses features that this processor does not have: CR4 "
+                                 "0x%llx, XCR0 0x%llx",
+                                 (unsigned long long)state.cr4, (unsigned long long)state.xcr0);
         cpu->s = state;
         cpu_state_changed(cpu);
         return 0;

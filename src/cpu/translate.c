@@ -124,7 +124,7 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         for (unsigned k = 0; k < w.merged_length; k++)
                 emit_unmerged(&w, &w.merged[k]);
         emit_stubs(&w);
-        t->used = work_offset(&w);
+        cpu_code_memory_fill(t, work_offset(&w));
         cpu->counters.blocks_translated++;
         if (unlikely(cpu->profile))
                 cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
@@ -150,6 +150,6 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
         emit_indirect(&w, x->step, 0, false);
         emit_stubs(&w);
-        t->used = work_offset(&w);
+        cpu_code_memory_fill(t, work_offset(&w));
         emit_patch(t->writable + x->patch, start);
 }

@@ -65,9 +65,9 @@
 
 #include "cpu/core.h"
 
-#define TRANSLATE_CODE_BYTES (64u << 20)
-#define TRANSLATE_EXITS      (1u << 19)
-#define TRANSLATE_FAULTS     (1u << 17)
+#define TRANSLATE_CODE_BYTES (192u << 20)
+#define TRANSLATE_EXITS      (1u << 21)
+#define TRANSLATE_FAULTS     (1u << 19)
 
 /* Why translated code called us; one per place that can. */
 struct translated_exit {
@@ -100,6 +100,13 @@ struct translated_fault {
         uint32_t at, stub; /* code offsets */
 };
 
+/* The code cache itself, of TRANSLATE_CODE_BYTES; `nameless`: it has no file. After an error
+ * destroy it, too. */
+int cpu_code_memory_create(struct translator *t, bool nameless, struct err *err);
+void cpu_code_memory_destroy(struct translator *t);
+/* Code goes up to the offset `used` now. What is full gets large pages, or a guest's compiler,
+ * with more than 100 MiB of code, has the host walk small ones. */
+void cpu_code_memory_fill(struct translator *t, uint32_t used);
 int cpu_translator_create(struct cpu *cpu, struct err *err);
 void cpu_translator_destroy(struct cpu *cpu);
 /* Forgets all code. */

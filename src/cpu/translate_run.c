@@ -242,20 +242,6 @@ static bool host_can(void)
                b & CPUID7_EBX_BMI2;
 }
 
-/* The same memory, to be executed. For a profile it has no file: of memory that has one perf(1)
- * looks for symbols there. */
-static void *map_again(void *w)
-{
-        if (w == MAP_FAILED)
-                return w;
-        void *x = mremap(w, 0, TRANSLATE_CODE_BYTES, MREMAP_MAYMOVE);
-        if (x != MAP_FAILED && mprotect(x, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC) < 0) {
-                munmap(x, TRANSLATE_CODE_BYTES);
-                x = MAP_FAILED;
-        }
-        return x;
-}
-
 int cpu_translator_create(struct cpu *cpu, struct err *err)
 {
         struct translator *t = &cpu->translator;
@@ -269,23 +255,16 @@ int cpu_translator_create(struct cpu *cpu, struct err *err)
         cpu_jumps_init(cpu);
         if (!host_can())
                 return 0;
-        auto_fd fd = cpu->profile ? -1 : memfd_create("isle-translations", MFD_CLOEXEC);
-        if (!cpu->profile && (fd < 0 || ftruncate(fd, TRANSLATE_CODE_BYTES) < 0))
-                return err_set(err, errno, "memory for translated code");
-        void *w = mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_WRITE,
-                       fd < 0 ? MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED, fd, 0);
-        void *x = fd < 0 ? map_again(w)
-                         : mmap(NULL, TRANSLATE_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd,
-                                0);
+        int r = cpu_code_memory_create(t, cpu->profile != NULL, err);
+        if (r < 0)
+                return r;
         t->exits = mmap(NULL, TRANSLATE_EXITS * sizeof(*t->exits), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         t->faults = mmap(NULL, TRANSLATE_FAULTS * sizeof(*t->faults), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         /* Taken from the start without gaps, a large one each 16,000 blocks or so. */
         (void)madvise(t->exits, TRANSLATE_EXITS * sizeof(*t->exits), MADV_HUGEPAGE);
-        t->writable = w == MAP_FAILED ? NULL : w;
-        t->executable = x == MAP_FAILED ? NULL : x;
-        if (w == MAP_FAILED || x == MAP_FAILED || t->exits == MAP_FAILED || t->faults == MAP_FAILED)
+        if (t->exits == MAP_FAILED || t->faults == MAP_FAILED)
                 return err_set(err, ENOMEM, "map memory for translated code");
         emit_trampolines(t);
         t->on = true;
@@ -301,8 +280,7 @@ static void unmap(const void *at, size_t size)
 void cpu_translator_destroy(struct cpu *cpu)
 {
         struct translator *t = &cpu->translator;
-        unmap(t->writable, TRANSLATE_CODE_BYTES);
-        unmap(t->executable, TRANSLATE_CODE_BYTES);
+        cpu_code_memory_destroy(t);
         unmap(t->exits, TRANSLATE_EXITS * sizeof(*t->exits));
         unmap(t->faults, TRANSLATE_FAULTS * sizeof(*t->faults));
         *t = (struct translator){ 0 };

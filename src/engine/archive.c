@@ -106,7 +106,7 @@ static int locate(struct archive_job *job, struct err *err)
 {
         auto_fd root = -1;
         auto_free char *path = NULL;
-        int r = view_locate(job->view, job->path, &root, &path, NULL, err);
+        int r = view_locate(job->view, job->path, &root, &path, NULL, NULL, err);
         if (r < 0)
                 return r;
         bool dot = str_ends(job->path, "/.") || streq(job->path, ".");

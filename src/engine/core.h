@@ -32,6 +32,7 @@
 #include "loop/workers.h"
 #include "store/store.h"
 
+struct probe;
 struct run;
 struct operation;
 
@@ -87,6 +88,10 @@ struct instance_private {
         struct list attaches; /* for the next start */
         struct list execs;
         struct loop_source *restart_timer;
+        struct loop_source *probe_timer; /* probe.c: NULL where nothing is checked */
+        struct probe *probe;             /* under way */
+        bool probing;                    /* its health is checked while it runs */
+        bool probes_held;                /* but not now: it is told to end */
         int64_t restart_delay_ns;
         unsigned failures_in_a_row; /* restarts since a long enough run */
         bool dirty;                 /* a save is due */

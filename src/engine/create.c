@@ -404,8 +404,9 @@ static void choose_runtime(struct host_config *host, const char *name)
 {
         if (!str_empty(host->runtime))
                 return;
+        const char *chosen = host_config_wants_vm(host) ? "isle-vm" : name;
         free(host->runtime);
-        host->runtime = xstrdup(host_config_wants_vm(host) ? "isle-vm" : name);
+        host->runtime = xstrdup(chosen);
 }
 
 /* Kept with the instance, whose writable layer is of that kind from now on. */

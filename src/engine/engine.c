@@ -11,6 +11,7 @@
 #include "engine/child.h"
 #include "engine/core.h"
 #include "engine/operation.h"
+#include "engine/probe.h"
 #include "engine/run.h"
 #include "sys/cgroup.h"
 
@@ -156,6 +157,7 @@ static void forget_instance(struct instance *instance)
                 instance_save(instance);
         operations_drop(instance);
         run_forget(instance);
+        probes_forget(instance);
         instance_cancel_restart(instance);
         instance_delist(instance);
 }

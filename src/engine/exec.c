@@ -57,6 +57,10 @@ struct exec_private {
         unsigned references; /* the table's, and a worker's */
         struct loop_source *expiry;
         bool ended;
+        bool passing; /* nobody asks for it after its end */
+        bool killed;
+        void (*tell_ended)(void *arg, int exit_code);
+        void *tell_arg;
         /* of the start under way */
         pid_t instance_pid;
         uint16_t rows, columns;
@@ -219,9 +223,24 @@ static void exec_ended(struct exec *exec, int exit_code)
         exec->has_exit_code = true;
         exec->exit_code = exit_code;
         auto_free char *code = xasprintf("exitCode=%d", exit_code);
-        exec_event(exec, "exec_die", false, code);
+        if (p->instance->state != INSTANCE_REMOVED)
+                exec_event(exec, "exec_die", false, code);
+        if (p->tell_ended)
+                p->tell_ended(p->tell_arg, exit_code);
         if (loop_timer(p->engine->loop, exec_expired, exec, &p->expiry, NULL) == 0)
                 loop_timer_arm(p->expiry, EXEC_KEPT_S * NS_PER_S);
+}
+
+/* After its end: there is no monitor any more. */
+static void exec_settled(struct exec *exec)
+{
+        struct exec_private *p = exec->private;
+        link_close(&p->link);
+        auto_free char *dir = exec_dir(p->engine, exec->id);
+        file_remove_tree(AT_FDCWD, dir, NULL);
+        /* Later, for whoever calls may still look at it. */
+        if (p->passing && p->expiry)
+                loop_timer_arm(p->expiry, 0);
 }
 
 static void answer(struct exec *exec, int r, const struct err *err)
@@ -301,9 +320,7 @@ static void exec_gone(void *arg)
         } else if (!p->ended) {
                 exec_ended(exec, 137);
         }
-        link_close(&p->link);
-        auto_free char *dir = exec_dir(p->engine, exec->id);
-        file_remove_tree(AT_FDCWD, dir, NULL);
+        exec_settled(exec);
 }
 
 static const struct link_events exec_link_events = { exec_state, exec_detached, exec_gone };
@@ -367,11 +384,13 @@ static int write_text(const char *dir, const char *name, char *text, struct err 
         return file_replace(AT_FDCWD, path, owned, strlen(owned), 0600, false, err);
 }
 
-/* exec.json: the configuration and whose it is. */
+/* exec.json: the configuration, whose it is, and whether it is the engine's own. */
 static char *describe(const struct exec *exec)
 {
         auto_json object = json_encode(&exec_config_shape, &exec->config);
         json_object_object_add(object, "Container", json_object_new_string(exec->instance_id));
+        if (exec->private->passing)
+                json_object_object_add(object, "Passing", json_object_new_boolean(true));
         return json_text(object, false);
 }
 
@@ -472,16 +491,16 @@ static void prepared(void *arg)
                 r = link_open(&p->link, p->engine, &process, &exec_link_events, exec, &p->err);
         if (r == 0)
                 r = hand_over(exec, &p->err);
-        if (r == 0) {
+        if (r == 0 && p->killed) {
+                link_kill(&p->link);
+        } else if (r == 0) {
                 struct monitor_message start = { .kind = MONITOR_START };
                 link_send(&p->link, &start, -1);
                 exec_event(exec, "exec_start", true, NULL);
         } else {
                 struct err err = p->err;
                 exec_failed(exec, &err);
-                link_close(&p->link);
-                auto_free char *dir = exec_dir(p->engine, exec->id);
-                file_remove_tree(AT_FDCWD, dir, NULL);
+                exec_settled(exec);
         }
         exec_unref(exec);
 }
@@ -510,6 +529,9 @@ void exec_start(struct exec *exec, const struct exec_start_options *options, eng
                 return;
         }
         exec->started = true;
+        p->passing = options->ended != NULL;
+        p->tell_ended = options->ended;
+        p->tell_arg = options->ended_arg;
         p->done = done;
         p->arg = arg;
         p->client_fd = take_fd(client);
@@ -524,6 +546,23 @@ void exec_start(struct exec *exec, const struct exec_start_options *options, eng
         p->instance_pid = p->instance->pid;
         p->references++;
         workers_submit(p->engine->workers, prepare_in_worker, prepared, exec);
+}
+
+void exec_kill(struct exec *exec)
+{
+        struct exec_private *p = exec->private;
+        struct monitor_message message = { .kind = MONITOR_KILL };
+        p->killed = true;
+        if (!p->ended)
+                link_send(&p->link, &message, -1);
+}
+
+void exec_abort(struct exec *exec)
+{
+        if (exec->running || exec->private->link.fd < 0)
+                exec_kill(exec);
+        else
+                link_kill(&exec->private->link);
 }
 
 int exec_resize(struct exec *exec, uint16_t rows, uint16_t columns, struct err *err)
@@ -560,8 +599,14 @@ void execs_instance_removed(struct instance *instance)
         for (size_t cursor = 0; (entry = table_next(&engine->execs, &cursor));)
                 if (streq(((struct exec *)entry->value)->instance_id, instance->id))
                         strv_push(&ids, entry->key);
-        for (char **id = ids; id && *id; id++)
-                exec_forget(table_get(&engine->execs, *id));
+        for (char **id = ids; id && *id; id++) {
+                struct exec *exec = table_get(&engine->execs, *id);
+                struct exec_private *p = exec->private;
+                /* What still has a monitor, or will have one, goes with it. */
+                p->passing = true;
+                if (p->link.fd < 0 && p->references == 1)
+                        exec_forget(exec);
+        }
 }
 
 void execs_destroy(struct engine *engine)
@@ -584,7 +629,7 @@ static bool adopt(struct engine *engine, const char *id, const char *dir)
         auto_free char *text = NULL;
         auto_json object = NULL;
         size_t size;
-        struct json_object *container;
+        struct json_object *container, *passing;
         if (file_read(AT_FDCWD, path, 1 << 20, &text, &size, NULL) < 0 ||
             json_parse(text, size, &object, NULL) < 0 ||
             json_object_get_type(object) != json_type_object ||
@@ -599,6 +644,10 @@ static bool adopt(struct engine *engine, const char *id, const char *dir)
             link_connect(&exec->private->link, engine, dir, &exec_link_events, exec, NULL) < 0) {
                 exec_forget(exec);
                 return false;
+        }
+        if (json_object_object_get_ex(object, "Passing", &passing)) {
+                exec->private->passing = true;
+                exec_kill(exec);
         }
         return true;
 }

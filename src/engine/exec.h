@@ -1,7 +1,8 @@
 /* Exec sessions: further commands in a running instance.
  *
- * Kept until its instance is removed or, finished, for EXEC_KEPT_S. Lost when
- * isled restarts, except those running: their monitors report to the new one.
+ * Kept until its instance is removed or, finished, for EXEC_KEPT_S; those of the engine's own,
+ * which check an instance's health, no longer than they take. Lost when isled restarts, except
+ * those running: their monitors report to the new one.
  */
 #pragma once
 
@@ -50,6 +51,11 @@ struct exec_start_options {
         uint16_t rows, columns; /* 0: none given */
         const void *early;      /* as attach_options */
         size_t early_size;
+        /* Of the engine's own, NULL for clients: called once, when the command has ended or
+         * failed; the session is not to be used any more. One that outlives isled is killed by
+         * the next one. */
+        void (*ended)(void *arg, int exit_code);
+        void *ended_arg;
 };
 /* Done when the command has been executed or could not be. A failure is also
  * written to the client as output, as docker does, and exit_code set to 126 or 127. */
@@ -58,4 +64,8 @@ void exec_start(struct exec *exec, const struct exec_start_options *options, eng
 /* Can exec_start be called? -EBUSY when it ran already or its instance does not run.
  * For a check before the connection is upgraded. */
 int exec_start_check(const struct exec *exec, struct err *err);
+/* SIGKILL to the command and its group, as soon as it runs. */
+void exec_kill(struct exec *exec);
+/* As exec_kill, but a start that hangs is given up. */
+void exec_abort(struct exec *exec);
 int exec_resize(struct exec *exec, uint16_t rows, uint16_t columns, struct err *err);

@@ -10,6 +10,7 @@
 #include "codec/json.h"
 #include "engine/core.h"
 #include "engine/operation.h"
+#include "engine/probe.h"
 #include "engine/record.h"
 #include "engine/run.h"
 #include "sys/process.h"
@@ -101,6 +102,8 @@ void instance_unref(struct instance *instance)
                 return;
         attaches_drop(instance);
         loop_source_destroy(instance->private->restart_timer);
+        probes_forget(instance);
+        health_finish(&instance->health);
         instance_record_finish(instance);
         free(instance->log_path);
         free(instance->hostname_path);
@@ -160,6 +163,7 @@ bool instance_is_running(const struct instance *instance)
 void instance_set_state(struct instance *instance, enum instance_state state)
 {
         instance->state = state;
+        probes_follow(instance);
         instance_save_soon(instance);
 }
 
@@ -245,7 +249,11 @@ char *instance_status_text(const struct instance *i, int64_t now_ns)
         human_duration(now_ns - i->finished_ns, ago, sizeof(ago));
         switch (i->state) {
         case INSTANCE_RUNNING:
-                return xasprintf("Up %s", up);
+                if (i->health.status == HEALTH_NONE)
+                        return xasprintf("Up %s", up);
+                return xasprintf("Up %s (%s%s)", up,
+                                 i->health.status == HEALTH_STARTING ? "health: " : "",
+                                 health_status_name(i->health.status));
         case INSTANCE_PAUSED:
                 return xasprintf("Up %s (Paused)", up);
         case INSTANCE_RESTARTING:

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "engine/engine.h"
+#include "engine/health.h"
 #include "engine/spec.h"
 
 #define INSTANCE_ID_SIZE 65 /* 64 hex digits and NUL */
@@ -65,6 +66,7 @@ struct instance {
         unsigned restart_count;
         bool stopped_by_user; /* a stop or kill was asked for since the last start */
         int64_t created_ns, started_ns, finished_ns; /* real time; 0 is never */
+        struct health health;                        /* of this isled's time: not recorded */
 
         char *log_path; /* json-file log; NULL with log driver none */
         char *hostname_path, *hosts_path, *resolv_conf_path;

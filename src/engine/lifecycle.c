@@ -12,6 +12,7 @@
 #include "engine/command.h"
 #include "engine/names.h"
 #include "engine/operation.h"
+#include "engine/probe.h"
 #include "engine/restart.h"
 #include "engine/run.h"
 #include "sys/process.h"
@@ -171,6 +172,7 @@ static void stop_gave_up(void *arg)
                 operation_arm(o, stop_gave_up, STOP_LAST_NS);
                 return;
         }
+        probes_hold(o->instance, false);
         finish_with(o, ETIMEDOUT, "tried to kill container %s, but it does not end",
                     o->instance->name);
 }
@@ -247,6 +249,7 @@ static void stop_begin(struct operation *o)
                 operation_arm(o, stop_expired, timeout * NS_PER_S);
         if (!instance_is_running(i))
                 return; /* still starting: the time limit decides */
+        probes_hold(i, true);
         if (i->state == INSTANCE_PAUSED)
                 send_signal(i, stop_signal(o), stop_paused_signalled, instance_ref(i));
         else
@@ -312,6 +315,8 @@ static void kill_sent(void *arg, int r, const struct err *err)
                 instance_wait(i, WAIT_NOT_RUNNING, kill_waited, request);
                 return;
         }
+        if (r < 0 && request->signo == SIGKILL)
+                probes_hold(i, false);
         struct err text = { 0 };
         if (r < 0 && !instance_is_running(i)) {
                 r = err_plain(&text, EBUSY,
@@ -345,6 +350,8 @@ void instance_kill(struct instance *instance, int signo, engine_done *done, void
                 instance->stopped_by_user = true;
                 instance_save_soon(instance);
         }
+        if (signo == SIGKILL)
+                probes_hold(instance, true);
         send_signal(instance, signo, kill_sent, request);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "engine/health.h"
 
 static bool is_empty(char *const *v)
 {
@@ -54,6 +55,34 @@ static void merge_command(struct instance_config *config, const struct oci_execu
         }
 }
 
+static void inherit_number(int64_t *slot, int64_t value)
+{
+        if (*slot == 0)
+                *slot = value;
+}
+
+/* What of it the user does not set is the image's. */
+static void merge_health(struct instance_config *config, const struct oci_healthcheck *image,
+                         char ***warnings)
+{
+        struct err err = { 0 };
+        if (!config->healthcheck)
+                config->healthcheck = new0(struct health_config);
+        struct health_config *health = config->healthcheck;
+        if (is_empty(health->test) && health_test_check(image->test, &err) < 0) {
+                strv_push_take(warnings, xasprintf("The image's health check is not run: %s.",
+                                                   err_text(&err)));
+        } else if (is_empty(health->test) && image->test) {
+                strv_free(health->test);
+                health->test = strv_copy(image->test);
+        }
+        inherit_number(&health->interval_ns, image->interval_ns);
+        inherit_number(&health->timeout_ns, image->timeout_ns);
+        inherit_number(&health->start_period_ns, image->start_period_ns);
+        inherit_number(&health->start_interval_ns, image->start_interval_ns);
+        inherit_number(&health->retries, image->retries);
+}
+
 void config_merge(struct instance_config *config, const struct oci_execution *image,
                   char ***warnings)
 {
@@ -80,9 +109,6 @@ void config_merge(struct instance_config *config, const struct oci_execution *im
                 config->shell = strv_copy(image->shell);
         if (!config->on_build && image->on_build)
                 config->on_build = strv_copy(image->on_build);
-        const struct oci_healthcheck *health = image->healthcheck;
-        if (health && !is_empty(health->test) && !streq(health->test[0], "NONE") &&
-            !config->healthcheck)
-                strv_push(warnings, "The image's health check is not run: health checks are not "
-                                    "implemented yet.");
+        if (image->healthcheck)
+                merge_health(config, image->healthcheck, warnings);
 }

@@ -15,6 +15,7 @@
 #include "codec/json.h"
 #include "engine/filter.h"
 #include "engine/operation.h"
+#include "engine/probe.h"
 #include "engine/remove.h"
 #include "engine/run.h"
 #include "engine/volumes.h"
@@ -136,6 +137,7 @@ static void remove_expired(void *arg)
         int r = err_plain(&err, ETIMEDOUT, "could not kill container %s: it does not end",
                           o->instance->name);
         o->instance->private->removing = false;
+        probes_hold(o->instance, false);
         operation_finish(o, r, &err);
 }
 

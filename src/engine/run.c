@@ -15,6 +15,7 @@
 #include "engine/command.h"
 #include "engine/operation.h"
 #include "engine/prepare.h"
+#include "engine/probe.h"
 #include "engine/remove.h"
 #include "sys/cgroup.h"
 
@@ -227,6 +228,7 @@ static void told_running(struct run *run, const struct monitor_message *state)
         run->started = true;
         if (adopted) {
                 instance->started_ns = state->started_ns;
+                probes_begin(instance);
                 return;
         }
         instance->started_ns = state->started_ns;
@@ -237,6 +239,7 @@ static void told_running(struct run *run, const struct monitor_message *state)
         instance->error = NULL;
         instance_set_state(instance, INSTANCE_RUNNING);
         INSTANCE_EVENT(instance, "start");
+        probes_begin(instance);
 }
 
 static void burial_expired(void *arg)

@@ -6,6 +6,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "engine/health.h"
 #include "engine/security.h"
 #include "engine/spec.h"
 #include "sys/process.h"
@@ -56,11 +57,7 @@ static int check_config(struct check *c)
         if (!str_empty(config->stop_signal) &&
             process_signal_parse(config->stop_signal, &signo) < 0)
                 return err_plain(c->err, EINVAL, "Invalid signal: %s", config->stop_signal);
-        const struct health_config *health = config->healthcheck;
-        if (health && health->test && health->test[0] && !ONE_OF(health->test[0], "", "NONE"))
-                return err_plain(c->err, ENOTSUP,
-                                 "health checks are not implemented yet; leave out --health-cmd");
-        return 0;
+        return health_config_check(config->healthcheck, c->err);
 }
 
 static int check_network(struct check *c)

@@ -18,12 +18,14 @@ static struct view *view_new(struct instance *instance)
                 .instance = instance_ref(instance),
                 .pid = instance_is_running(instance) ? instance->pid : 0,
                 .read_only_root = instance->spec.host.readonly_rootfs,
-                .is_look = instance_is_running(instance) &&
-                           host_config_wants_layers(&instance->spec.host),
                 .root_fd = -1,
         };
+        const struct host_config *host = &instance->spec.host;
+        /* A root that is shared is what is left where the guest cannot be asked. */
+        view->in_guest = view->pid && host_config_wants_vm(host) &&
+                         (host_config_wants_layers(host) || instance->state != INSTANCE_PAUSED);
         if (view->pid)
-                view->remap = remap_of(&instance_engine(instance)->remap, &instance->spec.host);
+                view->remap = remap_of(&instance_engine(instance)->remap, host);
         for (size_t i = 0; i < instance->mounts_length; i++) {
                 const struct instance_mount *m = &instance->mounts[i];
                 if (streq(m->type, "tmpfs"))
@@ -83,7 +85,7 @@ static const char *path_after(const char *path, const char *prefix)
 }
 
 int view_locate(const struct view *view, const char *path, int *ret_fd, char **ret_path,
-                bool *ret_read_only, struct err *err)
+                bool *ret_read_only, bool *ret_in_guest, struct err *err)
 {
         auto_free char *absolute = xasprintf("/%s", path);
         auto_free char *clean = NULL;
@@ -106,7 +108,9 @@ int view_locate(const struct view *view, const char *path, int *ret_fd, char **r
         if (fd < 0)
                 return err_set(err, errno, "open '%s'", direct ? clean : best->source);
         if (ret_read_only)
-                *ret_read_only = best ? !best->read_write : view->read_only_root || view->is_look;
+                *ret_read_only = best ? !best->read_write : view->read_only_root;
+        if (ret_in_guest)
+                *ret_in_guest = !best && view->in_guest;
         *ret_path = xstrdup(direct ? clean : *rest ? rest : "/");
         *ret_fd = take_fd(fd);
         return 0;

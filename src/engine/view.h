@@ -25,8 +25,8 @@ struct view {
         struct view_mount *mounts;
         size_t mounts_length;
         bool read_only_root;
-        bool is_look; /* the root is one that nobody else sees: what is written is lost on them */
-        int root_fd;  /* opened by view_open() */
+        bool in_guest; /* what goes to the root goes through a guest, which alone sees its mounts */
+        int root_fd;   /* opened by view_open() */
         /* Of a running one: ids as we see them, which are not those in it. */
         struct id_remap remap;
 };
@@ -39,6 +39,7 @@ void view_unref(struct view *view);
 int view_open(struct view *view, struct err *err);
 
 /* Where a path lies: *ret_fd (the caller's) is a root, *ret_path (heap) absolute beneath it.
- * *ret_read_only (may be NULL): nothing may be written there. */
+ * *ret_read_only (may be NULL): nothing may be written there. *ret_in_guest (may be NULL): it is
+ * for reading only, since the guest has it otherwise. */
 int view_locate(const struct view *view, const char *path, int *ret_fd, char **ret_path,
-                bool *ret_read_only, struct err *err);
+                bool *ret_read_only, bool *ret_in_guest, struct err *err);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -187,8 +188,10 @@ static int run(struct exec *exec, int told, int *ret_code, struct err *err)
         bool raw = exec->terminal && isatty(0) && pty_make_raw(0, &saved, NULL) == 0;
         if (raw) /* the guest's terminal has done it */
                 (void)pty_plain_newlines(0, NULL);
-        if (told >= 0)
+        if (told >= 0) {
+                (void)prctl(PR_SET_PDEATHSIG, 0);
                 (void)sync_send(told, SYNC_READY, NULL);
+        }
         r = follow(&session, signals, ret_code, err);
         if (raw)
                 (void)tcsetattr(0, TCSANOW, &saved);
@@ -201,6 +204,8 @@ static void child_main(struct exec *exec, int told)
 {
         struct err err = { 0 };
         int code = 1;
+        /* A caller that is killed while a guest does not answer leaves nobody waiting. */
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         setsid();
         int r = exec->options->console_socket ? become_terminal(exec->options->console_socket, &err)
                                               : 0;

@@ -22,6 +22,7 @@
 
 #include "base/buf.h"
 #include "guest/root.h"
+#include "runtime/cli.h"
 #include "runtime/container.h"
 #include "runtime/launch.h"
 
@@ -130,6 +131,10 @@ int guest_resume(const char *root, const char *id, struct err *err);
 int guest_delete(const char *root, const char *id, bool force, struct err *err);
 /* The guest's processes, as ps(1) with these options prints them, on standard output. */
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
+/* The tar archive at standard input goes into the container, unpacked by its agent: extract.c. */
+int guest_extract(const struct extract_options *options, struct err *err);
+/* A connection to the agent of a machine that runs; `what` it cannot do while paused. */
+int guest_reach(const char *root, const char *id, const char *what, int *ret_fd, struct err *err);
 /* New limits, for the host's groups, the container's in the guest, and the machine: update.c. */
 int guest_update(const char *root, const char *id, struct oci_resources *resources,
                  struct err *err);

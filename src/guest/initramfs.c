@@ -89,22 +89,31 @@ static bool is_directory(DIR *dir, const struct dirent *entry)
                S_ISDIR(st.st_mode);
 }
 
-static int walk(const char *path, int depth, char ***paths, struct err *err)
+/* What a directory holds: more directories, and modules. */
+static int list(const char *path, char ***directories, char ***modules, struct err *err)
 {
         auto_dir dir = opendir(path);
         if (!dir)
                 return err_set(err, errno, "read %s", path);
         for (struct dirent *entry; (entry = readdir(dir));) {
                 auto_free char *below = xasprintf("%s/%s", path, entry->d_name);
-                int r = 0;
-                if (entry->d_name[0] != '.' && depth < DEPTH_MAX && is_directory(dir, entry))
-                        r = walk(below, depth + 1, paths, err);
+                if (entry->d_name[0] != '.' && is_directory(dir, entry))
+                        strv_push(directories, below);
                 else if (strstr(entry->d_name, ".ko"))
-                        strv_push(paths, below);
-                if (r < 0)
-                        return r;
+                        strv_push(modules, below);
         }
         return 0;
+}
+
+/* Links are not followed, and what is too deep for a name is an error: it ends. */
+static int walk(const char *path, char ***modules, struct err *err)
+{
+        auto_strv directories = NULL;
+        strv_push(&directories, path);
+        int r = 0;
+        for (size_t i = 0; r == 0 && directories[i]; i++)
+                r = list(directories[i], &directories, modules, err);
+        return r;
 }
 
 static const char *find_module(const struct modules *m, const char *name)
@@ -194,7 +203,7 @@ int initramfs_build(const char *kernel, const char *agent, const char *runtime, 
         auto_free char *directory = modules_of(kernel);
         /* A kernel of its own making has all built in. */
         if (r == 0 && directory && access(directory, F_OK) == 0)
-                r = walk(directory, 0, &m.paths, err);
+                r = walk(directory, &m.paths, err);
         m.place = &AGENT_MODULES[1];
         for (size_t i = 0; r == 0 && i < ELEMENTS(wanted); i++)
                 r = add_module(&m, wanted[i], 0, err);

@@ -106,25 +106,28 @@ int guest_delete(const char *root, const char *id, bool force, struct err *err)
         return r == 0 && layer ? overlay_share_marks(layer, err) : r;
 }
 
-static int ask_list(const char *root, const char *id, struct agent_reply *ret, struct err *err)
+int guest_reach(const char *root, const char *id, const char *what, int *ret_fd, struct err *err)
 {
-        struct agent_request request = { .op = AGENT_OP_LIST };
         auto_record record = { 0 };
-        auto_buf in = { 0 };
-        auto_fd directory = -1, fd = -1;
+        auto_fd directory = -1;
         enum state_status status;
         int r = container_load(root, id, false, &record, &status, err);
         if (r < 0)
                 return r;
         if (status == STATE_PAUSED)
-                return err_plain(err, EBUSY,
-                                 "a paused virtual machine cannot be asked for its processes; "
-                                 "resume it");
+                return err_plain(err, EBUSY, "a paused virtual machine cannot %s; resume it", what);
         if (status != STATE_RUNNING && status != STATE_CREATED)
                 return err_plain(err, EINVAL, "container not running");
         r = open_directory(root, id, &directory, err);
-        if (r == 0)
-                r = agent_connect(directory, &fd, err);
+        return r == 0 ? agent_connect(directory, ret_fd, err) : r;
+}
+
+static int ask_list(const char *root, const char *id, struct agent_reply *ret, struct err *err)
+{
+        struct agent_request request = { .op = AGENT_OP_LIST };
+        auto_buf in = { 0 };
+        auto_fd fd = -1;
+        int r = guest_reach(root, id, "be asked for its processes", &fd, err);
         return r == 0 ? agent_ask(fd, &in, &request, ret, err) : r;
 }
 

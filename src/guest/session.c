@@ -104,6 +104,17 @@ static const char *what_failed(const char *text)
         return text;
 }
 
+int agent_take_reply(const char *line, size_t size, struct agent_reply *ret, struct err *err)
+{
+        int r = agent_reply_parse(line, size, ret, err);
+        if (r < 0 || !ret->error)
+                return r;
+        r = err_plain(err, ret->code > 0 && ret->code < 4096 ? ret->code : EREMOTEIO, "%s",
+                      what_failed(ret->error));
+        agent_reply_finish(ret);
+        return r;
+}
+
 int agent_ask(int fd, struct buf *in, const struct agent_request *request, struct agent_reply *ret,
               struct err *err)
 {
@@ -112,14 +123,7 @@ int agent_ask(int fd, struct buf *in, const struct agent_request *request, struc
         int r = send_request(fd, request, err);
         if (r == 0)
                 r = read_line(fd, in, &line, &size, err);
-        if (r == 0)
-                r = agent_reply_parse(line, size, ret, err);
-        if (r < 0 || !ret->error)
-                return r;
-        r = err_plain(err, ret->code > 0 && ret->code < 4096 ? ret->code : EREMOTEIO, "%s",
-                      what_failed(ret->error));
-        agent_reply_finish(ret);
-        return r;
+        return r == 0 ? agent_take_reply(line, size, ret, err) : r;
 }
 
 int agent_call(int directory_fd, char *const *argv, struct agent_reply *ret, struct err *err)

@@ -31,6 +31,8 @@ int agent_connect(int directory_fd, int *ret_fd, struct err *err);
 /* Sends and waits for the answer, which is an error when it says so. */
 int agent_ask(int fd, struct buf *in, const struct agent_request *request, struct agent_reply *ret,
               struct err *err);
+/* One line of the guest's, which is an error when it says so. */
+int agent_take_reply(const char *line, size_t size, struct agent_reply *ret, struct err *err);
 /* Runs a verb of the guest's runtime. */
 int agent_call(int directory_fd, char *const *argv, struct agent_reply *ret, struct err *err);
 

@@ -10,7 +10,7 @@
  * program and the shim; and for each processor what the software one keeps at most of what it
  * decoded and translated. */
 #define OVERHEAD_BYTES       ((uint64_t)104 << 20)
-#define CPU_OVERHEAD_BYTES   ((uint64_t)136 << 20)
+#define CPU_OVERHEAD_BYTES   ((uint64_t)620 << 20)
 #define PAGES_PART           64                   /* of the memory: the guest's table of pages */
 #define GUEST_OVERHEAD_BYTES ((uint64_t)64 << 20) /* the guest's kernel and agent */
 #define DEFAULT_MEMORY_BYTES ((uint64_t)1 << 30)

@@ -8,12 +8,14 @@
 
 struct marks {
         struct table blobs, chain_ids; /* digest text -> anything */
+        struct table held;             /* layers that snapshots stand on */
 };
 
 static void marks_finish(struct marks *marks)
 {
         table_finish(&marks->blobs);
         table_finish(&marks->chain_ids);
+        table_finish(&marks->held);
 }
 
 static void mark(struct table *table, char *const *digests)
@@ -68,7 +70,7 @@ static int mark_snapshots(struct image_store *st, struct marks *marks, struct er
         for (size_t i = 0; r == 0 && i < length; i++) {
                 struct snapshot_record record = { 0 };
                 r = record_decode(&values[i], &snapshot_record_shape, &record, err);
-                mark(&marks->chain_ids, record.chain_ids);
+                mark(&marks->held, record.chain_ids);
                 json_free(&snapshot_record_shape, &record);
         }
         store_values_free(values, length);
@@ -116,9 +118,14 @@ static void sweep_layers(struct sweep *sweep, struct image_removal *removal)
         auto_dir dir = fd < 0 ? NULL : fdopendir(fd);
         auto_strv gone = NULL;
         struct dirent *entry;
+        st->layers_held = false;
         while (dir && (entry = readdir(dir))) {
                 auto_free char *chain_id = xasprintf("sha256:%s", entry->d_name);
-                if (entry->d_name[0] != '.' && !table_get(&sweep->marks->chain_ids, chain_id))
+                if (entry->d_name[0] == '.' || table_get(&sweep->marks->chain_ids, chain_id))
+                        continue;
+                if (table_get(&sweep->marks->held, chain_id))
+                        st->layers_held = true;
+                else
                         strv_push(&gone, chain_id);
         }
         for (char **chain_id = gone; chain_id && *chain_id; chain_id++) {

@@ -135,6 +135,7 @@ static int read_boot_id(struct image_store *st, struct err *err)
 
 static void take_settings(struct image_store *st, const struct image_settings *settings)
 {
+        st->layers_held = true;
         st->limits = settings->limits;
         st->parallel_layers = settings->parallel_layers ? settings->parallel_layers : 3;
         st->lease_ttl_ns = settings->lease_ttl_ns ? settings->lease_ttl_ns : LEASE_TTL_DEFAULT_NS;

@@ -31,6 +31,7 @@ struct image_store {
         struct content *content;
         struct flights flights;
         pthread_mutex_t lock;
+        bool layers_held; /* by nothing but snapshots, as the last sweep found; true before it */
         char boot_id[BOOT_ID_SIZE];
         struct durable *durable;        /* NULL: no thread */
         struct registry_pool *registry; /* endpoints and settings of registries */

@@ -215,6 +215,9 @@ int snapshot_remove(struct image_store *st, const char *instance_id, struct err 
         if (r == 0) {
                 pthread_mutex_lock(&st->lock);
                 r = record_delete(st->store, RECORD_SNAPSHOT, instance_id, err);
+                /* Their image went before it. */
+                if (r == 0 && st->layers_held)
+                        (void)image_sweep(st, NULL, NULL, NULL);
                 pthread_mutex_unlock(&st->lock);
         }
         image_empty_trash(st);

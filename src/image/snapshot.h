@@ -45,7 +45,7 @@ int snapshot_prepare(struct image_store *st, const char *instance_id, const stru
 int snapshot_open(struct image_store *st, const char *instance_id, struct snapshot *ret,
                   struct err *err);
 /* A missing one is success. The directories go at once from sight, then from
- * disk; must not be mounted any more. */
+ * disk, and with them the layers that nothing else needs; must not be mounted any more. */
 int snapshot_remove(struct image_store *st, const char *instance_id, struct err *err);
 
 /* Bytes allocated in `upper`, hard links once. */

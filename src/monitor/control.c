@@ -42,6 +42,9 @@ static void dispatch(struct monitor *m, const struct monitor_message *message, i
         case MONITOR_RESIZE:
                 stdio_resize(m, message->rows, message->columns);
                 break;
+        case MONITOR_KILL:
+                monitor_kill(m);
+                break;
         default:
                 break;
         }

@@ -12,6 +12,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "base/utf8.h"
 
 int jsonlog_open(struct jsonlog *log, const char *path, uint64_t max_bytes, unsigned max_files,
                  struct err *err)
@@ -28,23 +29,6 @@ int jsonlog_open(struct jsonlog *log, const char *path, uint64_t max_bytes, unsi
                 .max_files = max_files ? max_files : 1,
         };
         return 0;
-}
-
-/* Length of the UTF-8 character at `s` (1 … 4), or 0 where there is none. */
-static size_t utf8_length(const unsigned char *s, size_t size)
-{
-        if (s[0] < 0x80)
-                return 1;
-        size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-        if (s[0] < 0xc2 || s[0] > 0xf4 || size < length)
-                return 0;
-        for (size_t i = 1; i < length; i++)
-                if ((s[i] & 0xc0) != 0x80)
-                        return 0;
-        if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-            (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-                return 0;
-        return length;
 }
 
 /* Bytes that stand for themselves in a JSON string. */

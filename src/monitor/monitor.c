@@ -81,6 +81,21 @@ void monitor_start(struct monitor *m)
                 fail(m, xstrdup(err_text(&err)));
 }
 
+/* Our child that is not reaped yet, so the number is still its own. */
+static void kill_wanted(const struct monitor *m)
+{
+        if (!m->kill_wanted || m->phase != MONITOR_RUNNING || m->init_exited)
+                return;
+        kill(-m->init_pid, SIGKILL);
+        kill(m->init_pid, SIGKILL); /* should it lead no group */
+}
+
+void monitor_kill(struct monitor *m)
+{
+        m->kill_wanted = true;
+        kill_wanted(m);
+}
+
 static void runtime_ended(struct monitor *m, int status)
 {
         m->runtime_pid = 0;
@@ -102,6 +117,7 @@ static void runtime_ended(struct monitor *m, int status)
         m->phase = MONITOR_RUNNING;
         control_publish(m);
         oom_watch(m);
+        kill_wanted(m);
 }
 
 static void init_ended(struct monitor *m, int status)

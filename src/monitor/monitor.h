@@ -71,6 +71,7 @@ struct monitor {
         pid_t runtime_pid, init_pid, delete_pid; /* 0: none */
         uint64_t init_start_time;
         bool init_exited;
+        bool kill_wanted;
         int exit_code;
         int64_t started_ns, finished_ns;
         int64_t drain_deadline_ns, drain_end_ns; /* monotonic; after silence, and at most */
@@ -119,3 +120,4 @@ void control_close(struct monitor *monitor);
 
 /* -- monitor.c --------------------------------------------------------------- */
 void monitor_start(struct monitor *monitor);
+void monitor_kill(struct monitor *monitor);

@@ -14,6 +14,7 @@
  *   isled -> monitor   START    begin (once, inherited connection only)
  *                      ATTACH   + descriptor: serve this client's connection
  *                      RESIZE   terminal size
+ *                      KILL     SIGKILL to the process and its group, as soon as there is one
  *   monitor -> isled   STATE    phase and all that is known
  *                      DETACHED a client used its detach keys
  *
@@ -40,6 +41,7 @@ enum monitor_kind {
         MONITOR_RESIZE,
         MONITOR_STATE,
         MONITOR_DETACHED,
+        MONITOR_KILL,
         MONITOR_KINDS, /* count */
 };
 

@@ -25,6 +25,8 @@ static const struct cli_command commands[] = {
         { "list", "[--quiet] [--format table|json]", "", "list containers", cli_list },
         { "exec", "[flags]", "ID COMMAND [ARG...]", "run one more process", cli_exec },
         { "ps", "[--format table|json]", "ID [PS OPTION...]", "list processes", cli_ps },
+        { "extract", "[flags]", "ID DIRECTORY", "unpack an archive in a virtual machine",
+          cli_extract },
         { "pause", "", "ID", "suspend all processes", cli_pause },
         { "resume", "", "ID", "resume all processes", cli_resume },
         { "update", "[flags]", "ID", "change resource limits", cli_update },

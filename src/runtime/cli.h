@@ -13,6 +13,15 @@
 #include "base/err.h"
 #include "runtime/container.h"
 
+struct extract_options {
+        const char *root, *id;
+        const char *path; /* a directory in the container */
+        const char *name; /* of the container, for errors */
+        bool no_overwrite_dir_non_dir;
+        bool has_owner;
+        uint32_t uid, gid;
+};
+
 /* The verbs that are others for a container in a virtual machine. */
 struct runtime_vm {
         int (*create)(const struct launch_options *, struct err *);
@@ -24,6 +33,7 @@ struct runtime_vm {
         int (*ps)(const char *root, const char *id, char *const *options, struct err *);
         int (*update)(const char *root, const char *id, struct oci_resources *resources,
                       struct err *);
+        int (*extract)(const struct extract_options *, struct err *);
         void (*shim)(int channel); /* the command "vm-shim", for ourselves */
 };
 
@@ -82,6 +92,7 @@ int cli_delete(const struct cli *, int, char **, int *, struct err *);
 int cli_list(const struct cli *, int, char **, int *, struct err *);
 int cli_exec(const struct cli *, int, char **, int *, struct err *);
 int cli_ps(const struct cli *, int, char **, int *, struct err *);
+int cli_extract(const struct cli *, int, char **, int *, struct err *);
 int cli_pause(const struct cli *, int, char **, int *, struct err *);
 int cli_resume(const struct cli *, int, char **, int *, struct err *);
 int cli_update(const struct cli *, int, char **, int *, struct err *);

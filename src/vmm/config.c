@@ -64,6 +64,7 @@ static const struct json_shape vsock_shape = JSON_SHAPE("vsock", struct vm_vsock
 
 static const struct json_field config_fields[] = {
         JSON_FIELD_ENUM(struct vm_config, "cpu", cpu, vm_cpu_names, 0),
+        JSON_FIELD_ENUM(struct vm_config, "cpu_model", cpu_model, cpu_model_names, 0),
         JSON_FIELD(struct vm_config, "cpus", JSON_UINT, cpus, 0),
         JSON_FIELD(struct vm_config, "memory_mib", JSON_UINT, memory_mib, 0),
         JSON_FIELD(struct vm_config, "kernel", JSON_STRING, kernel, 0),

@@ -2,7 +2,7 @@
  * file, or over the control socket. One struct, one JSON shape.
  *
  *     {
- *       "cpu": "soft", "cpus": 2, "memory_mib": 512,
+ *       "cpu": "soft", "cpu_model": "x86-64-v3", "cpus": 2, "memory_mib": 512,
  *       "kernel": "vmlinuz", "initrd": "initrd.img", "cmdline": "console=ttyS0",
  *       "serial": "stdio", "console": "none",
  *       "disks": [{ "path": "root.img", "read_only": false, "serial": "root" }],
@@ -21,6 +21,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "codec/json.h"
+#include "cpu/model.h"
 
 enum vm_cpu { VM_CPU_AUTO, VM_CPU_KVM, VM_CPU_SOFT, VM_CPU_KVM_SPLIT };
 extern const char *const vm_cpu_names[], *const vm_port_names[], *const vm_format_names[];
@@ -61,7 +62,8 @@ struct vm_filesystem {
 };
 
 struct vm_config {
-        int cpu; /* enum vm_cpu */
+        int cpu;       /* enum vm_cpu */
+        int cpu_model; /* of cpu_model_names */
         uint32_t cpus;
         uint64_t memory_mib;
         char *kernel, *initrd, *cmdline;

@@ -74,15 +74,18 @@ static void *vcpu_thread(void *arg)
         return NULL;
 }
 
-int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err)
+int machine_create(struct loop *loop, const struct machine_options *options, struct machine **ret,
+                   struct err *err)
 {
+        const struct vcpu_ops *cpu = options->cpu;
+        unsigned vcpus = options->vcpus;
         if (vcpus < 1 || vcpus > MACHINE_VCPUS)
                 return err_plain(err, EINVAL, "%u vCPUs: 1 to %u are possible", vcpus,
                                  MACHINE_VCPUS);
         struct machine *m = new0(struct machine);
         m->loop = loop;
         m->cpu = cpu;
+        m->model = options->model;
         m->memory.fd = -1;
         list_init(&m->devices);
         pthread_mutex_init(&m->lock, NULL);
@@ -91,7 +94,7 @@ int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memor
         bus_init(&m->mmio, "MMIO");
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
         m->vcpus_wanted = vcpus;
-        int r = memory_init(&m->memory, memory_bytes, memory_file, err);
+        int r = memory_init(&m->memory, options->memory_bytes, options->memory_file, err);
         if (r == 0)
                 r = cpu->attach(m, err);
         for (unsigned i = 0; r == 0 && i < vcpus; i++) {

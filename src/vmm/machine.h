@@ -72,8 +72,9 @@ struct machine {
         struct list devices;
         struct vcpu *vcpus;
         unsigned vcpus_length;
-        unsigned vcpus_wanted; /* what vcpus_length will be when it is built */
-        uint64_t tsc_khz;      /* of the guest's TSC */
+        unsigned vcpus_wanted;         /* what vcpus_length will be when it is built */
+        const struct cpu_model *model; /* what vCPUs look like; NULL: as much as works */
+        uint64_t tsc_khz;              /* of the guest's TSC */
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t resumed;
@@ -87,9 +88,15 @@ struct machine {
         atomic_bool debugger_holds; /* one of the pauses is a debugger's */
 };
 
-/* `memory_file`: see memory_init(). */
-int machine_create(struct loop *loop, const struct vcpu_ops *cpu, uint64_t memory_bytes,
-                   const char *memory_file, unsigned vcpus, struct machine **ret, struct err *err);
+struct machine_options {
+        const struct vcpu_ops *cpu;
+        const struct cpu_model *model; /* NULL: none */
+        unsigned vcpus;
+        uint64_t memory_bytes;
+        const char *memory_file; /* see memory_init() */
+};
+int machine_create(struct loop *loop, const struct machine_options *options, struct machine **ret,
+                   struct err *err);
 void machine_destroy(struct machine *machine);
 
 /* The machine owns the device from here on. */

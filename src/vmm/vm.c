@@ -251,8 +251,10 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
               struct vm *ret, struct err *err)
 {
         struct vm vm = { 0 };
-        int r = machine_create(loop, choose_cpu(c->cpu), c->memory_mib << 20, c->memory_file,
-                               c->cpus, &vm.machine, err);
+        const struct machine_options machine = { choose_cpu(c->cpu),
+                                                 cpu_model_find(cpu_model_names[c->cpu_model]),
+                                                 c->cpus, c->memory_mib << 20, c->memory_file };
+        int r = machine_create(loop, &machine, &vm.machine, err);
         if (r == 0 && c->profile)
                 r = start_profile(vm.machine, c, err);
         if (r == 0)

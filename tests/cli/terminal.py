@@ -19,6 +19,9 @@ class Terminal:
         self.output = b""
 
         def own_terminal():
+            # As from a shell: a background job ignores these, and so would the program.
+            for signo in (signal.SIGINT, signal.SIGQUIT):
+                signal.signal(signo, signal.SIG_DFL)
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 

@@ -287,6 +287,16 @@ def test_containerd(containerd, archive, runtime):
     assert "box" not in ctr.out("containers", "ls")
 
 
+@pytest.mark.parametrize("kind", ["vm"], indirect=True)
+def test_containerd_with_layers(containerd, archive, runtime):
+    ctr = containerd
+    ctr("images", "import", archive)
+    out = ctr.out("run", "--rm", "--runtime", "io.containerd.runc.v2", "--runc-binary", runtime,
+                  "--annotation", "isle.vm.rootfs=erofs", "docker.io/library/busybox:latest", "layers",
+                  "sh", "-c", "rm -r /home; mkdir /home; ls -A /home; mount | head -n 1")
+    assert out.startswith("overlay on / type overlay")
+
+
 @pytest.fixture
 def dockerd(tmp_path, runtime):
     base = tmp_path / "dockerd"
@@ -317,6 +327,22 @@ def test_dockerd(dockerd, archive, kind):
     dockerd("load", "-q", "-i", archive)
     docker_like(dockerd, lambda id: json.loads(dockerd.out("info", "-f", "{{json .Runtimes}}"))
                 [dockerd.out("inspect", "-f", "{{.HostConfig.Runtime}}", id)]["path"], kind)
+
+
+@pytest.fixture
+def layers_for_all(monkeypatch):
+    monkeypatch.setenv("ISLE_VM_ROOTFS", "erofs")
+
+
+@pytest.mark.parametrize("kind", ["vm"], indirect=True)
+def test_dockerd_with_layers(layers_for_all, dockerd, archive):
+    """Debian's knows no annotations: its environment decides."""
+    dockerd("load", "-q", "-i", archive)
+    out = dockerd.out("run", "--name", "box", "--network", "none", "busybox", "sh", "-c",
+                      "rm -r /home; mkdir /home; echo > /home/new; mount | head -n 1")
+    assert out.startswith("overlay on / type overlay")
+    assert "A /home/new" in dockerd.out("diff", "box")
+    dockerd("rm", "box")
 
 
 def test_dockerd_network(dockerd, archive, tmp_path):

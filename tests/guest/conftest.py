@@ -15,6 +15,7 @@ ABOUT_FILES = {
     "test_volumes_are_live_both_ways", "test_exec",
     "test_hooks_run_outside_but_for_the_last", "test_run", "test_inspect_says_which", "test_life",
     "test_restart_keeps_what_was_written", "test_read_only",
+    "test_files_go_to_what_the_instance_sees", "test_archives_go_in_whole_or_are_told",
 }
 
 

@@ -1,7 +1,10 @@
 """`isle run --vm`: the engine's verbs on an instance of either kind."""
+import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 
 import pytest
 
@@ -72,6 +75,62 @@ def test_files_go_in_and_out(isle, tmp_path):
     isle("cp", "files:/root/out", str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "copied"
     assert "A /root/out" in isle("diff", "files").stdout
+
+
+def test_files_go_to_what_the_instance_sees(isle, tmp_path):
+    """By links, into volumes and memory, and only where there may be files."""
+    (tmp_path / "in").write_text("copied")
+    os.chown(tmp_path / "in", 1234, 5678)
+    isle("run", "-d", "--name", "places", "-v", "kept:/kept", "-v", "bare:/bare:ro", "--tmpfs",
+         "/memory", "-u", "app", "busybox", "sleep", "1000")
+    isle("exec", "-u", "0", "places", "sh", "-c", "mkdir -p /root/real/d /kept/below; "
+         "ln -s /root/real /root/link; ln -s ../../../../kept/below /root/out; true")
+    for place in ("/root/link/in", "/root/link/d/in", "/root/out/in", "/kept/below/two",
+                  "/memory/in"):
+        isle("cp", str(tmp_path / "in"), f"places:{place}")
+    isle("cp", "-a", str(tmp_path / "in"), "places:/root/f")
+    shown = isle("exec", "-u", "0", "places", "sh", "-c", "cat /root/real/in /root/real/d/in "
+                 "/kept/below/in /kept/below/two /memory/in; stat -c ' %u:%g' /root/real/in "
+                 "/kept/below/two /root/f").stdout
+    assert shown == "copied" * 5 + " 1234:5678\n 1234:5678\n 1000:1001\n"
+    for place, story in (("/bare/in", "container rootfs or volume is marked read-only"),
+                         ("/none/in", "Could not find the file /none in")):
+        error = isle("cp", str(tmp_path / "in"), f"places:{place}", check=False)
+        assert error.returncode == 1 and story in error.stderr, (place, error)
+
+
+def tar_of(path, *infos, compress=""):
+    with tarfile.open(path, f"w:{compress}") as tar:
+        for info, content in infos:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path.read_bytes()
+
+
+def test_archives_go_in_whole_or_are_told(isle, daemon, tmp_path):
+    isle("run", "-d", "--name", "whole", "busybox", "sleep", "1000")
+    put = "/containers/whole/archive?noOverwriteDirNonDir=1&path="
+    big = os.urandom(5 << 20)
+    one = tarfile.TarInfo("big")
+    body = tar_of(tmp_path / "tar", (one, big), compress="gz")
+    assert daemon.request("PUT", put + "/root", body=body).status == 200
+    assert isle("exec", "whole", "sha256sum", "/root/big").stdout.split()[0] == \
+        hashlib.sha256(big).hexdigest()
+    out = tarfile.TarInfo("../out")
+    whole = tar_of(tmp_path / "tar", (one, big))
+    plain = tar_of(tmp_path / "tar", (out, b"x"), (one, big))
+    directory = tarfile.TarInfo("big")
+    directory.type = tarfile.DIRTYPE
+    for body, path, status, story in (
+            (plain, "/root", 400, "invalid name '../out' in the archive"),
+            (big, "/root", 400, "Damaged tar archive"),
+            (whole[:len(whole) // 2], "/root", 400, "Truncated tar archive"),
+            (tar_of(tmp_path / "tar", (directory, b"")), "/root", 400,
+             'cannot overwrite non-directory "/root" with directory "big"'),
+            (body, "/none", 404, "Could not find the file /none in container whole"),
+            (body, "/etc/passwd", 400, "extraction point is not a directory")):
+        answer = daemon.request("PUT", put + path, body=body)
+        assert answer.status == status and story in answer.json["message"], (path, answer.json)
 
 
 def test_restart_keeps_what_was_written(isle):

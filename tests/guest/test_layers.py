@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+import tarfile
 
 import pytest
 
@@ -223,8 +224,12 @@ def test_files_go_in_and_out(daemon, tmp_path):
         isle(daemon, "exec", "-u", "app:extra", "files", "true")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/kept/in")
     assert isle(daemon, "exec", "files", "cat", "/kept/in") == "copied"
-    assert "a running virtual machine (--vm-rootfs erofs)" in isle(
+    isle(daemon, "cp", str(tmp_path / "in"), "files:/home/new")
+    assert isle(daemon, "exec", "files", "cat", "/home/new/in") == "copied"
+    isle(daemon, "pause", "files")
+    assert "a paused virtual machine cannot take files; resume it" in isle(
         daemon, "cp", str(tmp_path / "in"), "files:/in", code=1)
+    isle(daemon, "unpause", "files")
     isle(daemon, "stop", "-t", "0", "files")
     isle(daemon, "cp", str(tmp_path / "in"), "files:/root/in")
     isle(daemon, "export", "-o", str(tmp_path / "tar"), "files")
@@ -233,6 +238,21 @@ def test_files_go_in_and_out(daemon, tmp_path):
     assert {"./home/new/f", "./root/in"} <= set(names)
     isle(daemon, "start", "files")
     assert isle(daemon, "exec", "files", "cat", "/root/in") == "copied"
+
+
+def test_what_comes_in_ends_with_the_machine(daemon):
+    isle(daemon, "run", "-d", "--name", "gone", "--vm", "--vm-rootfs", "erofs", "busybox", "sleep",
+         "1000")
+    info = tarfile.TarInfo("big")
+    info.size = 4 << 20
+    process = subprocess.Popen([program("isle"), "-H", daemon.host, "cp", "-", "gone:/root"],
+                               stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(info.tobuf() + bytes(info.size // 2))
+    process.stdin.flush()
+    until(lambda: "/root/big" in isle(daemon, "diff", "gone"), 20, lambda: "its first half")
+    isle(daemon, "kill", "gone")
+    assert b"the virtual machine is gone" in process.communicate(bytes(info.size // 2), 30)[1]
+    assert process.returncode == 1
 
 
 def test_a_layer_that_became_a_link_is_not_followed(daemon, tmp_path):
@@ -250,11 +270,13 @@ def test_a_layer_that_became_a_link_is_not_followed(daemon, tmp_path):
 
 def test_an_image_goes_with_its_layers(daemon):
     layers = daemon.root / "layers"
-    isle(daemon, "run", "--rm", "--vm", "--vm-rootfs", "erofs", "busybox", "true")
+    isle(daemon, "run", "-d", "--name", "held", "--vm", "--vm-rootfs", "erofs", "busybox", "sleep",
+         "1000")
     image, = layers.glob("*/root.erofs")
-    until(lambda: not os.listdir(daemon.root / "snapshots"), 10, lambda: "its layer to go")
+    # The removal is told before the instance's layer has gone.
+    isle(daemon, "rm", "-f", "held")
     isle(daemon, "rmi", "busybox")
-    until(lambda: not image.exists(), 10, lambda: "the image of its layers to go")
+    until(lambda: not image.exists() and not os.listdir(layers), 10, lambda: "its layers to go")
 
 
 def test_what_is_no_choice(daemon):

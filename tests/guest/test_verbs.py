@@ -151,7 +151,6 @@ def test_network_none(isle, box):
 @pytest.mark.parametrize("flags, text", [
     (["-p", "8080:80"], "publishing ports"),
     (["--network", "mine"], "mine"),
-    (["--health-cmd", "true"], "health checks are not implemented yet"),
 ])
 def test_what_no_kind_has_yet_is_refused(isle, flags, text):
     done = isle("run", "--rm", *flags, "busybox", "true", check=False)
@@ -311,6 +310,139 @@ def test_events_of_a_life(isle):
     events = [json.loads(line) for line in lines]
     assert [e["Action"] for e in events] == ["create", "attach", "start", "die", "destroy"]
     assert events[3]["Actor"]["Attributes"]["exitCode"] == "3"
+
+
+# --- its health -------------------------------------------------------------------------
+
+class Healths:
+    """What the health of an instance becomes, as its events tell, and what they told of checks."""
+
+    def __init__(self, isle, name):
+        self.isle, self.begin, self.filter = isle, time.time(), ["--filter", f"container={name}"]
+
+    def __enter__(self):
+        # One that never comes is an end of the stream, not a test that hangs.
+        self.process = subprocess.Popen(
+            self.isle.command("events", "--since", f"{self.begin:.9f}", "--until",
+                              f"{self.begin + 60:.9f}", *self.filter, "--filter",
+                              "event=health_status", "--format", "{{.Action}}"),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.communicate()
+
+    def next(self):
+        return self.process.stdout.readline().strip()
+
+    def checks(self, since):
+        return [a.split(":")[0] for a in self.isle.out(
+            "events", "--since", f"{since:.9f}", "--until", f"{time.time():.9f}", *self.filter,
+            "--format", "{{.Action}}").splitlines() if a.startswith("exec_")]
+
+
+def health_of(isle, name):
+    return json.loads(isle.out("inspect", "-f", "{{json .State.Health}}", name))
+
+
+def test_health_follows_what_the_check_finds(isle):
+    with Healths(isle, "fit") as healths:
+        isle("run", "-d", "--name", "fit", "-u", "app", "-e", "A=b", "-w", "/tmp", "--health-cmd",
+             'echo "$A $PWD $(id -u)"; ls /sick >&2 && exit 7; true', "--health-interval", "50ms",
+             "--health-retries", "2", "busybox", "sleep", "1000")
+        assert healths.next() == "health_status: healthy"
+        health = health_of(isle, "fit")
+        assert (health["Status"], health["FailingStreak"]) == ("healthy", 0)
+        first = health["Log"][0]
+        assert first["ExitCode"] == 0 and first["Start"] < first["End"]
+        assert sorted(first["Output"].splitlines()) == ["b /tmp 1000", "ls: /sick: No such file or directory"]
+        assert "(healthy)" in isle.out("ps", "--filter", "health=healthy", "--format", "{{.Status}}")
+        assert healths.checks(healths.begin)[:3] == ["exec_create", "exec_start", "exec_die"]
+        isle("exec", "-u", "0", "fit", "touch", "/sick")
+        assert healths.next() == "health_status: unhealthy"
+        assert "(unhealthy)" in isle.out("ps", "--filter", "name=fit", "--format", "{{.Status}}")
+        until(lambda: health_of(isle, "fit")["FailingStreak"] > 5, 30)
+        health = health_of(isle, "fit")
+        assert [r["ExitCode"] for r in health["Log"]] == [7] * 5
+        isle("exec", "-u", "0", "fit", "rm", "/sick")
+        assert healths.next() == "health_status: healthy"
+        isle("restart", "-t", "0", "fit")  # and it is starting again
+        assert healths.next() == "health_status: healthy"
+        isle("stop", "-t", "0", "fit")
+        assert health_of(isle, "fit")["Status"] == "unhealthy"  # as docker's
+        assert isle.out("ps", "-aq", "--filter", "health=healthy") == ""
+    isle("rm", "fit")
+
+
+def test_a_check_that_takes_too_long_is_killed(isle, box):
+    """With what it started. Nobody's health is that of one without a check."""
+    with Healths(isle, "slow") as healths:
+        isle("run", "-d", "--name", "slow", "--health-cmd", "echo begun; sleep 999; echo never",
+             "--health-interval", "20ms", "--health-timeout", "500ms", "--health-retries", "2",
+             "busybox", "sleep", "1000")
+        assert healths.next() == "health_status: unhealthy"
+        until(lambda: health_of(isle, "slow")["FailingStreak"] >= 3, 30)
+        log = health_of(isle, "slow")["Log"]
+        assert {r["ExitCode"] for r in log} == {-1}
+        assert "Health check exceeded timeout (500ms): begun\n" in [r["Output"] for r in log]
+        count = ["exec", "slow", "sh", "-c", "grep -l '^sleep.999' /proc/[0-9]*/cmdline | wc -l"]
+        until(lambda: int(isle.out(*count)) <= 1, 20, lambda: "no more than the check under way")
+    isle("rm", "-f", "slow")
+    assert isle.out("inspect", "-f", "{{if .State.Health}}some{{else}}none{{end}}", box) == "none"
+    assert box in isle.out("ps", "--filter", "health=none", "--format", "{{.Names}}")
+
+
+def test_a_paused_instance_is_not_checked(isle):
+    with Healths(isle, "rests") as healths:
+        isle("run", "-d", "--name", "rests", "--health-cmd", "true", "--health-interval", "10ms",
+             "busybox", "sleep", "1000")
+        assert healths.next() == "health_status: healthy"
+        isle("pause", "rests")
+        since = time.time()
+        until(lambda: time.time() > since + 0.3)
+        assert "exec_create" not in healths.checks(since)
+        health = health_of(isle, "rests")
+        assert (health["Status"], health["FailingStreak"]) == ("healthy", 0)
+        since = time.time()
+        isle("unpause", "rests")
+        until(lambda: "exec_die" in healths.checks(since), 30, lambda: "a check")
+    isle("rm", "-f", "rests")
+
+
+def test_an_instance_that_is_stopped_is_not_checked(isle):
+    """What fails while it shuts down says nothing."""
+    with Healths(isle, "stops") as healths:
+        isle("run", "-d", "--name", "stops", "--health-cmd", "test ! -e /down", "--health-interval",
+             "50ms", "--health-retries", "1", "busybox", "sh", "-c",
+             "trap 'touch /down' TERM; " + LOOP)
+        assert healths.next() == "health_status: healthy"
+        isle("stop", "-t", "1", "stops")
+        isle("start", "stops")  # /down is still there
+        assert healths.next() == "health_status: unhealthy"
+        ends = isle.out("events", "--since", f"{healths.begin:.9f}", "--until", f"{time.time():.9f}",
+                        *healths.filter, "--filter", "event=die", "--filter", "event=health_status",
+                        "--format", "{{.Action}}").splitlines()
+        assert ends == ["health_status: healthy", "die", "health_status: unhealthy"]
+    isle("rm", "-f", "stops")
+
+
+def test_checks_go_on_with_the_next_daemon(isle, daemon):
+    """Which ends the one that was under way: nobody waits for it."""
+    pids = ["exec", "goes-on", "cat", "/pids"]
+    isle("run", "-d", "--name", "goes-on", "--health-cmd", "echo $$ >> /pids; exec sleep 999",
+         "--health-interval", "20ms", "busybox", "sleep", "1000")
+    until(lambda: isle(*pids, check=False).stdout, 30, lambda: "the first check")
+    daemon.kill()
+    daemon.start()
+    until(lambda: len(isle.out(*pids).split()) == 2, 30, lambda: "the check after")
+    first, second = isle.out(*pids).split()
+    until(lambda: isle.out("exec", "goes-on", "sh", "-c", f"cat /proc/{first}/cmdline; true") == "",
+          30, lambda: "the end of the first check")
+    assert "sleep" in isle.out("exec", "goes-on", "cat", f"/proc/{second}/cmdline")
+    assert health_of(isle, "goes-on") == {"Status": "starting", "FailingStreak": 0, "Log": []}
+    isle("rm", "-f", "goes-on")
+    until(lambda: not os.listdir(daemon.run / "execs"), 20, lambda: os.listdir(daemon.run / "execs"))
 
 
 def test_restart_policies(isle):

@@ -317,6 +317,7 @@ def test_bad_input_is_one_clear_error(kernel, args, story):
 
 @pytest.mark.parametrize("args, story", [
     (("--cpu", "fast"), "--cpu 'fast': there are auto, kvm, soft, kvm-split"),
+    (("--cpu-model", "i486"), "--cpu-model 'i486': there are host, x86-64, x86-64-v2, x86-64-v3"),
     (("--memory", "much"), "--memory 'much': a size such as 512m is needed"),
     (("--cpus", "two"), "--cpus 'two': not a number"),
     (("vmlinuz",), "'vmlinuz' is no option; a kernel is named by --kernel"),
@@ -337,3 +338,16 @@ def test_truncated_kernel_and_huge_initrd(kernel, tmp_path):
         file.truncate(300 << 20)
     status, _, err = vm.run("--kernel", kernel, "--initrd", huge)
     assert status == 1 and "initrd of 314572800 bytes does not fit" in err
+
+
+@pytest.mark.parametrize("model, shown, hidden", [
+    ("x86-64-v2", "sse4_2 popcnt rdtscp cx16", "avx xsave aes bmi1 smep fsgsbase arch_capabilities"),
+    ("x86-64-v3", "avx2 bmi2 fma xsave smep", "aes avx512f pku smap rdrand erms xsavec"),
+])
+def test_a_model_is_what_the_guest_s_kernel_uses(kernel, tmp_path, model, shown, hidden):
+    status, out, err = boot(kernel, tmp_path, "busybox grep -m1 ^flags /proc/cpuinfo\n"
+                            "busybox poweroff -f\n", "--cpu-model", model)
+    flags = next(line.split() for line in out.splitlines() if line.startswith("flags"))
+    assert status == 0, err
+    assert set(shown.split()) <= set(flags)
+    assert not set(hidden.split()) & set(flags)

@@ -1,7 +1,10 @@
 """The provider on the host's KVM: small kernels; the host's speed at ring 0 may be anything."""
 
+import fcntl
 import os
+import re
 import select
+import struct
 import subprocess
 
 import pytest
@@ -216,3 +219,81 @@ def test_interrupts_by_every_chip(tmp_path, cpu):
     # vCPU's next exit, which is the one that lowers the line.
     twice = cpu == "kvm" and os.path.exists("/sys/module/kvm_pvm")
     assert status in ((43, 47) if twice else (43,))
+
+
+def messages(control, how):
+    return int(re.search(rf'^isle_vmm_pci_messages{how}_total{{index="0"}} (\d+)$',
+                         control.get("/metrics").decode(), re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("cpu", ["soft", "kvm", "kvm-split"])
+def test_messages_of_a_device_go_by_descriptors(tmp_path, cpu):
+    """The counters say by what they went; the guest says whether they came, and when."""
+    source = subprocess.run(["gcc", "-m32", "-O1", "-ffreestanding", "-fno-pic", "-mno-sse",
+                             "-fno-stack-protector", "-S", "-o", "-",
+                             vm.TOP / "tests" / "vm" / "guest" / "msix.c"],
+                            capture_output=True, text=True, check=True).stdout
+    kernel = vm.assemble(tmp_path / "kernel", "mov $0x400000, %esp\n call run\n" + source)
+    (tmp_path / "disk").write_bytes(b"x" * 4096)
+    with machine(tmp_path / "api", "--cpu", cpu, "--kernel", kernel, "--disk",
+                 tmp_path / "disk") as (process, control):
+        assert process.stdout.readline() == b"u\n"
+        assert messages(control, "") == 5
+        assert messages(control, "_by_descriptor") == (0 if cpu == "soft" else 5)
+        control.post("/vm/send-key", {"keys": "a"})
+        assert process.wait(60) == 21 << 1 | 1
+
+
+MODELS = {"x86-64": 1, "x86-64-v2": 2, "x86-64-v3": 3}
+
+
+def offered_by_kvm():
+    """ECX of leaf 1: KVM_GET_SUPPORTED_CPUID."""
+    room = bytearray(struct.pack("=II", 256, 0) + bytes(256 * 40))
+    with open("/dev/kvm", "rb") as kvm:
+        fcntl.ioctl(kvm, 0xc008ae05, room)
+    entries = struct.iter_unpack("=10I", room[8:8 + 40 * struct.unpack_from("=I", room)[0]])
+    return next(entry[5] for entry in entries if entry[0] == 1)
+
+
+def is_refused(cpu, level):
+    popcnt, avx = 1 << 23, 1 << 28
+    return cpu == "kvm" and (level > 1 and not offered_by_kvm() & popcnt
+                             or level > 2 and not offered_by_kvm() & avx)
+
+
+@pytest.mark.parametrize("cpu", ["soft", "kvm"])
+@pytest.mark.parametrize("model", MODELS)
+def test_models_show_their_level_and_no_more(tmp_path, cpu, model):
+    """Leaf 1's ECX, leaf 7's EBX, leaf 0xd's EAX, as a guest reads them."""
+    kernel = vm.assemble(tmp_path / "kernel", """
+        mov $1, %eax
+        cpuid
+        mov %ecx, %esi
+        mov $7, %eax
+        xor %ecx, %ecx
+        cpuid
+        mov %ebx, %edi
+        mov $0xd, %eax
+        xor %ecx, %ecx
+        cpuid
+        mov %eax, %ebp
+""" + KERNEL)
+    level = MODELS[model]
+    if is_refused(cpu, level):
+        status, _, err = vm.run("--cpu", cpu, "--cpu-model", model, "--kernel", kernel)
+        assert status == 1 and err.count("\n") == 1
+        assert f"--cpu-model '{model}': this host's processor lacks " in err
+        assert "it can be 'x86-64" in err
+        return
+    with machine(tmp_path / "api", "--cpu", cpu, "--cpu-model", model, "--kernel", kernel) as (
+            process, control):
+        assert process.stdout.readline() == b"u\n"
+        registers = control.get("/vm/cpus/0/registers")
+        if cpu == "kvm" and os.path.exists("/sys/module/kvm_pvm"):
+            # There CPUID is the processor's own: it runs where it does not trap.
+            return
+        features = int(registers["rsi"], 16) & ~0x81200000  # x2APIC, TSC deadline, hypervisor
+        assert features == {1: 0, 2: 0x982201, 3: 0x34d83201}[level]
+        assert int(registers["rdi"], 16) == (0x1a9 if level == 3 else 0)
+        assert int(registers["rbp"], 16) == (7 if level == 3 else 0)

@@ -61,6 +61,10 @@ static void what_is_out_of_range_is_refused(void **state)
         assert_non_null(strstr(refusal("{\"op\":\"cpus\",\"count\":0}"), "count 0"));
         assert_non_null(strstr(refusal("{\"op\":\"network\"}"), "key ''"));
         assert_non_null(strstr(refusal("{\"op\":\"halt\"}"), "op"));
+        assert_non_null(strstr(refusal("{\"op\":\"extract\",\"path\":\"/\"}"), "container"));
+        assert_non_null(strstr(refusal("{\"op\":\"extract\",\"path\":\"/\",\"container\":\"c\","
+                                       "\"owner\":[1]}"),
+                               "owner"));
         assert_non_null(strstr(refusal("{\"op\":\"stream\",\"key\":\"" KEY64 "5\"}"), KEY64 "5"));
         auto_agent_reply reply = { 0 };
         const char *exit = "{\"exit\":256}";

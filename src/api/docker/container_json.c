@@ -135,6 +135,25 @@ struct json_object *container_summary(struct instance *instance,
         return o;
 }
 
+static void put_health(struct json_object *object, const struct health *health)
+{
+        if (health->status == HEALTH_NONE)
+                return;
+        struct json_object *o = put_object(object, "Health");
+        put_string(o, "Status", health_status_name(health->status));
+        put_int(o, "FailingStreak", health->failing_streak);
+        struct json_object *list = put_array(o, "Log");
+        for (size_t i = 0; i < health->log_length; i++) {
+                const struct health_result *result = &health->log[i];
+                struct json_object *entry = json_object_new_object();
+                put_time(entry, "Start", result->start_ns);
+                put_time(entry, "End", result->end_ns);
+                put_int(entry, "ExitCode", result->exit_code);
+                put_string(entry, "Output", result->output);
+                push_json(list, entry);
+        }
+}
+
 static void put_state(struct json_object *object, const struct instance *instance)
 {
         struct json_object *state = put_object(object, "State");
@@ -153,6 +172,7 @@ static void put_state(struct json_object *object, const struct instance *instanc
         put_string(state, "Error", instance->error);
         put_time(state, "StartedAt", instance->started_ns);
         put_time(state, "FinishedAt", instance->finished_ns);
+        put_health(state, &instance->health);
 }
 
 /* What can be told without touching the disk: the writable layer's place, and

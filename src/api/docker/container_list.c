@@ -180,9 +180,9 @@ static bool matches(const struct selection *s, const struct instance *instance)
                 filters_match_pattern(f, "name", slashed)) &&
                filters_match_labels(f, "label", instance->spec.config.labels) &&
                filters_match(f, "status", instance_state_name(instance->state)) &&
-               filters_match(f, "health", "none") && matches_exit(f, instance) &&
-               matches_volume(f, instance) && matches_network(f, instance) &&
-               matches_ancestor(s, instance);
+               filters_match(f, "health", health_status_name(instance->health.status)) &&
+               matches_exit(f, instance) && matches_volume(f, instance) &&
+               matches_network(f, instance) && matches_ancestor(s, instance);
 }
 
 /* --- the list, measured one by one where sizes are wanted --- */

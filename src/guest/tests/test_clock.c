@@ -43,6 +43,7 @@ static void the_timer_is_cancelled_when_the_clock_is_set(void **state)
         auto_free char *text = NULL;
         struct clock_watch watch;
         auto_fd fd = open_watch(&watch);
+        assert_true(fd >= 0);
         snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", watch.timer_fd);
         assert_int_equal(file_read(AT_FDCWD, path, 4096, &text, NULL, NULL), 0);
         assert_non_null(strstr(text, "clockid: 0\n"));
@@ -57,6 +58,7 @@ static void an_expiry_is_seen_once(void **state)
         (void)state;
         struct clock_watch watch;
         auto_fd fd = open_watch(&watch);
+        assert_true(fd >= 0);
         close(watch.timer_fd);
         watch.timer_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
         assert_true(is_due(&watch));

@@ -84,6 +84,19 @@ static void what_is_needed_comes_before(void **state)
         assert_int_equal(archive.size % 4, 0);
 }
 
+static void modules_are_found_at_any_depth(void **state)
+{
+        (void)state;
+        auto_buf archive = { 0 }, path = { 0 };
+        struct err err = { 0 };
+        for (int i = 0; i < 40; i++)
+                buf_puts(&path, "deep/");
+        buf_puts(&path, "virtio_rng.ko");
+        put_module(buf_text(&path), "");
+        assert_int_equal(build(&archive, &err), 0);
+        assert_int_equal(turn_of(&archive, "virtio_rng"), 0);
+}
+
 static void a_kernel_without_modules_needs_none(void **state)
 {
         (void)state;
@@ -160,7 +173,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(what_is_needed_comes_before),     TEST(a_kernel_without_modules_needs_none),
                 TEST(modules_in_a_circle_are_refused), TEST(a_long_row_is_refused),
-                TEST(compressed_modules_are_refused),
+                TEST(compressed_modules_are_refused),  TEST(modules_are_found_at_any_depth),
         };
         return cmocka_run_group_tests_name("guest-initramfs", tests, NULL, NULL);
 }

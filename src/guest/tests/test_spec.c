@@ -156,7 +156,7 @@ static void limits_leave_room_for_the_machine(void **state)
         one.memory->limit = more.memory->limit = 1 << 20;
         guest_host_limits(&one, 0, 1);
         guest_host_limits(&more, 0, 3);
-        assert_int_equal(more.memory->limit - one.memory->limit, 2 * (INT64_C(136) << 20));
+        assert_int_equal(more.memory->limit - one.memory->limit, 2 * (INT64_C(620) << 20));
         assert_false(jail.linux_->resources->pids && jail.linux_->resources->pids->has_limit);
         done(&jail, &inside);
 }

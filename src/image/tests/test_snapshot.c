@@ -161,9 +161,30 @@ static void test_prepare_and_remove(void **state)
         assert_return_code(snapshot_remove(f->st, "box", &err), 0);
         assert_return_code(snapshot_remove(f->st, "box", &err), 0);
         assert_int_equal(snapshot_open(f->st, "box", &again, &err), -ENOENT);
-        assert_return_code(image_gc(f->st, NULL, &err), 0);
         assert_int_equal(fixture_count(f, "layers"), 0);
         assert_int_equal(fixture_count(f, "snapshots"), 0);
+}
+
+/* Until its layers are needed by neither an image nor another instance. */
+static void test_the_last_instance_takes_the_layers(void **state)
+{
+        struct fixture *f = *state;
+        NEEDS_ROOT();
+        auto_image image = load_stack(f);
+        auto_snapshot one = { 0 }, two = { 0 };
+        struct image_removal removal = { 0 };
+        assert_return_code(snapshot_prepare(f->st, "one", image, &one, NULL), 0);
+        assert_return_code(snapshot_remove(f->st, "one", NULL), 0);
+        assert_int_equal(fixture_count(f, "layers"), 2);
+        snapshot_finish(&one);
+        assert_return_code(snapshot_prepare(f->st, "one", image, &one, NULL), 0);
+        assert_return_code(snapshot_prepare(f->st, "two", image, &two, NULL), 0);
+        assert_return_code(image_remove(f->st, "stack:1", true, NULL, 0, &removal, NULL), 0);
+        image_removal_finish(&removal);
+        assert_return_code(snapshot_remove(f->st, "one", NULL), 0);
+        assert_int_equal(fixture_count(f, "layers"), 2);
+        assert_return_code(snapshot_remove(f->st, "two", NULL), 0);
+        assert_int_equal(fixture_count(f, "layers"), 0);
 }
 
 /* The whole, mounted as the monitor does it. */
@@ -229,6 +250,7 @@ int main(void)
                 TEST(test_inherited_through_a_link),
                 TEST(test_merged_view),
                 TEST(test_prepare_and_remove),
+                TEST(test_the_last_instance_takes_the_layers),
                 TEST(test_mounted),
                 TEST(test_image_without_layers),
         };

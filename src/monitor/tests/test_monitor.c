@@ -41,6 +41,11 @@ static void messages_come_out_as_they_went_in(void **state)
         packet[0] ^= 1; /* version */
         assert_int_equal(monitor_parse(packet, (size_t)size, &out), -EBADMSG);
 
+        struct monitor_message kill = { .kind = MONITOR_KILL };
+        size = monitor_format(&kill, packet);
+        assert_int_equal(monitor_parse(packet, (size_t)size, &out), 0);
+        assert_int_equal(out.kind, MONITOR_KILL);
+
         struct monitor_message long_text = { .kind = MONITOR_STATE,
                                              .text = packet,
                                              .text_size = MONITOR_TEXT_MAX + 1 };

@@ -130,10 +130,11 @@ static int read_descriptor(const struct cpu_state *s, uint16_t selector,
         if ((local && s->ldtr.attributes & ATTR_UNUSABLE) || offset + 7 > limit)
                 return err_plain(err, EINVAL, "selector 0x%x is not in the %s", selector,
                                  local ? "LDT" : "GDT");
-        int r = reader->read(reader->arg, base + offset, bytes, sizeof(bytes));
+        unsigned long long at = base + offset;
+        int r = reader->read(reader->arg, at, bytes, sizeof(bytes));
         if (r < 0)
                 return err_plain(err, -r, "descriptor of selector 0x%x at 0x%llx is not mapped",
-                                 selector, (unsigned long long)(base + offset));
+                                 selector, at);
         memcpy(&descriptor, bytes, sizeof(descriptor));
         *ret = cpu_segment_from(descriptor, selector);
         return 0;

@@ -114,12 +114,11 @@ int hotplug_create(struct machine *m, struct power *power, unsigned slots, struc
                    struct err *err)
 {
         struct hotplug *h = new0(struct hotplug);
-        int r = 0;
         h->machine = m;
         h->power = power;
         pthread_mutex_init(&h->lock, NULL);
         machine_add_device(m, &h->device, "hotplug", destroy);
-        pci_keep_slots(m, slots);
+        int r = pci_keep_slots(m, slots, err);
         for (unsigned i = 0; r == 0 && i < slots; i++) {
                 struct place *p = &h->places[h->length++];
                 p->fd = -1;

@@ -1,8 +1,10 @@
 #include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "cpu/model.h"
 #include "vmm/kvm/kvm.h"
 
 #define ENTRIES_MAX     512
@@ -115,16 +117,43 @@ static void amend(struct kvm_cpuid_entry2 *e, unsigned index, unsigned vcpus)
         }
 }
 
+static void read_leaf(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+        const struct kvm_cpuid2 *all = arg;
+        memset(r, 0, 4 * sizeof(r[0]));
+        for (unsigned i = 0; i < all->nent; i++) {
+                const struct kvm_cpuid_entry2 *e = &all->entries[i];
+                if (e->function == leaf && e->index == subleaf)
+                        memcpy(r, (const uint32_t[]){ e->eax, e->ebx, e->ecx, e->edx },
+                               4 * sizeof(r[0]));
+        }
+}
+
+static void mask(const struct cpu_model *model, struct kvm_cpuid_entry2 *e)
+{
+        uint32_t r[4] = { e->eax, e->ebx, e->ecx, e->edx };
+        cpu_model_mask(model, e->function, e->index, r);
+        e->eax = r[0];
+        e->ebx = r[1];
+        e->ecx = r[2];
+        e->edx = r[3];
+}
+
 int kvm_give_cpuid(struct kvm_vcpu *v, struct err *err)
 {
         const struct kvm_cpuid2 *all = v->kvm->cpuid;
         struct machine *m = v->vcpu->machine;
+        int r = cpu_model_check(m->model, read_leaf, v->kvm->cpuid, err);
+        if (r < 0)
+                return r;
         size_t size = sizeof(*all) + (all->nent + 4) * sizeof(all->entries[0]);
         auto_free struct kvm_cpuid2 *mine = xcalloc(1, size);
         memcpy(mine, all, sizeof(*all) + all->nent * sizeof(all->entries[0]));
         unsigned vcpus = v->kvm->machine->vcpus_wanted;
-        for (unsigned i = 0; i < mine->nent; i++)
+        for (unsigned i = 0; i < mine->nent; i++) {
                 amend(&mine->entries[i], v->vcpu->index, vcpus);
+                mask(m->model, &mine->entries[i]);
+        }
         mine->entries[mine->nent++] = (struct kvm_cpuid_entry2){
                 .function = LEAF_TIMING,
                 .eax = (uint32_t)m->tsc_khz,

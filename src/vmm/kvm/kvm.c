@@ -1,5 +1,6 @@
 #include "vmm/kvm/kvm.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -38,7 +39,15 @@ static void irq_message_kvm(void *provider, uint64_t address, uint32_t data)
         (void)ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
-static const struct irq_ops kvm_irq_ops = { irq_line_kvm, irq_message_kvm };
+static const struct irq_ops kvm_irq_ops = {
+        .line = irq_line_kvm,
+        .message = irq_message_kvm,
+        .routes_open = kvm_routes_open,
+        .route_take = kvm_route_take,
+        .route_set = kvm_route_set,
+        .route_send = kvm_route_send,
+        .route_drop = kvm_route_drop,
+};
 
 static int check_capabilities(int fd, struct err *err)
 {
@@ -88,32 +97,28 @@ static int give_memory(struct kvm_machine *k, struct err *err)
 
 /* Where lines go: below 16 to the PICs too; the PIT to pin 2 of the IOAPIC, as the MADT says,
  * and not where KVM's own routes have it. */
-static int route_lines(const struct kvm_machine *k, struct err *err)
+static int route_lines(struct kvm_machine *k, struct err *err)
 {
-        enum { LENGTH = LAYOUT_GSIS + 16 };
-        union {
-                struct kvm_irq_routing list;
-                uint8_t bytes[sizeof(struct kvm_irq_routing) +
-                              LENGTH * sizeof(struct kvm_irq_routing_entry)];
-        } routes = { 0 };
+        static_assert(LAYOUT_GSIS + 16 <= KVM_ROUTES_LINES, "room for lines");
+        struct kvm_irq_routing_entry lines[KVM_ROUTES_LINES] = { 0 };
+        unsigned length = 0;
         for (unsigned gsi = 0; gsi < LAYOUT_GSIS; gsi++) {
-                struct kvm_irq_routing_entry *e = &routes.list.entries[routes.list.nr];
+                struct kvm_irq_routing_entry *e = &lines[length];
                 if (gsi == 2) /* the second PIC's */
                         continue;
                 *e = (struct kvm_irq_routing_entry){ .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP };
                 e->u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
                 e->u.irqchip.pin = gsi == LAYOUT_IRQ_PIT ? 2 : gsi;
-                routes.list.nr++;
+                length++;
                 if (gsi >= 16)
                         continue;
                 e[1] = e[0];
                 e[1].u.irqchip.irqchip = gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE;
                 e[1].u.irqchip.pin = gsi % 8;
-                routes.list.nr++;
+                length++;
         }
-        return ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &routes) < 0
-                       ? err_set(err, errno, "routes of KVM's interrupts")
-                       : 0;
+        int r = kvm_routes_lines(k, lines, length);
+        return r < 0 ? err_set(err, -r, "routes of KVM's interrupts") : 0;
 }
 
 /* In the kernel, as a whole or for their most part. */
@@ -141,6 +146,7 @@ static int make_vm(struct kvm_machine *k, bool split, struct err *err)
         if (ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
             ioctl(k->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
                 return err_set(err, errno, "pages that KVM wants for itself");
+        kvm_routes_create(k);
         r = make_chips(k, split, err);
         if (r < 0)
                 return r;
@@ -159,6 +165,7 @@ static void kvm_detach(struct machine *m)
         struct kvm_machine *k = m->provider;
         cpu_memory_finish(&k->memory);
         kvm_split_destroy(k);
+        kvm_routes_destroy(k);
         close_fd(&k->vm_fd);
         close_fd(&k->fd);
         free(k->cpuid);

@@ -20,7 +20,8 @@
 struct kvm_machine {
         struct machine *machine;
         int fd, vm_fd;
-        struct chips *chips;      /* ours, where they are split; else NULL: all are the kernel's */
+        struct chips *chips; /* ours, where they are split; else NULL: all are the kernel's */
+        struct kvm_routes *routes;
         size_t run_size;          /* bytes of a struct kvm_run */
         struct kvm_cpuid2 *cpuid; /* what the host can give; vCPUs get it amended */
         struct cpu_memory memory; /* for the software CPU */
@@ -61,6 +62,21 @@ void kvm_split_destroy(struct kvm_machine *k);
 void kvm_split_ended(struct kvm_vcpu *v);
 /* Before each entry into the guest: what the PICs have. */
 void kvm_split_inject(struct kvm_vcpu *v);
+
+/* ---- routes.c: where interrupts go ---- */
+#define KVM_ROUTES       128 /* messages by descriptors; the others by KVM_SIGNAL_MSI */
+#define KVM_ROUTES_LINES 40  /* entries for lines: 24 at the IOAPIC, 16 at the PICs too */
+void kvm_routes_create(struct kvm_machine *k);
+void kvm_routes_destroy(struct kvm_machine *k);
+/* THREAD-SAFE. The lines' routes from here on; those of messages stay. */
+int kvm_routes_lines(struct kvm_machine *k, const struct kvm_irq_routing_entry *lines,
+                     unsigned length);
+/* The interrupt fabric's: see irq.h. */
+int kvm_routes_open(void *provider, unsigned count, struct err *err);
+int kvm_route_take(void *provider);
+int kvm_route_set(void *provider, int number, uint64_t address, uint32_t data);
+void kvm_route_send(void *provider, int number);
+void kvm_route_drop(void *provider, int number);
 
 /* ---- cpuid.c ---- */
 int kvm_read_cpuid(int fd, struct kvm_cpuid2 **ret, struct err *err);

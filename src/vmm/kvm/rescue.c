@@ -42,7 +42,8 @@ int kvm_rescue_init(struct kvm_vcpu *v, struct err *err)
                                         .mmio_write = mmio_write,
                                         .pio_read = pio_read,
                                         .pio_write = pio_write };
-        return cpu_create(&v->soft_bus, v->vcpu->index, &v->soft, err);
+        int r = cpu_create(&v->soft_bus, v->vcpu->index, &v->soft, err);
+        return r < 0 ? r : cpu_set_model(v->soft, v->vcpu->machine->model, err);
 }
 
 int kvm_rescue(struct kvm_vcpu *v, struct err *err)

@@ -5,6 +5,7 @@
  * (KVM_EXIT_IOAPIC_EOI) when its vector is a level route's. The PICs' output goes to the
  * first vCPU, which looks before each entry into the guest: it injects the vector, or
  * asks KVM to come back as soon as the guest would take one. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -41,24 +42,21 @@ static void send(void *arg, uint8_t destination, bool logical, unsigned mode, ui
         (void)ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
-static int set_routes(const struct kvm_machine *k)
+static int set_routes(struct kvm_machine *k)
 {
-        union {
-                struct kvm_irq_routing list;
-                uint8_t bytes[sizeof(struct kvm_irq_routing) +
-                              IOAPIC_PINS * sizeof(struct kvm_irq_routing_entry)];
-        } routes = { .list = { .nr = IOAPIC_PINS } };
+        static_assert(IOAPIC_PINS <= KVM_ROUTES_LINES, "room for lines");
+        struct kvm_irq_routing_entry lines[IOAPIC_PINS];
         for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
                 uint64_t e = k->chips->ioapic.entries[pin];
                 unsigned mode = e >> 8 & 7;
-                routes.list.entries[pin] = (struct kvm_irq_routing_entry){
+                lines[pin] = (struct kvm_irq_routing_entry){
                         .gsi = pin,
                         .type = KVM_IRQ_ROUTING_MSI,
                         .u.msi.address_lo = message_address((uint8_t)(e >> 56), e >> 11 & 1, mode),
                         .u.msi.data = message_data(mode, (uint8_t)e, e >> 15 & 1),
                 };
         }
-        return ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &routes) < 0 ? -errno : 0;
+        return kvm_routes_lines(k, lines, IOAPIC_PINS);
 }
 
 static void routed(void *arg)

@@ -24,6 +24,7 @@
 #define MSIX_ENABLE      0x8000
 #define MSIX_MASK_ALL    0x4000
 #define ENTRY_MASKED     1u
+#define KEPT_VECTORS     4u /* for what comes later; a network card of one pair of queues */
 
 struct pci {
         struct device device;
@@ -34,7 +35,8 @@ struct pci {
         struct pci_function bridge;
         uint32_t address; /* port 0xcf8 */
         uint64_t window_next;
-        unsigned kept; /* slots at the end, for later */
+        unsigned kept;                           /* slots at the end, for later */
+        atomic_uint_fast64_t messages, prepared; /* MSI-X sent, and of these by a route */
 };
 
 static uint64_t get(const uint8_t *bytes, unsigned size)
@@ -122,14 +124,33 @@ bool pci_msix_enabled(const struct pci_function *f)
 }
 
 /* Lock held. */
-static void msix_try(struct pci_function *f, struct pci_msix_entry *e)
+static bool msix_open(const struct pci_function *f, const struct pci_msix_entry *e)
 {
         unsigned control = msix_control(f);
-        if (!e->pending || !(control & MSIX_ENABLE) || control & MSIX_MASK_ALL ||
-            e->control & ENTRY_MASKED)
+        return control & MSIX_ENABLE && !(control & MSIX_MASK_ALL) && !(e->control & ENTRY_MASKED);
+}
+
+/* Lock held. */
+static void msix_try(struct pci_function *f, struct pci_msix_entry *e)
+{
+        struct pci *pci = f->pci;
+        const struct irq *irq = &pci->machine->irq;
+        if (!e->pending || !msix_open(f, e))
                 return;
         e->pending = false;
-        irq_message(&f->pci->machine->irq, pci_source(f), e->address, e->data);
+        atomic_fetch_add_explicit(&pci->messages, 1, memory_order_relaxed);
+        if (irq_send_prepared(irq, &e->route, e->address, e->data))
+                atomic_fetch_add_explicit(&pci->prepared, 1, memory_order_relaxed);
+        else
+                irq_message(irq, pci_source(f), e->address, e->data);
+}
+
+/* The guest has changed it, or what masks it. Lock held. */
+static void msix_changed(struct pci_function *f, struct pci_msix_entry *e)
+{
+        if (msix_open(f, e))
+                irq_prepare(&f->pci->machine->irq, &e->route, e->address, e->data);
+        msix_try(f, e);
 }
 
 void pci_msix_fire(struct pci_function *f, unsigned vector)
@@ -146,7 +167,15 @@ static void msix_unmasked(struct pci_function *f)
 {
         pthread_mutex_lock(&f->msix_lock);
         for (unsigned i = 0; i < f->msix_length; i++)
-                msix_try(f, &f->msix[i]);
+                msix_changed(f, &f->msix[i]);
+        pthread_mutex_unlock(&f->msix_lock);
+}
+
+static void msix_forget(struct pci_function *f)
+{
+        pthread_mutex_lock(&f->msix_lock);
+        for (unsigned i = 0; i < f->msix_length; i++)
+                irq_unprepare(&f->pci->machine->irq, &f->msix[i].route);
         pthread_mutex_unlock(&f->msix_lock);
 }
 
@@ -185,7 +214,7 @@ void pci_msix_write(struct pci_function *f, uint64_t offset, unsigned size, uint
         e->address = get(bytes, 8);
         e->data = (uint32_t)get(bytes + 8, 4);
         e->control = (uint32_t)get(bytes + 12, 4) & ENTRY_MASKED;
-        msix_try(f, e);
+        msix_changed(f, e);
         pthread_mutex_unlock(&f->msix_lock);
 }
 
@@ -366,6 +395,13 @@ static void destroy(struct device *device)
         free(pci);
 }
 
+static void counters(struct device *device, counter_fn *take, void *arg)
+{
+        struct pci *pci = container_of(device, struct pci, device);
+        take(arg, "messages", atomic_load(&pci->messages));
+        take(arg, "messages_by_descriptor", atomic_load(&pci->prepared));
+}
+
 int pci_create(struct machine *machine, struct err *err)
 {
         struct pci *pci = new0(struct pci);
@@ -378,6 +414,7 @@ int pci_create(struct machine *machine, struct err *err)
         pci->bridge.pci = pci;
         pci->slots[0] = &pci->bridge;
         machine_add_device(machine, &pci->device, "pci", destroy);
+        pci->device.counters = counters;
         machine->pci = pci;
         const struct bus_region ports[] = {
                 { PORT_ADDRESS, 4, &address_bus, pci, NULL, "PCI address" },
@@ -408,9 +445,10 @@ static int place_bars(struct pci *pci, struct pci_function *f, struct err *err)
         return 0;
 }
 
-void pci_keep_slots(struct machine *machine, unsigned length)
+int pci_keep_slots(struct machine *machine, unsigned length, struct err *err)
 {
         machine->pci->kept = length;
+        return irq_expect(&machine->irq, length * KEPT_VECTORS, err);
 }
 
 int pci_add(struct machine *machine, struct pci_function *f, unsigned slot, struct err *err)
@@ -430,6 +468,8 @@ int pci_add(struct machine *machine, struct pci_function *f, unsigned slot, stru
                               pci->slots[slot]->name);
         if (r == 0 && !late)
                 r = place_bars(pci, f, err);
+        if (r == 0 && !late)
+                r = irq_expect(&machine->irq, f->msix_length, err);
         if (r == 0) {
                 f->pci = pci;
                 f->slot = slot;
@@ -455,6 +495,7 @@ void pci_remove(struct pci_function *f)
         set_slot(pci, f->slot, NULL);
         atomic_store(&f->line, false);
         update_line(pci, f->slot);
+        msix_forget(f);
         f->pci = NULL;
         pthread_mutex_unlock(&pci->lock);
 }

@@ -33,6 +33,7 @@ struct pci_msix_entry {
         uint64_t address;
         uint32_t data, control; /* control bit 0: masked */
         bool pending;
+        struct irq_route route;
 };
 
 struct pci_function {
@@ -82,7 +83,7 @@ void pci_msix_write(struct pci_function *function, uint64_t offset, unsigned siz
                     uint64_t value);
 
 /* The last `length` slots are for what comes while the guest runs. */
-void pci_keep_slots(struct machine *machine, unsigned length);
+int pci_keep_slots(struct machine *machine, unsigned length, struct err *err);
 /* Gives it the first free slot and addresses; or a kept `slot`, and none: then the guest
  * does it. -ENOSPC. */
 int pci_add(struct machine *machine, struct pci_function *function, unsigned slot, struct err *err);

@@ -293,6 +293,8 @@ static int soft_create(struct vcpu *v, struct err *err)
         };
         int r = cpu_create(&s->bus, v->index, &s->cpu, err);
         if (r == 0)
+                r = cpu_set_model(s->cpu, v->machine->model, err);
+        if (r == 0)
                 r = timer_create_on(v->machine->loop, timer_due, s, &s->timer, err);
         if (r < 0) {
                 cpu_destroy(s->cpu);

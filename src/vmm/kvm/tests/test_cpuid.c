@@ -54,11 +54,36 @@ static void vcpus_are_cores_of_one_package(void **state)
         assert_int_equal(amended(LEAF_TOPOLOGY, 2, 5, 6).ebx, 0);
 }
 
+static void a_model_masks_and_reads_what_the_host_gives(void **state)
+{
+        (void)state;
+        struct kvm_cpuid_entry2 e = amended(1, 0, 5, 6);
+        mask(cpu_model_find("x86-64-v2"), &e);
+        assert_int_equal(e.ecx, 0x81200000 | 0x982201);
+        assert_int_equal(e.ebx >> 24, 5);
+        e = amended(LEAF_XSAVE, 0, 0, 1);
+        mask(cpu_model_find("x86-64-v2"), &e);
+        assert_int_equal(e.eax | e.ebx | e.ecx | e.edx, 0);
+        struct {
+                struct kvm_cpuid2 all;
+                struct kvm_cpuid_entry2 entries[2];
+        } host = { { .nent = 2 },
+                   { { .function = 7, .index = 0, .ebx = 1 }, { .function = 7, .index = 1 } } };
+        uint32_t r[4];
+        read_leaf(&host, 7, 0, r);
+        assert_int_equal(r[1], 1);
+        read_leaf(&host, 7, 1, r);
+        assert_int_equal(r[1], 0);
+        read_leaf(&host, 8, 0, r);
+        assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_cannot_be_saved_is_not_offered),
                 cmocka_unit_test(vcpus_are_cores_of_one_package),
+                cmocka_unit_test(a_model_masks_and_reads_what_the_host_gives),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
  *
  * A pure push parser: bytes go in as they arrive, in pieces of any size; payload
  * comes out through the sink in pieces too, so a frame of any size needs no
- * memory. The peer is the daemon, but the parser trusts nothing.
+ * memory. The peer is the daemon or a monitor of an instance, but the parser trusts nothing.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-#include "cli/stdcopy.h"
+#include "codec/stdcopy.h"
 
 #include <errno.h>
 #include <string.h>
@@ -7,8 +7,7 @@ static int open_frame(struct stdcopy *copy, struct err *err)
 {
         const unsigned char *h = copy->header;
         if (h[0] > STDCOPY_SYSTEM || h[1] || h[2] || h[3])
-                return err_plain(err, EBADMSG,
-                                 "unrecognized stream frame %02x%02x%02x%02x from the daemon", h[0],
+                return err_plain(err, EBADMSG, "unrecognized stream frame %02x%02x%02x%02x", h[0],
                                  h[1], h[2], h[3]);
         copy->left = (uint32_t)h[4] << 24 | (uint32_t)h[5] << 16 | (uint32_t)h[6] << 8 | h[7];
         if (copy->left == 0)
