@@ -275,6 +275,7 @@ int monitor_run(const struct monitor_options *options)
                 .console.fd = -1,
                 .oom.fd = -1,
                 .machine_oom.fd = -1,
+                .oom_again.fd = -1,
                 .out = { { .fd = -1 }, { .fd = -1 } },
                 .in.fd = -1,
                 .rows = options->rows,

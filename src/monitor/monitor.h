@@ -55,6 +55,8 @@ struct monitor {
         int lock_fd, rootfs_fd; /* -1 when given up */
         struct source signals, listener, console;
         struct source oom, machine_oom; /* of the group; of the guest */
+        struct source oom_again;        /* time to look at the group's count once more */
+        unsigned oom_looks;             /* how often that was */
         struct connection connections[MONITOR_CONNECTIONS];
         struct list clients;
         unsigned clients_length;

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "monitor/monitor.h"
@@ -16,6 +18,8 @@
 #define MACHINE_DIRECTORY "vm"
 #define MACHINE_OOM_FILE  "oom"
 #define NUMBER_BYTES_MAX  16
+#define AGAIN_NS          (10 * NS_PER_MS) /* the first of so many looks, each 4 times as late */
+#define AGAIN_LOOKS       4
 
 static char *machine_directory(const struct monitor *m)
 {
@@ -55,6 +59,25 @@ static void count_and_publish(struct monitor *m)
                 control_publish(m);
 }
 
+static void look_again(struct monitor *m)
+{
+        struct itimerspec when = { 0 };
+        if (m->oom_looks++ < AGAIN_LOOKS)
+                when.it_value.tv_nsec = AGAIN_NS << 2 * (m->oom_looks - 1);
+        (void)timerfd_settime(m->oom_again.fd, 0, &when, NULL);
+}
+
+static void again_ready(struct monitor *m, struct source *source, uint32_t events)
+{
+        uint64_t expirations;
+        (void)events;
+        if (read(source->fd, &expirations, sizeof(expirations)) < 0)
+                return;
+        count_and_publish(m);
+        look_again(m);
+}
+
+/* A version 1 group tells that memory ran out before it counts whom it killed. */
 static void group_ready(struct monitor *m, struct source *source, uint32_t events)
 {
         /* An eventfd's counter, or memory.events, which is armed again by reading it. */
@@ -62,6 +85,8 @@ static void group_ready(struct monitor *m, struct source *source, uint32_t event
         lseek(source->fd, 0, SEEK_SET);
         bool ended = read(source->fd, content, sizeof(content)) <= 0 && errno != EAGAIN;
         count_and_publish(m);
+        m->oom_looks = 0;
+        look_again(m);
         if (ended || events & EPOLLHUP)
                 source_close(m, source);
 }
@@ -91,6 +116,11 @@ void oom_watch(struct monitor *m)
             cgroup_prepare(m->options->cgroup, 0, &m->cgroup, NULL) < 0)
                 return;
         m->oom.ready = group_ready;
+        m->oom_again = (struct source){
+                .fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
+                .ready = again_ready,
+        };
+        source_watch(m, &m->oom_again, EPOLLIN);
         if (cgroup_oom_watch(m->cgroup, &m->oom.fd, NULL) == 0)
                 source_watch(m, &m->oom, EPOLLIN | EPOLLPRI);
         if (m->options->vm)
@@ -101,5 +131,6 @@ void oom_watch(struct monitor *m)
 void oom_close(struct monitor *m)
 {
         source_close(m, &m->oom);
+        source_close(m, &m->oom_again);
         source_close(m, &m->machine_oom);
 }

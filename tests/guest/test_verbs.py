@@ -474,7 +474,7 @@ def test_out_of_memory(isle):
     def ooms():
         return isle.out("events", "--since", f"{begin:.9f}", "--until", f"{time.time():.9f}",
                         "--filter", "event=oom", "--format", "{{.Actor.Attributes.name}}").split()
-    until(lambda: ooms() == ["first", "other"], 20, ooms)
+    until(lambda: ooms() == ["first", "other"], 20, ooms())
     assert isle.state("other") == "running"
     isle("rm", "-f", "first", "other")
 
