@@ -245,8 +245,8 @@ def test_podman_checkpoint(podman, tmp_path):
 
 
 @pytest.fixture
-def containerd(home, kind):
-    base = home / f"containerd-{kind}"
+def containerd(tmp_path):
+    base = tmp_path / "containerd"
     base.mkdir()
     socket = f"/tmp/isle-test-containerd-{os.getpid()}.sock"
     config = base / "config.toml"
