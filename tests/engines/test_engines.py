@@ -245,7 +245,8 @@ def test_podman_checkpoint(podman, tmp_path):
 
 
 @pytest.fixture
-def containerd(tmp_path):
+def containerd(tmp_path, kind):
+    """Made after `kind`, whose environment it hands on."""
     base = tmp_path / "containerd"
     base.mkdir()
     socket = f"/tmp/isle-test-containerd-{os.getpid()}.sock"
