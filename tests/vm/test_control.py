@@ -15,12 +15,12 @@ from tests.lib.daemon import UnixConnection, until
 
 # Writes "up", then counts in memory at 2 MiB until a key arrives; then says which.
 KERNEL = """
+        mov $0x12345678, %ebx
         mov $0x3f8, %edx
         mov $'u', %al
         outb %al, %dx
         mov $10, %al
         outb %al, %dx
-        mov $0x12345678, %ebx
 1:      incl 0x200000
         inb $0x64, %al
         test $1, %al

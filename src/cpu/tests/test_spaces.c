@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#define VAR    0x700000u /* other memory in each address space */
-#define ALIAS  0x710000u /* what VAR is in the first, here in both */
+#define VAR    0x700000ull /* other memory in each address space */
+#define ALIAS  0x710000u   /* what VAR is in the first, here in both */
 #define FIRST  0x1000000u
 #define SECOND 0x1001000u
 #define THIRD  0x1002000u

@@ -64,17 +64,17 @@ static void a_model_masks_and_reads_what_the_host_gives(void **state)
         e = amended(LEAF_XSAVE, 0, 0, 1);
         mask(cpu_model_find("x86-64-v2"), &e);
         assert_int_equal(e.eax | e.ebx | e.ecx | e.edx, 0);
-        struct {
-                struct kvm_cpuid2 all;
-                struct kvm_cpuid_entry2 entries[2];
-        } host = { { .nent = 2 },
-                   { { .function = 7, .index = 0, .ebx = 1 }, { .function = 7, .index = 1 } } };
+        auto_free struct kvm_cpuid2 *host = xcalloc(1,
+                                                    sizeof(*host) + 2 * sizeof(host->entries[0]));
+        host->nent = 2;
+        host->entries[0] = (struct kvm_cpuid_entry2){ .function = 7, .index = 0, .ebx = 1 };
+        host->entries[1] = (struct kvm_cpuid_entry2){ .function = 7, .index = 1 };
         uint32_t r[4];
-        read_leaf(&host, 7, 0, r);
+        read_leaf(host, 7, 0, r);
         assert_int_equal(r[1], 1);
-        read_leaf(&host, 7, 1, r);
+        read_leaf(host, 7, 1, r);
         assert_int_equal(r[1], 0);
-        read_leaf(&host, 8, 0, r);
+        read_leaf(host, 8, 0, r);
         assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 }
 
