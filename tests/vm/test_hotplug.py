@@ -57,8 +57,11 @@ class Guest:
         return done.returncode, done.stderr
 
     def descriptors(self):
-        fds = pathlib.Path(f"/proc/{vm.machine_pid(self.process)}/fd")
-        return sorted(os.readlink(fd) for fd in fds.iterdir())
+        names = []
+        for fd in pathlib.Path(f"/proc/{vm.machine_pid(self.process)}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                names.append(os.readlink(fd))
+        return sorted(names)
 
     def has_descriptors(self, wanted):
         """These and no others, when the clients' connections are closed."""
