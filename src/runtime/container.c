@@ -384,20 +384,23 @@ int container_checkpoint(const char *root, const char *id, const struct checkpoi
         return r;
 }
 
-/* Version 1 may have to join a hierarchy that was not needed before; the record
- * then names it, for delete. */
+/* Version 1 may have to join a hierarchy that was not needed before. The record names it, for
+ * delete, before it is made. */
 static int extend_cgroup(struct state *state, struct record *record, struct cgroup *cgroup,
                          uint32_t controllers, struct err *err)
 {
         size_t before = strv_length(cgroup_paths(cgroup));
         int r = cgroup_extend(cgroup, controllers, err);
-        if (r < 0 || strv_length(cgroup_paths(cgroup)) == before)
-                return r;
-        strv_free(record->cgroups);
-        record->cgroups = strv_copy(cgroup_paths(cgroup));
-        auto_free char *config = json_encode_text(&oci_spec_shape, record->config, false);
-        r = state_write(state, record, config, err);
-        if (r < 0)
+        bool more = strv_length(cgroup_paths(cgroup)) > before;
+        if (r == 0 && more) {
+                strv_free(record->cgroups);
+                record->cgroups = strv_copy(cgroup_paths(cgroup));
+                auto_free char *config = json_encode_text(&oci_spec_shape, record->config, false);
+                r = state_write(state, record, config, err);
+        }
+        if (r == 0)
+                r = cgroup_join(cgroup, controllers, err);
+        if (r < 0 || !more)
                 return r;
         /* The limits hold without it, too. */
         struct err story = { 0 };

@@ -371,6 +371,11 @@ int cgroup_extend(struct cgroup *cgroup, uint32_t controllers, struct err *err)
         return cgroup->ops->extend(cgroup, controllers, err);
 }
 
+int cgroup_join(struct cgroup *cgroup, uint32_t controllers, struct err *err)
+{
+        return cgroup->ops->join(cgroup, controllers, err);
+}
+
 int cgroup_directory(struct cgroup *cgroup, int *ret_fd, struct err *err)
 {
         if (cgroup->ops != &cgroup_v2_ops || cgroup->length == 0)
@@ -489,21 +494,29 @@ static int collect(const char *directory, struct pid_list *list, unsigned depth,
         return 0;
 }
 
-int cgroup_members(struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_length, struct err *err)
+int cgroup_members_at(const char *directory, pid_t **ret_pids, size_t *ret_length, struct err *err)
 {
         struct pid_list list = { 0 };
-        if (cgroup->length) {
-                /* Any hierarchy will do; the freezer is the one we kill by. */
-                struct cgroup_hierarchy *from = cgroup_hierarchy(cgroup, CGROUP_FREEZER);
-                int r = collect((from ? from : cgroup->hierarchies)->directory, &list, 0, err);
-                if (r < 0) {
-                        free(list.pids);
-                        return r;
-                }
+        int r = collect(directory, &list, 0, err);
+        if (r < 0) {
+                free(list.pids);
+                return r;
         }
         *ret_pids = list.pids;
         *ret_length = list.length;
         return 0;
+}
+
+int cgroup_members(struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_length, struct err *err)
+{
+        *ret_pids = NULL;
+        *ret_length = 0;
+        if (!cgroup->length)
+                return 0;
+        /* Any hierarchy will do; the freezer is the one we kill by. */
+        struct cgroup_hierarchy *from = cgroup_hierarchy(cgroup, CGROUP_FREEZER);
+        return cgroup_members_at((from ? from : cgroup->hierarchies)->directory, ret_pids,
+                                 ret_length, err);
 }
 
 static int signal_members(struct cgroup *cgroup, int signo, size_t *ret_length, struct err *err)

@@ -167,8 +167,12 @@ struct cgroup_door {
 int cgroup_door_open(struct cgroup *cgroup, struct cgroup_door *ret, struct err *err);
 int cgroup_door_enter(struct cgroup_door *door, struct err *err);
 void cgroup_door_close(struct cgroup_door *door);
-/* Adds hierarchies (v1) that an update needs, and moves the members there. */
+/* Names the hierarchies (v1) that an update needs, too; cgroup_paths() has them. Nothing is made.
+ */
 int cgroup_extend(struct cgroup *cgroup, uint32_t controllers, struct err *err);
+/* Makes those groups where they are not there, and moves members there that are not in them: what
+ * somebody began who was killed is finished. */
+int cgroup_join(struct cgroup *cgroup, uint32_t controllers, struct err *err);
 /* A directory descriptor for CLONE_INTO_CGROUP; -EOPNOTSUPP on version 1. */
 int cgroup_directory(struct cgroup *cgroup, int *ret_fd, struct err *err);
 

@@ -21,6 +21,7 @@ struct cgroup_ops {
         int (*apply)(struct cgroup *, const struct cgroup_limits *, struct err *);
         int (*attach)(struct cgroup *, pid_t, struct err *);
         int (*extend)(struct cgroup *, uint32_t controllers, struct err *);
+        int (*join)(struct cgroup *, uint32_t controllers, struct err *);
         int (*set_frozen)(struct cgroup *, bool frozen, struct err *);
         int (*is_frozen)(struct cgroup *, struct err *);
         int (*kill_all)(struct cgroup *, struct err *);
@@ -37,6 +38,9 @@ struct cgroup {
 };
 
 extern const struct cgroup_ops cgroup_v1_ops, cgroup_v2_ops;
+
+/* cgroup_members() of the one directory and those below it; none where it is not there. */
+int cgroup_members_at(const char *directory, pid_t **ret_pids, size_t *ret_length, struct err *err);
 
 /* Where the hierarchies are and where the caller is in them. */
 struct cgroup_place {

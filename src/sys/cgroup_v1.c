@@ -19,7 +19,8 @@
 #define FREEZE_POLL_NS    200000L
 #define USER_HZ_NS        (NS_PER_S / 100)
 
-/* A fresh cpuset has no cpu and no memory node; members need some: the parent's. */
+/* A fresh cpuset has no cpu and no memory node; members need some: the parent's. Nothing is done
+ * to one that has. */
 static int fresh_cpuset(const char *directory, void *arg, struct err *err)
 {
         static const char *const files[] = { "cpuset.cpus", "cpuset.mems" };
@@ -27,11 +28,14 @@ static int fresh_cpuset(const char *directory, void *arg, struct err *err)
         auto_free char *parent = xstrdup(directory);
         *strrchr(parent, '/') = '\0';
         for (size_t i = 0; i < ELEMENTS(files); i++) {
-                auto_free char *text = NULL;
-                int r = cgroup_get(parent, files[i], &text, err);
-                if (r < 0)
-                        return r;
-                r = cgroup_put(directory, files[i], text, err);
+                auto_free char *own = NULL, *text = NULL;
+                int r = cgroup_get(directory, files[i], &own, err);
+                if (r == 0 && *own && *own != '\n')
+                        continue;
+                if (r == 0)
+                        r = cgroup_get(parent, files[i], &text, err);
+                if (r == 0)
+                        r = cgroup_put(directory, files[i], text, err);
                 if (r < 0)
                         return r;
         }
@@ -41,8 +45,10 @@ static int fresh_cpuset(const char *directory, void *arg, struct err *err)
 static int make_one(struct cgroup_hierarchy *hierarchy, struct err *err)
 {
         bool cpuset = hierarchy->controllers & CGROUP_BIT(CGROUP_CPUSET);
-        return cgroup_make_directory(hierarchy->mount, hierarchy->directory,
-                                     cpuset ? fresh_cpuset : NULL, NULL, err);
+        int r = cgroup_make_directory(hierarchy->mount, hierarchy->directory,
+                                      cpuset ? fresh_cpuset : NULL, NULL, err);
+        /* Who made it may have been killed before it was fit for members. */
+        return r == 0 && cpuset ? fresh_cpuset(hierarchy->directory, NULL, err) : r;
 }
 
 static int v1_create(struct cgroup *cgroup, struct err *err)
@@ -76,31 +82,54 @@ static int v1_extend(struct cgroup *cgroup, uint32_t controllers, struct err *er
         /* The path below the mount is the same as where we are already, or, for a
          * relative one, at least its last part. */
         const struct cgroup_hierarchy *known = &cgroup->hierarchies[0];
-        auto_free pid_t *pids = NULL;
-        size_t pids_length;
-        int r = cgroup_members(cgroup, &pids, &pids_length, err);
-        if (r < 0)
-                return r;
         struct cgroup *added;
-        r = cgroup_prepare(known->directory + strlen(known->mount), controllers & ~have, &added,
-                           err);
+        int r = cgroup_prepare(known->directory + strlen(known->mount), controllers & ~have, &added,
+                               err);
         if (r < 0)
                 return r;
-        for (size_t i = 0; r == 0 && i < added->length; i++) {
+        for (size_t i = 0; i < added->length; i++) {
                 struct cgroup_hierarchy *hierarchy = &added->hierarchies[i];
-                if (!(hierarchy->controllers & controllers & ~have))
-                        continue;
-                r = make_one(hierarchy, err);
-                for (size_t p = 0; r == 0 && p < pids_length; p++) {
-                        r = cgroup_put_number(hierarchy->directory, "cgroup.procs", pids[p], err);
-                        if (r == -ESRCH)
-                                r = 0;
-                }
-                if (r == 0)
+                if (hierarchy->controllers & controllers & ~have)
                         cgroup_add_hierarchy(cgroup, hierarchy->controllers,
                                              xstrdup(hierarchy->directory), hierarchy->mount);
         }
         cgroup_close(added);
+        return 0;
+}
+
+static bool is_among(const pid_t *pids, size_t length, pid_t pid)
+{
+        for (size_t i = 0; i < length; i++)
+                if (pids[i] == pid)
+                        return true;
+        return false;
+}
+
+static int join_one(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy, struct err *err)
+{
+        auto_free pid_t *all = NULL, *there = NULL;
+        size_t all_length, there_length;
+        int r = make_one(hierarchy, err);
+        if (r == 0)
+                r = cgroup_members(cgroup, &all, &all_length, err);
+        if (r == 0)
+                r = cgroup_members_at(hierarchy->directory, &there, &there_length, err);
+        for (size_t i = 0; r == 0 && i < all_length; i++) {
+                if (is_among(there, there_length, all[i]))
+                        continue;
+                r = cgroup_put_number(hierarchy->directory, "cgroup.procs", all[i], err);
+                if (r == -ESRCH)
+                        r = 0;
+        }
+        return r;
+}
+
+static int v1_join(struct cgroup *cgroup, uint32_t controllers, struct err *err)
+{
+        int r = 0;
+        for (size_t i = 0; r == 0 && i < cgroup->length; i++)
+                if (cgroup->hierarchies[i].controllers & controllers)
+                        r = join_one(cgroup, &cgroup->hierarchies[i], err);
         return r;
 }
 
@@ -526,6 +555,7 @@ const struct cgroup_ops cgroup_v1_ops = {
         .apply = v1_apply,
         .attach = v1_attach,
         .extend = v1_extend,
+        .join = v1_join,
         .set_frozen = v1_set_frozen,
         .is_frozen = v1_is_frozen,
         .kill_all = v1_kill_all,

@@ -75,12 +75,13 @@ static int v2_attach(struct cgroup *cgroup, pid_t pid, struct err *err)
         return cgroup_put_number(directory_of(cgroup), "cgroup.procs", pid, err);
 }
 
-static int v2_extend(struct cgroup *cgroup, uint32_t controllers, struct err *err)
+/* To extend by or to join: all controllers that there are were enabled at creation. */
+static int v2_nothing(struct cgroup *cgroup, uint32_t controllers, struct err *err)
 {
         (void)cgroup;
         (void)controllers;
         (void)err;
-        return 0; /* all that there are were enabled at creation */
+        return 0;
 }
 
 /* "max" for none; 0 is a real limit. */
@@ -422,7 +423,8 @@ const struct cgroup_ops cgroup_v2_ops = {
         .create = v2_create,
         .apply = v2_apply,
         .attach = v2_attach,
-        .extend = v2_extend,
+        .extend = v2_nothing,
+        .join = v2_nothing,
         .set_frozen = v2_set_frozen,
         .is_frozen = v2_is_frozen,
         .kill_all = v2_kill_all,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.runtime import is_alive, wait_until
+from tests.lib.runtime import cgroups_of, is_alive, wait_until
 from tests.runtime.stops import kill_at
 
 # Every boundary with ISLE_TEST_EXHAUSTIVE=1 (minutes); a prime stride otherwise.
@@ -64,6 +64,26 @@ def test_killed_anywhere_in_start_and_delete(runtime, bundle, leaks, verb):
         check_known_or_free(runtime, bundle, id)
         runtime.call("delete", "--force", id)
         assert not is_alive(pid)
+        leaks.check()
+        if not alive:
+            break
+    else:
+        pytest.fail("the program makes more system calls than expected")
+
+
+@pytest.mark.parametrize("hierarchy,file,flag,value", [
+    ("cpu", "cpu.shares", "--cpu-share", "512"), ("cpuset", "cpuset.cpus", "--cpuset-cpus", "0")])
+def test_killed_anywhere_in_update(runtime, bundle, leaks, hierarchy, file, flag, value):
+    """That joins a hierarchy: the next update finishes what it began, delete knows of it."""
+    bundle.set_args("sleep", "1000").write()
+    for stops in range(1, STOPS_MAX, STRIDE):
+        id = runtime.start_detached(bundle)
+        alive = kill_at(runtime.command("update", flag, value, id), stops)
+        if stops % 2:
+            runtime.call("update", flag, value, id)
+            group = Path(f"/sys/fs/cgroup/{hierarchy}{cgroups_of(runtime.pid(id))[hierarchy]}")
+            assert (group.name, (group / file).read_text().strip()) == (id, value)
+        runtime.call("delete", "--force", id)
         leaks.check()
         if not alive:
             break
