@@ -35,26 +35,15 @@ struct feature {
         const char *name; /* NULL: allowed, and not promised */
 };
 
-#define V(bit, level, name)                                                                        \
+#define FEATURE(leaf, reg, bit, level, name)                                                       \
         {                                                                                          \
-                LEAF_VERSION, 0, EDX, bit, level, name                                             \
+                leaf, 0, reg, bit, level, name                                                     \
         }
-#define W(bit, level, name)                                                                        \
-        {                                                                                          \
-                LEAF_VERSION, 0, ECX, bit, level, name                                             \
-        }
-#define F(bit, level, name)                                                                        \
-        {                                                                                          \
-                LEAF_FEATURES, 0, EBX, bit, level, name                                            \
-        }
-#define X(bit, level, name)                                                                        \
-        {                                                                                          \
-                LEAF_EXTENDED, 0, ECX, bit, level, name                                            \
-        }
-#define Y(bit, level, name)                                                                        \
-        {                                                                                          \
-                LEAF_EXTENDED, 0, EDX, bit, level, name                                            \
-        }
+#define V(...) FEATURE(LEAF_VERSION, EDX, __VA_ARGS__)
+#define W(...) FEATURE(LEAF_VERSION, ECX, __VA_ARGS__)
+#define F(...) FEATURE(LEAF_FEATURES, EBX, __VA_ARGS__)
+#define X(...) FEATURE(LEAF_EXTENDED, ECX, __VA_ARGS__)
+#define Y(...) FEATURE(LEAF_EXTENDED, EDX, __VA_ARGS__)
 static const struct feature features[] = {
         V(0, 1, "fpu"),
         V(2, 1, "de"),
