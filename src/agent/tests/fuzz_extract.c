@@ -11,36 +11,9 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "codec/tests/hostile_tar.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct source {
-        const uint8_t *data;
-        size_t size;
-};
-
-static ssize_t pull(void *arg, const void **ret, struct err *err)
-{
-        struct source *source = arg;
-        size_t size = source->size < 4096 ? source->size : 4096;
-        (void)err;
-        *ret = source->data;
-        source->data += size;
-        source->size -= size;
-        return (ssize_t)size;
-}
-
-/* The header checksum is mended so that mutations get past it. */
-static void mend(uint8_t *block)
-{
-        unsigned sum = 0;
-        memset(block + 148, ' ', 8);
-        for (unsigned i = 0; i < 512; i++)
-                sum += block[i];
-        for (int i = 5; i >= 0; i--, sum >>= 3)
-                block[148 + i] = (uint8_t)('0' + (sum & 7));
-        block[154] = '\0';
-}
 
 static char outer[64];
 
@@ -94,11 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         if (!outer[0])
                 make_outer();
-        auto_free uint8_t *tar = malloc(size ? size : 1);
-        memcpy(tar, data, size);
-        for (size_t at = 0; at + 512 <= size; at += 512)
-                if (memcmp(tar + at + 257, "ustar", 5) == 0)
-                        mend(tar + at);
+        struct hostile_tar tar = hostile_tar_of(data, size);
+        auto_free uint8_t *start = tar.start;
         auto_fd dirfd = open(outer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         make_root(dirfd);
         auto_fd root = openat(dirfd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -106,11 +76,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         file = changed(dirfd, "beside/file");
         struct extract to = { .root_fd = root, .base = "/to", .path = "/to", .container = "c" };
         struct tar_limits limits = { .entries = 200, .data_bytes = 1 << 20 };
-        struct source source = { tar, size };
         auto_tar_reader reader = NULL;
         struct err err;
         need(extract_check(&to, &err) == 0);
-        if (tar_reader_create(pull, &source, &limits, &reader, &err) == 0)
+        if (tar_reader_create(hostile_tar_pull, &tar, &limits, &reader, &err) == 0)
                 (void)extract_archive(&to, reader, &err);
         need(same(all, changed(dirfd, ".")) && same(beside, changed(dirfd, "beside")) &&
              same(file, changed(dirfd, "beside/file")));
