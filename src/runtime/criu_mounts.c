@@ -12,10 +12,10 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sys/mountinfo.h"
 #include "sys/resolve.h"
 
-#define MOUNTINFO_SIZE_MAX ((size_t)16 << 20)
-#define HIERARCHIES        "/sys/fs/cgroup/"
+#define HIERARCHIES "/sys/fs/cgroup/"
 
 static void add(struct criu_mounts *to, char *key, char *value)
 {
@@ -58,38 +58,20 @@ static void finish_table(struct table *table)
 
 #define auto_table __attribute__((cleanup(finish_table))) struct table
 
-/* The kernel writes space, tab, newline and backslash as \ooo. */
-static char *unescape(const char *text)
-{
-        char *copy = xstrdup(text), *to = copy;
-        for (const char *from = copy; *from; to++) {
-                unsigned code;
-                if (*from == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-                        *to = (char)code;
-                        from += 4;
-                } else {
-                        *to = *from++;
-                }
-        }
-        *to = '\0';
-        return copy;
-}
-
 static int read_table(const char *path, struct table *ret, struct err *err)
 {
-        auto_free char *text = NULL;
-        int r = file_read(AT_FDCWD, path, MOUNTINFO_SIZE_MAX, &text, NULL, err);
+        auto_strv lines = NULL;
+        int r = mountinfo_read(path, &lines, err);
         if (r < 0)
                 return r;
-        auto_strv lines = str_split(text, '\n');
         ret->entries = xcalloc(strv_length(lines) + 1, sizeof(*ret->entries));
         for (char **line = lines; *line; line++) {
                 auto_strv fields = str_split(*line, ' ');
-                if (strv_length(fields) < 6)
+                if (strv_length(fields) < MOUNTINFO_FIELDS_MIN)
                         continue;
                 struct entry *entry = &ret->entries[ret->length++];
-                *entry = (struct entry){ .root = unescape(fields[3]),
-                                         .point = unescape(fields[4]),
+                *entry = (struct entry){ .root = mountinfo_unescape(fields[3]),
+                                         .point = mountinfo_unescape(fields[4]),
                                          .cgroup_v1 = strstr(*line, " - cgroup ") };
                 (void)str_to_u64(fields[0], &entry->id);
                 (void)str_to_u64(fields[1], &entry->parent);
@@ -239,7 +221,7 @@ int criu_mounts_prepare(const struct plan *plan, char *const *cgroups, struct cr
                         struct err *err)
 {
         auto_table host = { 0 };
-        int r = read_table("/proc/self/mountinfo", &host, err);
+        int r = read_table(MOUNTINFO_SELF, &host, err);
         if (r < 0)
                 return r;
         *ret = (struct criu_mounts){ 0 };

@@ -13,31 +13,30 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "sys/mountinfo.h"
 #include "sys/mounts.h"
 #include "sys/resolve.h"
-
-#define MOUNTINFO_SIZE_MAX ((size_t)16 << 20)
 
 /* pivot_root refuses a new root whose parent mount is shared, and a bind under a
  * shared one would appear on the host. Only with rootfsPropagation "shared" is
  * that so; the mount that holds the rootfs is then made private. */
 static int make_parent_private(const char *path, struct err *err)
 {
-        auto_free char *text = NULL;
-        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_SIZE_MAX, &text, NULL, err);
+        auto_strv lines = NULL;
+        int r = mountinfo_read(MOUNTINFO_SELF, &lines, err);
         if (r < 0)
                 return r;
         auto_free char *best = NULL;
-        auto_strv lines = str_split(text, '\n');
         for (char **line = lines; *line; line++) {
                 auto_strv fields = str_split(*line, ' ');
-                if (strv_length(fields) < 6)
+                if (strv_length(fields) < MOUNTINFO_FIELDS_MIN)
                         continue;
-                const char *rest = str_after(path, fields[4]);
-                bool holds = rest && (*rest == '/' || *rest == '\0' || streq(fields[4], "/"));
-                if (holds && (!best || strlen(fields[4]) >= strlen(best))) {
+                auto_free char *point = mountinfo_unescape(fields[4]);
+                const char *rest = str_after(path, point);
+                bool holds = rest && (*rest == '/' || *rest == '\0' || streq(point, "/"));
+                if (holds && (!best || strlen(point) >= strlen(best))) {
                         free(best);
-                        best = xstrdup(fields[4]);
+                        best = take_ptr(point);
                 }
         }
         struct mount_attr attr = { .propagation = MS_PRIVATE };
@@ -383,23 +382,23 @@ static int pivot(struct rootfs *rootfs, struct err *err)
  * what is masked in ours, as the kernel asks only whether some instance is bare. */
 static int hide_host_proc(const char *path, struct err *err)
 {
-        auto_free char *text = NULL;
-        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_SIZE_MAX, &text, NULL, err);
+        auto_strv lines = NULL;
+        int r = mountinfo_read(MOUNTINFO_SELF, &lines, err);
         if (r < 0)
                 return r;
-        auto_strv lines = str_split(text, '\n');
         for (size_t i = strv_length(lines); i-- > 0;) { /* what was mounted last goes first */
                 auto_strv fields = str_split(lines[i], ' ');
                 const char *type = strstr(lines[i], " - ");
-                if (strv_length(fields) < 6 || !type ||
+                if (strv_length(fields) < MOUNTINFO_FIELDS_MIN || !type ||
                     (!str_starts(type, " - proc ") && !str_starts(type, " - sysfs ")))
                         continue;
-                const char *inside = str_after(fields[4], path);
+                auto_free char *point = mountinfo_unescape(fields[4]);
+                const char *inside = str_after(point, path);
                 if (inside && (*inside == '/' || *inside == '\0'))
                         continue;
-                if (umount2(fields[4], MNT_DETACH) < 0 &&
-                    mount("tmpfs", fields[4], "tmpfs", MS_RDONLY, "size=4k") < 0)
-                        return err_set(err, errno, "hide '%s' of the host", fields[4]);
+                if (umount2(point, MNT_DETACH) < 0 &&
+                    mount("tmpfs", point, "tmpfs", MS_RDONLY, "size=4k") < 0)
+                        return err_set(err, errno, "hide '%s' of the host", point);
         }
         return 0;
 }

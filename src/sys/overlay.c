@@ -14,11 +14,10 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "sys/mountinfo.h"
 
-#define MOUNTINFO_SIZE_MAX ((size_t)16 << 20)
-#define FIELDS_FIXED       6 /* in front of the optional ones */
-#define TRUSTED_MARK       "trusted.overlay.opaque"
-#define USER_MARK          "user.overlay.opaque"
+#define TRUSTED_MARK "trusted.overlay.opaque"
+#define USER_MARK    "user.overlay.opaque"
 
 void overlay_finish(struct overlay *overlay)
 {
@@ -27,28 +26,11 @@ void overlay_finish(struct overlay *overlay)
         *overlay = (struct overlay){ 0 };
 }
 
-/* The kernel writes what would end a value as \ooo. */
-static char *unescape(const char *text, size_t length)
-{
-        char *copy = xstrndup(text, length), *to = copy;
-        for (const char *from = copy; *from; to++) {
-                unsigned code;
-                if (*from == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-                        *to = (char)code;
-                        from += 4;
-                } else {
-                        *to = *from++;
-                }
-        }
-        *to = '\0';
-        return copy;
-}
-
 static int add_lower(const char *text, struct overlay *overlay, struct err *err)
 {
         auto_strv parts = str_split(text, ':');
         for (char **part = parts; *part; part++) {
-                auto_free char *path = unescape(*part, strlen(*part));
+                auto_free char *path = mountinfo_unescape(*part);
                 /* Whose names have colons, and who gave a path that is relative to what was
                  * once a working directory, is not understood here. */
                 if (*path != '/' || strchr(path, '\\'))
@@ -71,7 +53,7 @@ static int take_option(const char *option, struct overlay *overlay, struct err *
                 return add_lower(value, overlay, err);
         if ((value = str_after(option, "upperdir="))) {
                 free(overlay->upper);
-                overlay->upper = unescape(value, strlen(value));
+                overlay->upper = mountinfo_unescape(value);
         }
         overlay->is_volatile |= streq(option, "volatile");
         for (size_t i = 0; i < ELEMENTS(refused); i++)
@@ -109,7 +91,7 @@ static int parse_line(const char *line, struct overlay *ret, struct err *err)
         const char *rest = strstr(line, " - ");
         auto_strv before = str_split(line, ' ');
         auto_strv after = str_split(rest ? rest + 3 : "", ' ');
-        if (strv_length(before) < FIELDS_FIXED || strv_length(after) < 3)
+        if (strv_length(before) < MOUNTINFO_FIELDS_MIN || strv_length(after) < 3)
                 return err_plain(err, EINVAL, "a line of mountinfo is not understood");
         if (!streq(after[0], "overlay") || !streq(before[3], "/"))
                 return err_plain(err, EINVAL, "it is of type %s%s", after[0],
@@ -120,16 +102,15 @@ static int parse_line(const char *line, struct overlay *ret, struct err *err)
 int overlay_of(int fd, struct overlay *ret, struct err *err)
 {
         struct statx st;
-        auto_free char *text = NULL;
+        auto_strv lines = NULL;
         if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID | STATX_TYPE, &st) < 0)
                 return err_set(err, errno, "find its mount");
         if (!(st.stx_mask & STATX_MNT_ID) || !(st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
                 return err_plain(err, EINVAL, "nothing is mounted there");
-        int r = file_read(AT_FDCWD, "/proc/self/mountinfo", MOUNTINFO_SIZE_MAX, &text, NULL, err);
+        int r = mountinfo_read(MOUNTINFO_SELF, &lines, err);
         if (r < 0)
                 return r;
         auto_free char *id = xasprintf("%llu ", (unsigned long long)st.stx_mnt_id);
-        auto_strv lines = str_split(text, '\n');
         for (char **line = lines; *line; line++)
                 if (str_starts(*line, id))
                         return parse_line(*line, ret, err);

@@ -2,8 +2,11 @@
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
+
+from tests.lib.runtime import Bundle
 
 
 def mounts(text):
@@ -274,6 +277,22 @@ def test_root_propagation(runtime, bundle, propagation):
         assert "unbindable" in tags
     else:
         assert not any(t.startswith("shared:") for t in tags)
+
+
+def test_root_that_is_shared_and_has_a_space_in_its_name(runtime, rootfs_template, leaks, tmp_path):
+    """The mount that holds it is found, or what is mounted inside would appear on the host."""
+    bundle = Bundle(tmp_path / "a b", rootfs_template)
+    subprocess.run(["mount", "--bind", bundle.rootfs, bundle.rootfs], check=True)
+    subprocess.run(["mount", "--make-shared", bundle.rootfs], check=True)
+    try:
+        bundle.config["linux"]["rootfsPropagation"] = "shared"
+        assert runtime.output(bundle.sh("echo here")) == "here\n"
+        inside = [line for line in Path("/proc/self/mountinfo").read_text().splitlines()
+                  if "/a\\040b/rootfs/" in line.split()[4]]
+        assert not inside
+    finally:
+        subprocess.run(["umount", "--recursive", bundle.rootfs], check=True)
+    leaks.check()
 
 
 def test_no_pivot(runtime, bundle):

@@ -36,6 +36,9 @@ static void names_are_unescaped(void **state)
         assert_int_equal(overlay_parse("lowerdir=/a\\040b\\054c,upperdir=/u\\040v", &o, NULL), 0);
         assert_string_equal(o.lower[0], "/a b,c");
         assert_string_equal(o.upper, "/u v");
+        overlay_finish(&o);
+        assert_int_equal(overlay_parse("lowerdir=/a,upperdir=/u\\8\\1", &o, NULL), 0);
+        assert_string_equal(o.upper, "/u\\8\\1"); /* none of the kernel's */
 }
 
 static void what_is_more_than_directories_is_refused(void **state)
