@@ -108,7 +108,7 @@ static bool is_among(const pid_t *pids, size_t length, pid_t pid)
 static int join_one(struct cgroup *cgroup, struct cgroup_hierarchy *hierarchy, struct err *err)
 {
         auto_free pid_t *all = NULL, *there = NULL;
-        size_t all_length, there_length;
+        size_t all_length = 0, there_length = 0;
         int r = make_one(hierarchy, err);
         if (r == 0)
                 r = cgroup_members(cgroup, &all, &all_length, err);
