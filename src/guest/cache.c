@@ -13,14 +13,6 @@
 
 #define UNUSED_S (7 * 24 * 3600)
 
-uint64_t cache_hash(const char *text)
-{
-        uint64_t hash = 14695981039346656037u;
-        for (; *text; text++)
-                hash = (hash ^ (unsigned char)*text) * 1099511628211u;
-        return hash;
-}
-
 int cache_use(int dirfd, const char *name)
 {
         const struct timespec used[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };

@@ -6,11 +6,6 @@
  * keeps it. */
 #pragma once
 
-#include <stdbool.h>
-#include <stdint.h>
-
-/* FNV-1a: for names that say what a file is made of. */
-uint64_t cache_hash(const char *text);
 /* Opens a file to be used, read-only; -1 where there is none. */
 int cache_use(int dirfd, const char *name);
 void cache_remove_unused(const char *directory, const char *suffix);

@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "base/table.h"
 #include "guest/cache.h"
 #include "guest/guest.h"
 
@@ -231,7 +232,7 @@ static int name_of(const char *kernel, const char *agent, const char *runtime, c
                            st.st_mtim.tv_nsec);
         }
         *ret = xasprintf(GUEST_CACHE "/initramfs-%016jx" SUFFIX,
-                         (uintmax_t)cache_hash(buf_text(&text)));
+                         (uintmax_t)hash_bytes(text.data, text.size, 0));
         return 0;
 }
 

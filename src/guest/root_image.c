@@ -19,6 +19,7 @@
 #include "base/auto.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "base/table.h"
 #include "guest/cache.h"
 #include "guest/guest.h"
 #include "guest/root.h"
@@ -230,7 +231,7 @@ static int name_of(char *const *layers, char **ret, struct err *err)
                            st.stx_dev_minor, (unsigned long long)st.stx_ino,
                            (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
         }
-        *ret = xasprintf("%016jx" SUFFIX, (uintmax_t)cache_hash(buf_text(&text)));
+        *ret = xasprintf("%016jx" SUFFIX, (uintmax_t)hash_bytes(text.data, text.size, 0));
         return 0;
 }
 
