@@ -77,17 +77,9 @@ static int put_regular(struct tar_reader *reader, int dir_fd, const char *name,
         uint64_t offset;
         int r;
         while ((r = tar_reader_data(reader, &data, &size, &offset, err)) > 0) {
-                const char *at = data;
-                while (size > 0) {
-                        ssize_t n = pwrite(fd, at, size, (off_t)offset);
-                        if (n < 0 && errno == EINTR)
-                                continue;
-                        if (n < 0)
-                                return err_set(err, errno, "write '%s'", entry->path);
-                        at += n;
-                        size -= (size_t)n;
-                        offset += (uint64_t)n;
-                }
+                r = io_pwrite_full(fd, data, size, offset);
+                if (r < 0)
+                        return err_set(err, -r, "write '%s'", entry->path);
         }
         if (r == 0 && ftruncate(fd, (off_t)entry->size_bytes) < 0)
                 return err_set(err, errno, "write '%s'", entry->path);

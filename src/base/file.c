@@ -45,6 +45,21 @@ int io_write_full(int fd, const void *data, size_t size)
         return 0;
 }
 
+int io_pwrite_full(int fd, const void *data, size_t size, uint64_t offset)
+{
+        size_t done = 0;
+        while (done < size) {
+                ssize_t n = pwrite(fd, (const char *)data + done, size - done,
+                                   (off_t)(offset + done));
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -errno;
+                done += (size_t)n;
+        }
+        return 0;
+}
+
 int file_read_fd(int fd, size_t limit_bytes, char **ret_data, size_t *ret_size, struct err *err)
 {
         struct stat st;

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -33,6 +34,8 @@ int file_replace(int dirfd, const char *name, const void *data, size_t size, mod
  * io_read_full returns the number read, less than `size` only at end of file. */
 ssize_t io_read_full(int fd, void *data, size_t size);
 int io_write_full(int fd, const void *data, size_t size);
+/* The same at an offset. */
+int io_pwrite_full(int fd, const void *data, size_t size, uint64_t offset);
 
 /* mkdir -p: every missing component is made with `mode`. 0 where it exists. */
 int file_make_dirs(int dirfd, const char *path, mode_t mode, struct err *err);

@@ -93,22 +93,6 @@ static struct timespec when(int64_t time_ns)
         return (struct timespec){ .tv_sec = (time_ns - fraction) / NS_PER_S, .tv_nsec = fraction };
 }
 
-static int write_hole_aware(int fd, const void *data, size_t size, uint64_t offset)
-{
-        const char *at = data;
-        while (size > 0) {
-                ssize_t n = pwrite(fd, at, size, (off_t)offset);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return -errno;
-                at += n;
-                size -= (size_t)n;
-                offset += (uint64_t)n;
-        }
-        return 0;
-}
-
 static int unpack_data(struct tar_reader *reader, int fd, const char *path, struct err *err)
 {
         const void *data;
@@ -118,7 +102,7 @@ static int unpack_data(struct tar_reader *reader, int fd, const char *path, stru
                 int r = tar_reader_data(reader, &data, &size, &offset, err);
                 if (r <= 0)
                         return r;
-                r = write_hole_aware(fd, data, size, offset);
+                r = io_pwrite_full(fd, data, size, offset);
                 if (r < 0)
                         return err_set(err, -r, "write %s", path);
         }

@@ -312,15 +312,9 @@ int ingest_write(struct ingest *ingest, const void *data, size_t size, struct er
         if (size > ingest->limit_bytes - ingest->offset)
                 return err_plain(err, EFBIG, "blob %s is larger than the announced %llu bytes",
                                  ingest->expected.text, (unsigned long long)ingest->limit_bytes);
-        for (size_t done = 0; done < size;) {
-                ssize_t n = pwrite(ingest->fd, (const char *)data + done, size - done,
-                                   (off_t)(ingest->offset + done));
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return err_set(err, errno, "write content/ingest/%s", ingest->name);
-                done += (size_t)n;
-        }
+        int r = io_pwrite_full(ingest->fd, data, size, ingest->offset);
+        if (r < 0)
+                return err_set(err, -r, "write content/ingest/%s", ingest->name);
         hasher_update(ingest->hasher, data, size);
         ingest->offset += size;
         return 0;

@@ -176,17 +176,8 @@ static int replace(struct unpack *unpack, const char *path, int *dirfd, const ch
 
 static int write_at(int fd, const char *data, size_t size, uint64_t offset, struct err *err)
 {
-        while (size > 0) {
-                ssize_t n = pwrite(fd, data, size, (off_t)offset);
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0)
-                        return err_set(err, errno, "write");
-                data += n;
-                size -= (size_t)n;
-                offset += (uint64_t)n;
-        }
-        return 0;
+        int r = io_pwrite_full(fd, data, size, offset);
+        return r < 0 ? err_set(err, -r, "write") : 0;
 }
 
 static int write_data(struct unpack *unpack, struct tar_reader *reader, int fd,

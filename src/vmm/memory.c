@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/file.h"
 #include "vmm/layout.h"
 
 static int host_has(uint64_t size_bytes, struct err *err)
@@ -128,14 +129,8 @@ static void clear(const struct memory *m, uint64_t from, uint64_t to)
 
 static void fill(const struct memory *m, uint64_t offset, const uint8_t *bytes, uint64_t size_bytes)
 {
-        uint64_t done = 0;
-        while (done < size_bytes) {
-                ssize_t n = pwrite(m->fd, bytes + done, size_bytes - done, (off_t)(offset + done));
-                if (n <= 0)
-                        break;
-                done += (uint64_t)n;
-        }
-        memcpy(m->map + offset + done, bytes + done, size_bytes - done);
+        if (io_pwrite_full(m->fd, bytes, size_bytes, offset) < 0)
+                memcpy(m->map + offset, bytes, size_bytes);
 }
 
 /* Whether the page at `bytes`, of which the image may have less, holds nothing. */
