@@ -67,8 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         if (!outer[0])
                 make_outer();
-        struct hostile_tar tar = hostile_tar_of(data, size);
-        auto_free uint8_t *start = tar.start;
+        auto_hostile_tar tar = hostile_tar_of(data, size);
         auto_fd dirfd = open(outer, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         make_root(dirfd);
         auto_fd root = openat(dirfd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);

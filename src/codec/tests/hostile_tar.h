@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/types.h>
 
+#include "base/auto.h"
 #include "base/err.h"
 
 struct hostile_tar {
@@ -26,7 +27,7 @@ static inline void hostile_tar_mend(uint8_t *block)
         block[154] = '\0';
 }
 
-/* A copy of `data`, whose headers are right; the caller frees `start`. */
+/* A copy of `data`, whose headers are right. */
 static inline struct hostile_tar hostile_tar_of(const uint8_t *data, size_t size)
 {
         uint8_t *tar = malloc(size ? size : 1);
@@ -36,6 +37,12 @@ static inline struct hostile_tar hostile_tar_of(const uint8_t *data, size_t size
                         hostile_tar_mend(tar + at);
         return (struct hostile_tar){ tar, tar, size };
 }
+
+static inline void hostile_tar_release(struct hostile_tar *tar)
+{
+        free(tar->start);
+}
+#define auto_hostile_tar CLEANUP(hostile_tar_release) struct hostile_tar
 
 /* For tar_reader_create(). */
 static inline ssize_t hostile_tar_pull(void *arg, const void **ret, struct err *err)

@@ -43,8 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 make_base();
                 atexit(remove_base);
         }
-        struct hostile_tar tar = hostile_tar_of(data, size);
-        auto_free uint8_t *start = tar.start;
+        auto_hostile_tar tar = hostile_tar_of(data, size);
         auto_fd outer = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (outer < 0 || mkdirat(outer, "fs", 0755) < 0)
                 abort();
