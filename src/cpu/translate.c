@@ -139,17 +139,20 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
                 return;
         struct work w;
         work_init(&w, cpu, from);
-        w.spilled = from->temporaries;
+        bool few = __builtin_popcount(from->temporaries) < (int)TEMPORARIES;
+        w.spilled = few ? TRANSLATE_COMMON : from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)
                 if (w.spilled >> r & 1)
                         w.t[found++] = (uint8_t)r;
         t->used = (t->used + 15) & ~15u;
         uint8_t *start = w.e.at = t->writable + t->used;
+        if (few)
+                work_move_registers(&w, EMIT_STORE, w.spilled);
         emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
         emit_indirect(&w, x->step, 0, false);
         emit_stubs(&w);
         cpu_code_memory_fill(t, work_offset(&w));
-        emit_patch(t->writable + x->patch, start);
+        emit_patch(t->writable + (few ? x->patch_plain : x->patch), start);
 }

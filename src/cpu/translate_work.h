@@ -20,6 +20,8 @@
 #define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
 
+#define TEMPORARIES 3u /* at most */
+
 /* How a step is done. */
 enum form {
         FORM_COPY,   /* the same bytes */
@@ -85,7 +87,8 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[3];                   /* temporaries; of the common ones the highest first */
+        uint16_t used;                  /* registers that cannot be temporaries */
+        uint8_t t[TEMPORARIES];         /* temporaries; of the common ones the highest first */
         uint16_t spilled;               /* they as a set: guest values are in struct cpu */
         bool vectors, x87;              /* the block works on these registers of the host's */
         bool loops;                     /* the last branch goes to the start */
