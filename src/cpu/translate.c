@@ -77,7 +77,7 @@ static void emit_entries(struct work *w)
 {
         struct block *b = w->block;
         b->uses = (w->vectors ? BLOCK_VECTORS : 0) | (w->x87 ? BLOCK_X87 : 0) |
-                  (w->live[0] ? BLOCK_FLAGS : 0);
+                  (w->live[0] ? BLOCK_FLAGS : 0) | BLOCK_ALONE;
         b->temporaries = w->spilled;
         b->common = work_offset(w);
         if (w->spilled != TRANSLATE_COMMON)

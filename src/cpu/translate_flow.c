@@ -82,6 +82,7 @@ void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
 static void chain(struct work *w, unsigned n, uint8_t *from, int32_t offset)
 {
         uint32_t index = work_exit(w, EXIT_DIRECT, n, offset);
+        w->block->uses &= (uint8_t)~BLOCK_ALONE;
         w->cpu->translator.exits[index].patch = (uint32_t)(from - w->cpu->translator.writable);
         work_stub(w, from, index)->chains = true;
 }
