@@ -37,7 +37,7 @@ static void emit_stub(struct work *w, struct stub *s)
                 return;
         }
         if (s->has_target)
-                emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
+                emit_gs(e, EMIT_STORE, s->target, FIELD(target));
         unsigned n = work_exit_of(w, s)->step;
         if (w->recovers && n > w->flags_writer)
                 emit_recovery(w, w->t[2], n, s->has_target);
@@ -151,7 +151,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
                 work_move_registers(&w, EMIT_STORE, w.spilled);
         emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
-        emit_indirect(&w, x->step, 0, false);
+        emit_indirect(&w, x->step, w.t[0], 0, false);
         emit_stubs(&w);
         cpu_code_memory_fill(t, work_offset(&w));
         emit_patch(t->writable + (few ? x->patch_plain : x->patch), start);

@@ -59,8 +59,9 @@ struct stub {
         bool rcx_moved;     /* rcx waits in t[2] */
         bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
-        bool has_target;    /* t[0] is an indirect jump's target */
-        bool goes_on;       /* emit_recovered() */
+        bool has_target;    /* register `target` is an indirect jump's */
+        uint8_t target;
+        bool goes_on; /* emit_recovered() */
 };
 
 /* A run of steps whose accesses are relative to the same registers and close together: they
@@ -203,8 +204,9 @@ const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from);
 
 /* Offset of the jump table of the block's context in struct cpu. */
 uint32_t translate_places(const struct work *w);
-/* Jumps to wherever the linear address in t[0] is translated. */
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed);
+/* Jumps to wherever the linear address in register `target` is translated: in t[0] or, where flags
+ * are made again, one of the guest's. */
+void emit_indirect(struct work *w, unsigned n, unsigned target, uint16_t pop_bytes, bool pushed);
 /* Where a target leads back to that needs the flags which its jump lost. */
 void emit_recovered(struct work *w);
 /* Goes on at `offset` of the page or beyond it; `live` flags are needed there. */
