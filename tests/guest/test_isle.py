@@ -166,7 +166,8 @@ def test_machines_by_default(tmp_path):
     """isled --default-runtime isle-vm; a container then asks for being one."""
     kernel = vm.debian_kernel()
     release = kernel.name.removeprefix("vmlinuz-")
-    with Daemon(tmp_path, ["--default-runtime", "isle-vm", "--vm-rootfs", "erofs"],
+    with Daemon(tmp_path, ["--default-runtime", "isle-vm", "--vm-rootfs", "erofs", "--vm-cpu-model",
+                           "x86-64"],
                 env={"ISLE_VM_KERNEL": str(kernel)}) as d:
         d.load_busybox()
         d.out("create", "--name", "layered", "busybox")
@@ -174,6 +175,9 @@ def test_machines_by_default(tmp_path):
                         "fs", "busybox"], check=True, capture_output=True)
         assert [d.inspect(name)["State"].get("Rootfs") for name in ("layered", "shared")] == [
             "erofs", "fs"]
+        assert d.inspect("shared")["State"].get("CpuModel") == "x86-64"
+        flags = d.out("run", "--rm", "busybox", "grep", "-m1", "flags", "/proc/cpuinfo")
+        assert "pni" not in flags.split()
         assert d.out("run", "--rm", "busybox", "uname", "-r") == release
         assert d.out("run", "--rm", "--runtime", "isle-runtime", "busybox", "uname",
                      "-r") == os.uname().release
@@ -188,7 +192,8 @@ def test_machines_by_default(tmp_path):
         d.out("rm", "-f", "plain")
 
 
-@pytest.mark.parametrize("option, value", [("--default-runtime", "kata"), ("--vm-rootfs", "ext4")])
+@pytest.mark.parametrize("option, value", [("--default-runtime", "kata"), ("--vm-rootfs", "ext4"),
+                                           ("--vm-cpu-model", "i486")])
 def test_default_that_is_not_known(tmp_path, option, value):
     done = subprocess.run([program("isled"), "--root", tmp_path / "root", "--run", tmp_path / "run",
                            option, value], capture_output=True, text=True, timeout=30, check=False)
@@ -199,6 +204,23 @@ def test_default_that_is_not_known(tmp_path, option, value):
 def test_docker_asks_by_runtime(daemon):
     out = daemon.docker("run", "--rm", "--runtime", "isle-vm", "busybox", "uname", "-r").stdout
     assert out.strip() == vm.debian_kernel().name.removeprefix("vmlinuz-")
+
+
+def test_cpu_model_is_chosen_and_shown(isle, kind):
+    if kind == "container":
+        error = isle("create", "--cpu-model", "x86-64", "busybox", check=False).stderr
+        assert "(--cpu-model) is for virtual machines; add --vm" in error
+        return
+    error = isle("create", "--cpu-model", "i486", "busybox", check=False).stderr
+    assert error.count("\n") == 1
+    assert "(--cpu-model) 'i486': there are host, x86-64, x86-64-v2 and x86-64-v3" in error
+    isle("create", "--name", "any", "busybox")
+    assert json.loads(isle("inspect", "any").stdout)[0]["State"].get("CpuModel") is None
+    for model, has in (("x86-64", False), ("x86-64-v2", True)):
+        done = isle("run", "--name", model, "--cpu", "soft", "--cpu-model", model, "busybox", "grep", "-m1",
+                    "flags", "/proc/cpuinfo")
+        assert ("sse4_2" in done.stdout.split()) is has and "avx" not in done.stdout.split()
+        assert isle("inspect", "-f", "{{.State.CpuModel}}", model).stdout == model + "\n"
 
 
 def test_cpu_is_chosen_and_shown(isle, kind):
