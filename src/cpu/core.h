@@ -284,6 +284,7 @@ struct translator {
         uint8_t *writable;         /* NULL: the host lacks what it takes */
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
+        uint32_t stubs_used;       /* bytes behind them, at TRANSLATE_STUBS */
         uint32_t large;            /* bytes that have been made large pages */
         uint32_t helper, leave;    /* offsets of trampolines */
         uint32_t recover;          /* to where the flags are made again */

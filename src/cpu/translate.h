@@ -66,6 +66,7 @@
 #include "cpu/core.h"
 
 #define TRANSLATE_CODE_BYTES (192u << 20)
+#define TRANSLATE_STUBS      (108u << 20) /* offset of what is hardly ever run: 44 % of all */
 #define TRANSLATE_EXITS      (1u << 21)
 #define TRANSLATE_FAULTS     (1u << 19)
 

@@ -51,7 +51,7 @@ enum form {
         FORM_COUNT
 };
 
-/* Code off the main path, emitted behind it. */
+/* Code off the main path, emitted at another place: TRANSLATE_STUBS. */
 struct stub {
         uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
         uint32_t exit;      /* index of the record */
