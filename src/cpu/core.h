@@ -240,7 +240,7 @@ struct thunk_pool {
 /* What translated code reads of a target, in one line of the host's cache. All zero: none,
  * but for place 0, where that would be address 0. */
 struct jump_place {
-        uint64_t linear;
+        uint64_t negated;      /* linear address */
         const uint8_t *common; /* code for who has the common temporaries spilled */
         uint64_t page;         /* linear */
         const uint8_t *clean;  /* as `common` for who lost the flags but can recover them */

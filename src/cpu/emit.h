@@ -99,7 +99,6 @@ static inline void emit_gs_index(struct emitter *e, unsigned opcode, unsigned re
 #define EMIT_LOAD  0x8b
 #define EMIT_STORE 0x89
 #define EMIT_ADD   0x03
-#define EMIT_CMP   0x3b
 
 /* mov dword gs:[offset], value */
 static inline void emit_gs_set32(struct emitter *e, uint32_t offset, uint32_t value)
@@ -183,14 +182,6 @@ static inline void emit_and(struct emitter *e, unsigned reg, uint32_t mask)
         emit1(e, 0x81);
         emit1(e, 0xe0 | (reg & 7));
         emit4(e, mask);
-}
-
-/* not reg64: flags are not touched. */
-static inline void emit_not(struct emitter *e, unsigned reg)
-{
-        emit1(e, 0x48 | (reg & 8 ? 1 : 0));
-        emit1(e, 0xf7);
-        emit1(e, 0xd0 | (reg & 7));
 }
 
 #define EMIT_NO_REG 0xffu

@@ -17,9 +17,9 @@ static unsigned place_of(uint64_t linear)
 static void forget(struct jump_table *t, unsigned place)
 {
         if (place == 0)
-                __atomic_store_n(&t->places[0].linear, 1, __ATOMIC_SEQ_CST);
+                __atomic_store_n(&t->places[0].negated, 1, __ATOMIC_SEQ_CST);
         else
-                t->places[place].linear = 0;
+                t->places[place].negated = 0;
 }
 
 void cpu_jumps_init(struct cpu *cpu)
@@ -132,7 +132,7 @@ static void note_page(struct jump_table *t, uint64_t gpa)
 
 static bool in_use(const struct jump_table *t, unsigned place)
 {
-        return t->places[place].linear != (place == 0);
+        return t->places[place].negated != (place == 0);
 }
 
 static void fill(struct cpu *cpu, struct jump_table *t, uint64_t rip, const struct block *b)
@@ -147,7 +147,7 @@ static void fill(struct cpu *cpu, struct jump_table *t, uint64_t rip, const stru
         p->page = rip & ~PAGE_MASK;
         t->origins[place] = (struct jump_origin){ b, cpu->translator.executable + b->code, b->gpa,
                                                   b->page2 };
-        __atomic_store_n(&p->linear, rip, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&p->negated, -rip, __ATOMIC_SEQ_CST);
         note_page(t, b->gpa);
         if (b->page2)
                 note_page(t, b->page2);
@@ -182,7 +182,7 @@ unsigned cpu_jumps_take(struct cpu *cpu, struct saved_jump *ret, unsigned room)
              i++) {
                 unsigned place = t->used[i];
                 if (place && in_use(t, place))
-                        ret[length++] = (struct saved_jump){ t->places[place].linear,
+                        ret[length++] = (struct saved_jump){ -t->places[place].negated,
                                                              t->origins[place].block };
         }
         flush(t);
@@ -207,7 +207,7 @@ const uint8_t *cpu_jump_find(struct cpu *cpu)
                 return NULL;
         const struct jump_table *t = &cpu->jump_tables[cpu->context];
         unsigned place = place_of(cpu->s.rip);
-        if (t->places[place].linear != cpu->s.rip)
+        if (t->places[place].negated != -cpu->s.rip)
                 return NULL;
         cpu->s.interrupt_shadow = false;
         cpu->page_linear = t->places[place].page;

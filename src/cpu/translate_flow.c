@@ -30,18 +30,18 @@ static void emit_find_place(struct work *w, uint32_t exit, unsigned target)
 {
         struct emitter *e = &w->e;
         unsigned b = w->t[1], c = w->t[2];
-        uint32_t linear = translate_places(w) + (uint32_t)offsetof(struct jump_place, linear);
+        uint32_t negated = translate_places(w) + (uint32_t)offsetof(struct jump_place, negated);
         struct stub *miss;
         if (w->recovers) {
                 emit_bits_gs(e, EMIT_PDEP, b, target, FIELD(jump_bits));
-                emit_gs_at(e, EMIT_CMP, target, b, linear);
+                emit_mov_reg(e, c, target);
+                emit_gs_at(e, EMIT_ADD, c, b, negated);
                 miss = work_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
         } else {
                 emit_mov_reg(e, c, CPU_RCX);
                 emit_bits_gs(e, EMIT_PDEP, b, target, FIELD(jump_bits));
-                emit_gs_at(e, EMIT_LOAD, CPU_RCX, b, linear);
-                emit_not(e, CPU_RCX);
-                emit_lea(e, CPU_RCX, CPU_RCX, target, 0, 1);
+                emit_gs_at(e, EMIT_LOAD, CPU_RCX, b, negated);
+                emit_lea(e, CPU_RCX, CPU_RCX, target, 0, 0);
                 emit_jrcxz(e, 5);
                 miss = work_stub(w, emit_jump(e), exit);
                 miss->rcx_moved = true;
