@@ -160,6 +160,17 @@ struct device *machine_last_device(struct machine *m)
         return list_empty(&m->devices) ? NULL : container_of(m->devices.prev, struct device, node);
 }
 
+unsigned machine_device_number(const struct machine *m, const struct device *device)
+{
+        unsigned number = 0;
+        list_for_each (struct device, d, &m->devices, node) {
+                if (d == device)
+                        break;
+                number += streq(d->name, device->name);
+        }
+        return number;
+}
+
 void machine_remove_device(struct machine *m, struct device *device)
 {
         (void)m;
