@@ -21,32 +21,88 @@ struct worker {
         enum jail_thread kind;
         pthread_t thread;
         bool exists;
-        bool spare; /* made ahead; without work where `work` is NULL */
-        bool watch; /* the thread's */
+        bool spare;                /* made ahead; without work where `work` is NULL */
+        bool watch;                /* the thread's */
+        void (*errand)(void *arg); /* the turns' lock */
+        void *errand_arg;
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t idle;
         bool started, busy, ending;
 };
 
-/* Held for reading by who works. */
-static pthread_rwlock_t turn = PTHREAD_RWLOCK_INITIALIZER;
+/* Who works, and whether anybody may begin to. Innermost. */
+static struct {
+        pthread_mutex_t lock;
+        pthread_cond_t changed; /* also: an errand came, or is done */
+        unsigned working;
+        bool held;
+} turns = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 bool workers_hold(void)
 {
-        return pthread_rwlock_trywrlock(&turn) == 0;
+        pthread_mutex_lock(&turns.lock);
+        bool free_now = !turns.held && !turns.working;
+        if (free_now)
+                turns.held = true;
+        pthread_mutex_unlock(&turns.lock);
+        return free_now;
+}
+
+void workers_quiesce(void)
+{
+        pthread_mutex_lock(&turns.lock);
+        while (turns.held)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        turns.held = true;
+        while (turns.working)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 void workers_release(void)
 {
-        pthread_rwlock_unlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        turns.held = false;
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
+}
+
+/* The turns' lock is held. */
+static void run_errand(struct worker *w)
+{
+        if (!w->errand)
+                return;
+        pthread_mutex_unlock(&turns.lock);
+        w->errand(w->errand_arg);
+        pthread_mutex_lock(&turns.lock);
+        w->errand = NULL;
+        pthread_cond_broadcast(&turns.changed);
+}
+
+static void look_for_errand(struct worker *w)
+{
+        pthread_mutex_lock(&turns.lock);
+        run_errand(w);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 static int64_t take_turn(struct worker *w)
 {
-        pthread_rwlock_rdlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        while (turns.held) {
+                if (w->errand)
+                        run_errand(w);
+                else
+                        pthread_cond_wait(&turns.changed, &turns.lock);
+        }
+        turns.working++;
+        pthread_mutex_unlock(&turns.lock);
         int64_t due_ns = w->work(w->arg);
-        pthread_rwlock_unlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        if (--turns.working == 0 && turns.held)
+                pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
         return due_ns;
 }
 
@@ -75,6 +131,7 @@ static void *worker_thread(void *arg)
         jail_thread(w->kind);
         for (;;) {
                 sleep_until(w, started ? due_ns : WORKER_IDLE, started && w->watch);
+                look_for_errand(w);
                 pthread_mutex_lock(&w->lock);
                 bool ending = w->ending;
                 started = w->busy = w->started && !ending;
@@ -196,6 +253,20 @@ void worker_kick(struct worker *w)
 {
         const uint64_t one = 1;
         (void)!write(w->kick_fd, &one, sizeof(one));
+}
+
+void worker_call(struct worker *w, void (*errand)(void *arg), void *arg)
+{
+        pthread_mutex_lock(&turns.lock);
+        w->errand_arg = arg;
+        w->errand = errand;
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
+        worker_kick(w);
+        pthread_mutex_lock(&turns.lock);
+        while (w->errand)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 void worker_watch(struct worker *w, bool watch)
