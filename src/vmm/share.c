@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/worker.h"
 
 #define PAGE          MEMORY_PAGE_SIZE
@@ -196,6 +197,7 @@ int share_create(struct machine *machine, const char *path, struct err *err)
         s->size_bytes = size;
         s->looked_ns = clock_monotonic_ns();
         machine_add_device(machine, &s->device, "memory-share", destroy);
+        s->device.state = &state_nothing;
         s->device.counters = counters;
         r = loop_timer(machine->loop, look, s, &s->timer, err);
         if (r == 0)
