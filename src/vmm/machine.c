@@ -95,6 +95,8 @@ int machine_create(struct loop *loop, const struct machine_options *options, str
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
         m->vcpus_wanted = vcpus;
         int r = memory_init(&m->memory, options->memory_bytes, options->memory_file, err);
+        if (r == 0 && options->memory_fd)
+                r = memory_overlay(&m->memory, *options->memory_fd, err);
         if (r == 0)
                 r = cpu->attach(m, err);
         for (unsigned i = 0; r == 0 && i < vcpus; i++) {

@@ -95,6 +95,7 @@ struct machine_options {
         unsigned vcpus;
         uint64_t memory_bytes;
         const char *memory_file; /* see memory_init() */
+        const int *memory_fd;    /* see memory_overlay(); NULL: none */
 };
 int machine_create(struct loop *loop, const struct machine_options *options, struct machine **ret,
                    struct err *err);

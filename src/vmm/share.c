@@ -71,6 +71,7 @@ static int replace(struct pass *p, enum kind kind, uint64_t from, uint64_t to, s
         /* Behind the new mapping nobody misses it. */
         (void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
                         (off_t)size);
+        p->memory->overlaid = true;
         p->sums.shared += size;
         p->runs++;
         return 0;
