@@ -21,7 +21,6 @@ struct fs_queue {
 };
 
 struct fs_device {
-        struct device device;
         struct virtio_device virtio;
         struct fs_server *server;
         struct fs_queue queues[QUEUES];
@@ -84,13 +83,13 @@ static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = n
 
 static void counters(struct device *device, counter_fn *take, void *arg)
 {
-        struct fs_device *fs = container_of(device, struct fs_device, device);
+        struct fs_device *fs = container_of(device, struct fs_device, virtio.device);
         take(arg, "requests", atomic_load(&fs->requests));
 }
 
 static void destroy(struct device *device)
 {
-        struct fs_device *fs = container_of(device, struct fs_device, device);
+        struct fs_device *fs = container_of(device, struct fs_device, virtio.device);
         virtio_remove(&fs->virtio);
         for (unsigned i = 0; i < QUEUES; i++)
                 worker_destroy(fs->queues[i].worker);
@@ -110,8 +109,8 @@ int virtio_fs_create(struct machine *machine, const char *tag, struct fs_server 
         memcpy(config.tag, tag, strnlen(tag, FS_TAG_MAX));
         memcpy(fs->virtio.config, &config, sizeof(config));
         fs->virtio.config_size = sizeof(config);
-        machine_add_device(machine, &fs->device, "virtio-fs", destroy);
-        fs->device.counters = counters;
+        machine_add_device(machine, &fs->virtio.device, "virtio-fs", destroy);
+        fs->virtio.device.counters = counters;
         for (unsigned i = 0; r == 0 && i < QUEUES; i++) {
                 fs->queues[i].fs = fs;
                 fs->queues[i].index = i;
