@@ -270,6 +270,7 @@ int virtio_mmio_create(struct machine *machine, struct err *err)
         p->machine = machine;
         pthread_mutex_init(&p->lock, NULL);
         machine_add_device(machine, &p->device, "virtio-mmio", destroy);
+        p->device.state = &state_nothing; /* places are their devices' */
         machine->mmio_places = p;
         return 0;
 }
