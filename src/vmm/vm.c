@@ -34,6 +34,7 @@
 #include "vmm/virtio/tap.h"
 #include "vmm/virtio/vsock.h"
 #include "vmm/virtio/vsock_peers.h"
+#include "vmm/virtio/worker.h"
 #include "vmm/vtd/vtd.h"
 
 static const struct vcpu_ops *choose_cpu(int wanted)
@@ -268,6 +269,9 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
                 r = build_platform(&vm, c, err);
         if (r == 0)
                 r = build_virtio(&vm, c, ports, err);
+        bool held = r == 0 && restore;
+        if (held) /* no device goes on before all can */
+                workers_quiesce();
         if (r == 0)
                 r = restore ? snapshot_load(restore, vm.machine, err) : load(&vm, c, err);
         if (r == 0)
@@ -276,12 +280,13 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
                 r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
         if (r == 0 && c->memory_template)
                 r = share_create(vm.machine, c->memory_template, err);
-        if (r < 0) {
+        if (r < 0)
                 vm_destroy(&vm);
-                return r;
-        }
-        *ret = vm;
-        return 0;
+        else
+                *ret = vm;
+        if (held)
+                workers_release();
+        return r;
 }
 
 void vm_destroy(struct vm *vm)

@@ -268,8 +268,8 @@ static int load_handles(struct fs_server *s, struct state_section *in, struct er
         return result;
 }
 
-int fs_server_load(struct fs_server *s, struct state_section *in, struct err *err)
+int fs_server_load(struct fs_server *s, struct state_section *section, struct err *err)
 {
-        int result = load_nodes(s, in, err);
-        return result < 0 ? result : load_handles(s, in, err);
+        int result = load_nodes(s, section, err);
+        return result < 0 ? result : load_handles(s, section, err);
 }

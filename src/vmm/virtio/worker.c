@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -28,13 +29,14 @@ struct worker {
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t idle;
-        bool started, busy, ending;
+        bool busy;
+        atomic_bool started, ending; /* also looked at by who waits for its turn */
 };
 
 /* Who works, and whether anybody may begin to. Innermost. */
 static struct {
         pthread_mutex_t lock;
-        pthread_cond_t changed; /* also: an errand came, or is done */
+        pthread_cond_t changed; /* also: an errand came, or is done; a worker is stopped */
         unsigned working;
         bool held;
 } turns = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
@@ -87,17 +89,33 @@ static void look_for_errand(struct worker *w)
         pthread_mutex_unlock(&turns.lock);
 }
 
+static bool wanted(struct worker *w)
+{
+        return atomic_load(&w->started) && !atomic_load(&w->ending);
+}
+
+/* It need not wait any more. */
+static void wake_waiting(void)
+{
+        pthread_mutex_lock(&turns.lock);
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
+}
+
 static int64_t take_turn(struct worker *w)
 {
         pthread_mutex_lock(&turns.lock);
-        while (turns.held) {
+        while (turns.held && wanted(w)) {
                 if (w->errand)
                         run_errand(w);
                 else
                         pthread_cond_wait(&turns.changed, &turns.lock);
         }
-        turns.working++;
+        bool works = wanted(w);
+        turns.working += works;
         pthread_mutex_unlock(&turns.lock);
+        if (!works)
+                return WORKER_IDLE;
         int64_t due_ns = w->work(w->arg);
         pthread_mutex_lock(&turns.lock);
         if (--turns.working == 0 && turns.held)
@@ -133,15 +151,15 @@ static void *worker_thread(void *arg)
                 sleep_until(w, started ? due_ns : WORKER_IDLE, started && w->watch);
                 look_for_errand(w);
                 pthread_mutex_lock(&w->lock);
-                bool ending = w->ending;
-                started = w->busy = w->started && !ending;
+                bool ending = atomic_load(&w->ending);
+                started = w->busy = wanted(w);
                 pthread_mutex_unlock(&w->lock);
                 if (ending)
                         return NULL;
                 due_ns = started ? take_turn(w) : WORKER_IDLE;
                 pthread_mutex_lock(&w->lock);
                 w->busy = false;
-                started = w->started;
+                started = atomic_load(&w->started);
                 pthread_cond_broadcast(&w->idle);
                 pthread_mutex_unlock(&w->lock);
         }
@@ -220,9 +238,8 @@ void worker_destroy(struct worker *w)
                 return;
         }
         if (w->exists) {
-                pthread_mutex_lock(&w->lock);
-                w->ending = true;
-                pthread_mutex_unlock(&w->lock);
+                atomic_store(&w->ending, true);
+                wake_waiting();
                 worker_kick(w);
                 pthread_join(w->thread, NULL);
         }
@@ -234,16 +251,15 @@ void worker_destroy(struct worker *w)
 
 void worker_start(struct worker *w)
 {
-        pthread_mutex_lock(&w->lock);
-        w->started = true;
-        pthread_mutex_unlock(&w->lock);
+        atomic_store(&w->started, true);
         worker_kick(w);
 }
 
 void worker_stop(struct worker *w)
 {
+        atomic_store(&w->started, false);
+        wake_waiting();
         pthread_mutex_lock(&w->lock);
-        w->started = false;
         while (w->busy)
                 pthread_cond_wait(&w->idle, &w->lock);
         pthread_mutex_unlock(&w->lock);

@@ -47,7 +47,8 @@ int worker_use(struct worker *spare, const char *name, enum jail_thread kind, wo
  * held, where one works just now. */
 bool workers_hold(void);
 /* The same, and waits for those that work: what they had begun is done when it returns. Not for
- * work() itself, nor with a lock that work() takes. */
+ * work() itself, nor with a lock that work() takes. Workers can be stopped and destroyed meanwhile.
+ */
 void workers_quiesce(void);
 void workers_release(void);
 

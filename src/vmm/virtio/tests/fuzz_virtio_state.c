@@ -75,11 +75,16 @@ static void leave(void *arg)
         loop_exit(arg, 0);
 }
 
-/* As the machine that goes on does: what was put off to the loop, and the driver's next words. */
-static void go_on(struct machine *m, struct virtio_device *d)
+static void run_loop(struct machine *m)
 {
         loop_post(m->loop, leave, m->loop);
         loop_run(m->loop);
+}
+
+/* As the machine that goes on does: what was put off to the loop, and the driver's next words. */
+static void go_on(struct machine *m, struct virtio_device *d)
+{
+        run_loop(m);
         pthread_mutex_lock(&d->lock);
         for (unsigned i = 0; i < d->queues_length; i++)
                 virtio_notified(d, i);
@@ -113,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 abort();
         for (struct device *each; (each = machine_last_device(m));)
                 machine_remove_device(m, each);
+        run_loop(m); /* lets go of streams */
         loop_destroy(m->loop);
         bus_finish(&m->mmio);
         bus_finish(&m->pio);

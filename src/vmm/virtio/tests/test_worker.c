@@ -174,6 +174,27 @@ static void quiesced_workers_have_ended_their_work_and_begin_none(void **state)
         worker_destroy(p.worker);
 }
 
+static void held_workers_can_be_stopped_and_destroyed(void **state)
+{
+        (void)state;
+        struct probe p;
+        setup(&p, -1);
+        for (unsigned i = 0; i < 100; i++) {
+                workers_quiesce();
+                worker_start(p.worker); /* it sleeps still, or waits for its turn */
+                if (i % 2)
+                        sched_yield();
+                worker_stop(p.worker);
+                workers_release();
+        }
+        assert_int_equal(p.calls, 0);
+        workers_quiesce();
+        worker_start(p.worker);
+        worker_destroy(p.worker);
+        workers_release();
+        assert_int_equal(p.calls, 0);
+}
+
 static void errand(void *arg)
 {
         struct probe *p = arg;
@@ -207,6 +228,7 @@ int main(void)
                 cmocka_unit_test(comes_again_when_due_and_for_input),
                 cmocka_unit_test(stop_waits_for_the_work),
                 cmocka_unit_test(quiesced_workers_have_ended_their_work_and_begin_none),
+                cmocka_unit_test(held_workers_can_be_stopped_and_destroyed),
                 cmocka_unit_test(errands_are_run_on_the_workers_thread_even_while_it_is_held),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
