@@ -15,12 +15,15 @@
 #include "vmm/control/control.h"
 #include "vmm/gdb/server.h"
 #include "vmm/jail/jail.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/vm.h"
 
 #define EXIT_USAGE 2
 
 static const char *api_socket;
 static const char *attached, *detached; /* a device of the machine at api_socket */
+static const char *saved;               /* a directory for the machine at api_socket */
+static const char *restored;            /* one that the first life goes on from */
 static bool sandbox = true;
 
 static const struct option options[] = {
@@ -46,6 +49,8 @@ static const struct option options[] = {
         { "hotplug-queues", required_argument, NULL, 'Q' },
         { "attach", required_argument, NULL, 'A' },
         { "detach", required_argument, NULL, 'D' },
+        { "snapshot", required_argument, NULL, 'N' },
+        { "restore", required_argument, NULL, 'O' },
         { "gdb", required_argument, NULL, 'g' },
         { "gdb-wait", no_argument, NULL, 'G' },
         { "profile", required_argument, NULL, 'L' },
@@ -103,12 +108,14 @@ static const char usage[] =
         "  --sandbox on|off  whether the machine's process is locked up (default on)\n"
         "  --no-unpack       a bzImage unpacks itself, and moves to a random address: slower\n"
         "  --no-reboot       a reset of the guest ends the program\n"
+        "  --restore DIR     goes on from a snapshot, of a machine of the same configuration\n"
         "  --iommu           an IOMMU (Intel VT-d) between devices and memory; with --cpu soft\n"
         "  --test-devices    debug-exit port and devices for test kernels\n"
         "  --help, --version\n\n"
         "At the control socket of a machine that runs:\n"
         "  --attach NAME     attaches what one --disk or --net says\n"
-        "  --detach NAME     takes it away again\n\n"
+        "  --detach NAME     takes it away again\n"
+        "  --snapshot DIR    saves it, while it is paused, to a new directory\n\n"
         "Exit status: 0 powered off or reset, 1 failed, 2 usage, 3 guest panicked,\n"
         "4 guest crashed (triple fault); 128 + N, its process was killed by signal N;\n"
         "159 a thread did what its jail forbids; with --test-devices, (code << 1) | 1.\n";
@@ -213,6 +220,12 @@ static int take_option(int option, struct vm_config *c, struct err *err)
         case 'D':
                 detached = optarg;
                 return 0;
+        case 'N':
+                saved = optarg;
+                return 0;
+        case 'O':
+                restored = optarg;
+                return 0;
         case 'g':
                 replace(&c->gdb, optarg);
                 return 0;
@@ -290,6 +303,7 @@ static int exit_status(const struct machine_outcome *o, const char **ret_story)
 struct program {
         struct vm_config *config;
         struct vm_ports ports;
+        struct snapshot snapshot;
         int api_fd; /* listens; -1 without a socket */
         bool start; /* asked for over the socket */
 };
@@ -455,12 +469,30 @@ static int wait_for_start(struct program *p, struct err *err)
         return r;
 }
 
+static int open_snapshot(struct program *p, struct err *err)
+{
+        if (p->config->memory_file)
+                return err_plain(err, EINVAL,
+                                 "--memory-file '%s' and --restore '%s' do not go together: the "
+                                 "memory is the snapshot's",
+                                 p->config->memory_file, restored);
+        int r = snapshot_open(restored, &p->snapshot, err);
+        if (r == 0)
+                p->ports.restore = &p->snapshot;
+        return r;
+}
+
 static int run_lives(struct program *p, struct err *err)
 {
         int status = JAIL_AGAIN;
         int r = vm_config_check(p->config, err);
         if (r == 0)
                 r = vm_ports_open(p->config, &p->ports, err);
+        if (r == 0 && restored) {
+                r = open_snapshot(p, err);
+                if (r < 0)
+                        vm_ports_close(&p->ports);
+        }
         if (r < 0)
                 return r;
         if (!sandbox)
@@ -469,25 +501,29 @@ static int run_lives(struct program *p, struct err *err)
         while (r == 0 && status == JAIL_AGAIN) {
                 r = jail_run(sandbox, inside, p, &status, err);
                 p->ports.gdb_wait = false;
+                p->ports.restore = NULL; /* a reset is a start */
         }
+        snapshot_close(&p->snapshot);
         vm_ports_close(&p->ports);
         return r < 0 ? r : status;
 }
 
 /* For a machine that runs already. */
-static int change_devices(struct vm_config *c, struct err *err)
+static int ask_machine(struct vm_config *c, struct err *err)
 {
-        if (!api_socket || (attached && detached))
+        if (!api_socket || !!attached + !!detached + !!saved > 1)
                 return err_plain(err, EINVAL,
-                                 "--attach or --detach: --api-socket PATH names the "
+                                 "--attach, --detach or --snapshot: --api-socket PATH names the "
                                  "machine");
+        if (saved)
+                return control_snapshot(api_socket, saved, err);
         return attached ? control_attach(api_socket, attached, c, err)
                         : control_detach(api_socket, detached, err);
 }
 
 static int run(struct vm_config *c, struct err *err)
 {
-        struct program p = { .config = c, .api_fd = -1, .start = true };
+        struct program p = { .config = c, .api_fd = -1, .start = true, .snapshot.memory_fd = -1 };
         int r = 0;
         if (api_socket)
                 r = http_listen_unix(api_socket, 0600, (gid_t)-1, &p.api_fd, err);
@@ -531,8 +567,8 @@ int main(int argc, char **argv)
                               argv[optind]) < 0
                             ? EXIT_USAGE
                             : 0;
-        if (r == 0 && (attached || detached)) {
-                r = change_devices(&config, &err);
+        if (r == 0 && (attached || detached || saved)) {
+                r = ask_machine(&config, &err);
         } else if (r == 0) {
                 raw_terminal();
                 r = run(&config, &err);

@@ -269,5 +269,7 @@ void cpu_pass_int3(struct cpu *cpu);
  * cpu_state, little endian. Loading validates and touches the cpu only on success. */
 int cpu_save(struct cpu *cpu, struct buf *ret, struct err *err);
 int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err);
+/* Takes the state over, where it is one that this processor can be in. */
+int cpu_set_state(struct cpu *cpu, const struct cpu_state *state, struct err *err);
 /* -EINVAL for a state that no processor of ours can be in. Pure. */
 int cpu_state_check(const struct cpu_state *state, struct err *err);

@@ -53,6 +53,21 @@ int cpu_state_check(const struct cpu_state *state, struct err *err)
         return problem ? err_plain(err, EINVAL, "impossible CPU state: %s", problem) : 0;
 }
 
+int cpu_set_state(struct cpu *cpu, const struct cpu_state *state, struct err *err)
+{
+        int r = cpu_state_check(state, err);
+        if (r < 0)
+                return r;
+        if (state->cr4 & ~cpu->cr4_allowed || state->xcr0 & ~cpu->xcr0_allowed)
+                return err_plain(err, EINVAL,
+                                 "CPU state uses features that this processor does not have: CR4 "
+                                 "0x%llx, XCR0 0x%llx",
+                                 (unsigned long long)state->cr4, (unsigned long long)state->xcr0);
+        cpu->s = *state;
+        cpu_state_changed(cpu);
+        return 0;
+}
+
 int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err)
 {
         struct state_header header;
@@ -67,15 +82,5 @@ int cpu_load(struct cpu *cpu, const void *data, size_t size, struct err *err)
                 return err_plain(err, EINVAL, "CPU state of version %u, this program reads %u",
                                  header.version, CPU_STATE_VERSION);
         memcpy(&state, (const uint8_t *)data + sizeof(header), sizeof(state));
-        int r = cpu_state_check(&state, err);
-        if (r < 0)
-                return r;
-        if (state.cr4 & ~cpu->cr4_allowed || state.xcr0 & ~cpu->xcr0_allowed)
-                return err_plain(err, EINVAL,
-                                 "CPU state uses features that this processor does not have: CR4 "
-                                 "0x%llx, XCR0 0x%llx",
-                                 (unsigned long long)state.cr4, (unsigned long long)state.xcr0);
-        cpu->s = state;
-        cpu_state_changed(cpu);
-        return 0;
+        return cpu_set_state(cpu, &state, err);
 }

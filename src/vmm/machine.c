@@ -95,6 +95,8 @@ int machine_create(struct loop *loop, const struct machine_options *options, str
         m->vcpus = xcalloc(vcpus, sizeof(*m->vcpus));
         m->vcpus_wanted = vcpus;
         int r = memory_init(&m->memory, options->memory_bytes, options->memory_file, err);
+        if (r == 0 && options->memory_fd)
+                r = memory_overlay(&m->memory, *options->memory_fd, err);
         if (r == 0)
                 r = cpu->attach(m, err);
         for (unsigned i = 0; r == 0 && i < vcpus; i++) {
@@ -158,6 +160,17 @@ void machine_add_device(struct machine *m, struct device *device, const char *na
 struct device *machine_last_device(struct machine *m)
 {
         return list_empty(&m->devices) ? NULL : container_of(m->devices.prev, struct device, node);
+}
+
+unsigned machine_device_number(const struct machine *m, const struct device *device)
+{
+        unsigned number = 0;
+        list_for_each (struct device, d, &m->devices, node) {
+                if (d == device)
+                        break;
+                number += streq(d->name, device->name);
+        }
+        return number;
 }
 
 void machine_remove_device(struct machine *m, struct device *device)

@@ -31,7 +31,7 @@
 
 struct pci;
 struct virtio_mmio_places;
-struct state_reader;
+struct state_ops;
 
 /* The part of a device that the machine knows; embedded in each device. */
 struct device {
@@ -40,6 +40,7 @@ struct device {
         void (*destroy)(struct device *device);
         /* What it did so far; NULL where nothing is counted. Any thread's. */
         void (*counters)(struct device *device, counter_fn *take, void *arg);
+        const struct state_ops *state; /* how it is saved (snapshot/state.h); NULL: it cannot be */
 };
 
 enum machine_end_kind {
@@ -94,6 +95,7 @@ struct machine_options {
         unsigned vcpus;
         uint64_t memory_bytes;
         const char *memory_file; /* see memory_init() */
+        const int *memory_fd;    /* see memory_overlay(); NULL: none */
 };
 int machine_create(struct loop *loop, const struct machine_options *options, struct machine **ret,
                    struct err *err);
@@ -107,6 +109,9 @@ void machine_add_device(struct machine *machine, struct device *device, const ch
 void machine_remove_device(struct machine *machine, struct device *device);
 /* The one that was added last; NULL where there is none. */
 struct device *machine_last_device(struct machine *machine);
+
+/* Which of those of its name it is, in the order of building. */
+unsigned machine_device_number(const struct machine *machine, const struct device *device);
 
 /* Makes the vCPUs' threads. They stand until machine_resume(). */
 int machine_start(struct machine *machine, struct err *err);

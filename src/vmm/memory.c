@@ -72,6 +72,17 @@ int memory_init(struct memory *m, uint64_t size_bytes, const char *path, struct 
         return 0;
 }
 
+int memory_overlay(struct memory *m, int fd, struct err *err)
+{
+        void *map = mmap(m->map, m->size_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0);
+        if (map == MAP_FAILED)
+                return err_set(err, errno, "map %llu bytes of a snapshot's memory",
+                               (unsigned long long)m->size_bytes);
+        m->overlaid = true;
+        return 0;
+}
+
 void memory_finish(struct memory *m)
 {
         if (m->map)

@@ -34,6 +34,7 @@ struct memory {
         uint8_t *map; /* the whole file, but for what memory_share() put in the place of parts */
         struct memory_slot slots[MEMORY_SLOTS];
         unsigned length;
+        bool overlaid; /* parts of the map are other than the file's */
         /* Told of every write by the machine; NULL when nobody cares. */
         void (*touched)(void *arg, struct gpa base, uint64_t size_bytes);
         void *touched_arg;
@@ -42,6 +43,9 @@ struct memory {
 /* Zeroed memory of a whole number of pages; refuses what the host does not have. With `path`,
  * that file of no size becomes the memory and keeps it; NULL: it goes with the machine. */
 int memory_init(struct memory *memory, uint64_t size_bytes, const char *path, struct err *err);
+/* The first bytes of the file `fd` come in the place of zeros, private to this memory, read as
+ * they are touched. The file has as many, and does not change while the memory lives. */
+int memory_overlay(struct memory *memory, int fd, struct err *err);
 void memory_finish(struct memory *memory);
 
 /* The `size` bytes at `base`, or NULL where they are not all memory of one slot. */

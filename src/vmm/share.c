@@ -11,6 +11,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/worker.h"
 
 #define PAGE          MEMORY_PAGE_SIZE
@@ -70,6 +71,7 @@ static int replace(struct pass *p, enum kind kind, uint64_t from, uint64_t to, s
         /* Behind the new mapping nobody misses it. */
         (void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
                         (off_t)size);
+        p->memory->overlaid = true;
         p->sums.shared += size;
         p->runs++;
         return 0;
@@ -196,6 +198,7 @@ int share_create(struct machine *machine, const char *path, struct err *err)
         s->size_bytes = size;
         s->looked_ns = clock_monotonic_ns();
         machine_add_device(machine, &s->device, "memory-share", destroy);
+        s->device.state = &state_nothing;
         s->device.counters = counters;
         r = loop_timer(machine->loop, look, s, &s->timer, err);
         if (r == 0)

@@ -26,6 +26,7 @@
 #include "vmm/jail/jail.h"
 
 struct machine;
+struct chips_state;
 
 enum vcpu_exit {
         VCPU_KICKED,
@@ -39,6 +40,20 @@ struct vcpu_apic {
         uint32_t registers[256]; /* one per 16 bytes of the page */
         uint64_t base;           /* IA32_APIC_BASE */
         uint64_t tsc_deadline;
+};
+
+/* Paravirtual MSRs of KVM's interface: where the guest wants its clock and the like. 0: it wants
+ * none. `soft` knows of the first two only. */
+struct vcpu_paravirt {
+        uint64_t system_time, steal_time;
+        uint64_t async_faults, async_vector, end_of_interrupt;
+};
+
+/* The guest's time at one moment. */
+struct vcpu_clock {
+        uint64_t tsc; /* of the first vCPU */
+        uint64_t tsc_khz;
+        uint64_t kvmclock_ns; /* since boot, as the paravirtual clock has it */
 };
 
 /* What a debugger wants of a vCPU. `dr` and `dr7` are breakpoints and watchpoints as the
@@ -85,6 +100,17 @@ struct vcpu_ops {
         int (*set_state)(struct vcpu *vcpu, const struct cpu_state *state, struct err *err);
         int (*get_apic)(struct vcpu *vcpu, struct vcpu_apic *ret, struct err *err);
         int (*set_apic)(struct vcpu *vcpu, const struct vcpu_apic *apic, struct err *err);
+        int (*get_paravirt)(struct vcpu *vcpu, struct vcpu_paravirt *ret, struct err *err);
+        /* -ENOTSUP for what the provider has not. After set_clock(). */
+        int (*set_paravirt)(struct vcpu *vcpu, const struct vcpu_paravirt *wanted, struct err *err);
+        /* The time, and the chips outside of the processors, while all vCPUs stand. set_clock()
+         * comes before set_state() of any; `tsc` of `now` is the guest's, this host's is
+         * `host_tsc` then. */
+        int (*get_clock)(struct machine *machine, struct vcpu_clock *ret, struct err *err);
+        int (*set_clock)(struct machine *machine, const struct vcpu_clock *now, uint64_t host_tsc,
+                         struct err *err);
+        int (*get_chips)(struct machine *machine, struct chips_state *ret, struct err *err);
+        int (*set_chips)(struct machine *machine, const struct chips_state *chips, struct err *err);
         int (*set_debug)(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
         /* The INT3 that it stopped at is the guest's own, which shall have its exception. */
         int (*pass_int3)(struct vcpu *vcpu, struct err *err);

@@ -24,6 +24,7 @@
 #include "vmm/layout.h"
 #include "vmm/pci/pci.h"
 #include "vmm/share.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/virtio/balloon.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/console.h"
@@ -33,6 +34,7 @@
 #include "vmm/virtio/tap.h"
 #include "vmm/virtio/vsock.h"
 #include "vmm/virtio/vsock_peers.h"
+#include "vmm/virtio/worker.h"
 #include "vmm/vtd/vtd.h"
 
 static const struct vcpu_ops *choose_cpu(int wanted)
@@ -252,28 +254,40 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
               struct vm *ret, struct err *err)
 {
         struct vm vm = { 0 };
+        const struct snapshot *restore = ports->restore;
         const struct machine_options machine = { choose_cpu(c->cpu),
                                                  cpu_model_find(cpu_model_names[c->cpu_model]),
-                                                 c->cpus, c->memory_mib << 20, c->memory_file };
-        int r = machine_create(loop, &machine, &vm.machine, err);
+                                                 c->cpus,
+                                                 c->memory_mib << 20,
+                                                 c->memory_file,
+                                                 restore ? &restore->memory_fd : NULL };
+        int r = restore ? snapshot_fits(restore, machine.memory_bytes, c->cpus, err) : 0;
+        if (r == 0)
+                r = machine_create(loop, &machine, &vm.machine, err);
         if (r == 0 && c->profile)
                 r = start_profile(vm.machine, c, err);
         if (r == 0)
                 r = build_platform(&vm, c, err);
         if (r == 0)
                 r = build_virtio(&vm, c, ports, err);
+        bool held = r == 0 && restore;
+        if (held) /* no device goes on before all can */
+                workers_quiesce();
         if (r == 0)
-                r = load(&vm, c, err);
+                r = restore ? snapshot_load(restore, vm.machine, err) : load(&vm, c, err);
+        if (r == 0)
+                snapshot_prepare();
         if (r == 0 && ports->gdb_fd >= 0)
                 r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
         if (r == 0 && c->memory_template)
                 r = share_create(vm.machine, c->memory_template, err);
-        if (r < 0) {
+        if (r < 0)
                 vm_destroy(&vm);
-                return r;
-        }
-        *ret = vm;
-        return 0;
+        else
+                *ret = vm;
+        if (held)
+                workers_release();
+        return r;
 }
 
 void vm_destroy(struct vm *vm)

@@ -10,6 +10,7 @@ struct gdb_server;
 struct hotplug;
 struct keyboard;
 struct power;
+struct snapshot;
 
 /* A built machine and the devices that somebody will want to speak to. */
 struct vm {
@@ -29,6 +30,7 @@ struct vm_ports {
         const char *vsock_path;               /* the configuration's */
         int gdb_fd;                           /* -1: none; listens */
         const char *gdb_path;                 /* NULL: not a Unix socket */
+        struct snapshot *restore;             /* what the next life goes on from; NULL: none */
         bool gdb_wait;                        /* the guest stands until a debugger lets it go */
 };
 

@@ -11,6 +11,7 @@
 #include "vmm/control/keys.h"
 #include "vmm/control/metrics.h"
 #include "vmm/control/registers.h"
+#include "vmm/control/saving.h"
 #include "vmm/device/keyboard.h"
 #include "vmm/device/power.h"
 #include "vmm/virtio/balloon.h"
@@ -178,6 +179,19 @@ static void stop(struct http_request *request, void *arg)
                 return;
         done(request);
         machine_end(c->vm->machine, MACHINE_STOPPED, 0, NULL);
+}
+
+static void take_snapshot(struct http_request *request, void *arg)
+{
+        struct control *c = arg;
+        if (!needs_vm(c, request))
+                return;
+        if (c->paused)
+                saving_answer(request, c->vm);
+        else
+                http_reply_error(request, 409,
+                                 "the VM is %s; POST /vm/pause stops it for a snapshot",
+                                 state_of(c) == CONTROL_PAUSED ? "paused by gdb only" : "running");
 }
 
 struct key_request {
@@ -417,6 +431,7 @@ static const struct http_route routes[] = {
         { "POST", "/vm/resume", resume_vm, HTTP_BODY_NONE, NULL },
         { "POST", "/vm/shutdown", shut_down, HTTP_BODY_NONE, NULL },
         { "POST", "/vm/stop", stop, HTTP_BODY_NONE, NULL },
+        { "PUT", "/vm/snapshot", take_snapshot, HTTP_BODY_NONE, NULL },
         { "POST", "/vm/send-key", send_key, HTTP_BODY_BUFFERED, NULL },
         { "GET", "/vm/cpus", list_cpus, HTTP_BODY_NONE, NULL },
         { "GET", "/vm/cpus/{index}/registers", show_registers, HTTP_BODY_NONE, NULL },

@@ -37,18 +37,6 @@ static int by_name(const void *a, const void *b)
         return order ? order : (x->index > y->index) - (x->index < y->index);
 }
 
-/* Which of its kind a device is, in the order of building. */
-static unsigned index_of(const struct machine *m, const struct device *device)
-{
-        unsigned index = 0;
-        list_for_each (struct device, d, &m->devices, node) {
-                if (d == device)
-                        break;
-                index += streq(d->name, device->name);
-        }
-        return index;
-}
-
 void metrics_write(const struct machine *m, struct buf *buf)
 {
         struct samples samples = { 0 };
@@ -61,7 +49,7 @@ void metrics_write(const struct machine *m, struct buf *buf)
         }
         list_for_each (struct device, d, &m->devices, node) {
                 samples.kind = d->name;
-                samples.index = index_of(m, d);
+                samples.index = machine_device_number(m, d);
                 if (d->counters)
                         d->counters(d, take, &samples);
         }

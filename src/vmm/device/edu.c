@@ -5,6 +5,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/pci/pci.h"
+#include "vmm/snapshot/state.h"
 
 #define VENDOR         0x1234
 #define DEVICE         0x11e8
@@ -194,6 +195,39 @@ static void locked_write(void *device, uint64_t offset, unsigned size, uint64_t 
 
 static const struct bus_ops bar_bus = { locked_read, locked_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_FIELD(struct edu, liveness, UINT32_MAX),
+        STATE_FIELD(struct edu, factorial, UINT32_MAX),
+        STATE_FIELD(struct edu, status, UINT32_MAX),
+        STATE_FIELD(struct edu, interrupt, UINT32_MAX),
+        STATE_FIELD(struct edu, source, UINT64_MAX),
+        STATE_FIELD(struct edu, destination, UINT64_MAX),
+        STATE_FIELD(struct edu, count, UINT64_MAX),
+        STATE_ARRAY(struct edu, buffer, UINT8_MAX),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct edu *e = container_of(device, struct edu, device);
+        (void)err;
+        pthread_mutex_lock(&e->lock);
+        state_put_fields(w, e, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&e->lock);
+        return 0;
+}
+
+/* Its line is the bus's to restore. */
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        (void)err;
+        state_get_fields(s, container_of(device, struct edu, device), fields, ELEMENTS(fields));
+        return 0;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct edu *e = container_of(device, struct edu, device);
@@ -224,6 +258,7 @@ int edu_create(struct machine *machine, struct err *err)
         pci_function_bar(&e->function, 0, BAR_BYTES, &bar_bus, e);
         add_msi(e);
         machine_add_device(machine, &e->device, "edu", destroy);
+        e->device.state = &state;
         int r = pci_add(machine, &e->function, 0, err);
         e->dma = (struct dma){ &machine->memory, machine->iommu, pci_source(&e->function) };
         return r;

@@ -4,6 +4,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 
 #define PORT_DATA      0x60
 #define PORT_COMMAND   0x64
@@ -176,6 +177,41 @@ static void command_write(void *device, uint64_t offset, unsigned size, uint64_t
 static const struct bus_ops data_bus = { data_read, data_write };
 static const struct bus_ops command_bus = { status_read, command_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_ARRAY(struct keyboard, queue, UINT8_MAX),
+        STATE_FIELD(struct keyboard, head, QUEUE_SIZE - 1),
+        STATE_FIELD(struct keyboard, length, QUEUE_SIZE),
+        STATE_FIELD(struct keyboard, config, UINT8_MAX),
+        STATE_FIELD(struct keyboard, output, UINT8_MAX),
+        STATE_FIELD(struct keyboard, pending, UINT8_MAX),
+        STATE_FIELD(struct keyboard, parameter, UINT8_MAX),
+        STATE_FIELD(struct keyboard, scanning, 1),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct keyboard *k = container_of(device, struct keyboard, device);
+        (void)err;
+        pthread_mutex_lock(&k->lock);
+        state_put_fields(w, k, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&k->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        struct keyboard *k = container_of(device, struct keyboard, device);
+        state_get_fields(s, k, fields, ELEMENTS(fields));
+        int r = state_end(s, err);
+        if (r == 0)
+                update(k);
+        return r;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct keyboard *k = container_of(device, struct keyboard, device);
@@ -191,6 +227,7 @@ int keyboard_create(struct machine *machine, struct keyboard **ret, struct err *
         k->output = OUTPUT_RUN;
         pthread_mutex_init(&k->lock, NULL);
         machine_add_device(machine, &k->device, "keyboard", destroy);
+        k->device.state = &state;
         int r = bus_add(&machine->pio,
                         &(struct bus_region){ PORT_DATA, 1, &data_bus, k, &k->lock, "keyboard" },
                         err);

@@ -4,9 +4,11 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/timer.h"
 
 #define PIT_HZ        1193182ull
+#define TICKS_MAX     (1ull << 52) /* a century, which fits nanoseconds */
 #define PORT_PIT      0x40
 #define PORT_SPEAKER  0x61
 #define ACCESS_LATCH  0
@@ -228,6 +230,58 @@ static void speaker_write(void *device, uint64_t offset, unsigned size, uint64_t
 static const struct bus_ops pit_bus = { pit_read, pit_write };
 static const struct bus_ops speaker_bus = { speaker_read, speaker_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field channel_fields[] = {
+        STATE_FIELD(struct channel, mode, 5),
+        STATE_FIELD(struct channel, access, ACCESS_BOTH),
+        STATE_FIELD(struct channel, reload, 0x10000),
+        STATE_MOMENT(struct channel, start_ns),
+        STATE_FIELD(struct channel, latched, UINT16_MAX),
+        STATE_FIELD(struct channel, status, UINT8_MAX),
+        STATE_FIELD(struct channel, has_latch, 1),
+        STATE_FIELD(struct channel, has_status, 1),
+        STATE_FIELD(struct channel, high_next_read, 1),
+        STATE_FIELD(struct channel, high_next_write, 1),
+        STATE_FIELD(struct channel, low_written, UINT8_MAX),
+};
+
+static const struct state_field pit_fields[] = {
+        STATE_FIELD(struct pit, speaker, 3),
+        STATE_FIELD(struct pit, fired, TICKS_MAX),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct pit *p = container_of(device, struct pit, device);
+        (void)err;
+        pthread_mutex_lock(&p->lock);
+        for (unsigned i = 0; i < 3; i++)
+                state_put_fields(w, &p->channels[i], channel_fields, ELEMENTS(channel_fields));
+        state_put_fields(w, p, pit_fields, ELEMENTS(pit_fields));
+        pthread_mutex_unlock(&p->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        struct pit *p = container_of(device, struct pit, device);
+        for (unsigned i = 0; i < 3; i++) {
+                state_get_fields(s, &p->channels[i], channel_fields, ELEMENTS(channel_fields));
+                if (p->channels[i].reload == 0)
+                        return state_refuse(s, err, "channel %u counts from 0", i);
+        }
+        state_get_fields(s, p, pit_fields, ELEMENTS(pit_fields));
+        if (p->fired > TICKS_MAX / p->channels[0].reload)
+                return state_refuse(s, err, "channel 0 has counted for centuries");
+        int r = state_end(s, err);
+        if (r == 0)
+                arm(p);
+        return r;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct pit *p = container_of(device, struct pit, device);
@@ -244,6 +298,7 @@ int pit_create(struct machine *machine, struct err *err)
         for (unsigned i = 0; i < 3; i++)
                 p->channels[i] = (struct channel){ .access = ACCESS_BOTH, .reload = 0x10000 };
         machine_add_device(machine, &p->device, "pit", destroy);
+        p->device.state = &state;
         int r = timer_create_on(machine->loop, expired, p, &p->timer, err);
         if (r < 0)
                 return r;

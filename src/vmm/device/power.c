@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/state.h"
 
 #define PM_TIMER_HZ        3579545ull
 #define STATUS_BUTTON      0x0100u
@@ -22,6 +23,7 @@ struct power {
         pthread_mutex_t lock;
         uint16_t status, enable, control;
         uint8_t gpe[GPE_SIZE];
+        int64_t epoch_ns; /* when the PM timer was 0 */
         bool raised;
 };
 
@@ -37,10 +39,10 @@ static void update(struct power *p)
         irq_line(&p->machine->irq, LAYOUT_IRQ_SCI, raised);
 }
 
-static uint32_t pm_timer(void)
+static uint32_t pm_timer(const struct power *p)
 {
-        uint64_t n = (uint64_t)((unsigned __int128)(uint64_t)clock_monotonic_ns() * PM_TIMER_HZ /
-                                NS_PER_S);
+        uint64_t ns = (uint64_t)(clock_monotonic_ns() - p->epoch_ns);
+        uint64_t n = (uint64_t)((unsigned __int128)ns * PM_TIMER_HZ / NS_PER_S);
         return (uint32_t)n & 0xffffff; /* 24 bits: FADT says no TMR_VAL_EXT */
 }
 
@@ -49,7 +51,7 @@ static uint64_t pm_read(void *device, uint64_t offset, unsigned size)
         const struct power *p = device;
         uint64_t registers = p->status | (uint64_t)p->enable << 16 | (uint64_t)p->control << 32;
         if (offset >= POWER_PM_TIMER)
-                return (uint64_t)pm_timer() >> 8 * (offset - POWER_PM_TIMER);
+                return (uint64_t)pm_timer(p) >> 8 * (offset - POWER_PM_TIMER);
         return registers >> 8 * offset & size_mask(size);
 }
 
@@ -118,6 +120,38 @@ static const struct bus_ops gpe_bus = { gpe_read, gpe_write };
 static const struct bus_ops panic_bus = { panic_read, panic_write };
 static const struct bus_ops debug_bus = { NULL, debug_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_FIELD(struct power, status, UINT16_MAX),
+        STATE_FIELD(struct power, enable, UINT16_MAX),
+        STATE_FIELD(struct power, control, UINT16_MAX),
+        STATE_ARRAY(struct power, gpe, UINT8_MAX),
+        STATE_MOMENT(struct power, epoch_ns),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct power *p = container_of(device, struct power, device);
+        (void)err;
+        pthread_mutex_lock(&p->lock);
+        state_put_fields(w, p, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&p->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        struct power *p = container_of(device, struct power, device);
+        state_get_fields(s, p, fields, ELEMENTS(fields));
+        int r = state_end(s, err);
+        if (r == 0)
+                update(p);
+        return r;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct power *p = container_of(device, struct power, device);
@@ -129,9 +163,11 @@ int power_create(struct machine *machine, bool debug_exit, struct power **ret, s
 {
         struct power *p = new0(struct power);
         p->machine = machine;
+        p->epoch_ns = clock_monotonic_ns();
         p->control = CONTROL_SCI; /* ACPI mode from the start: there is no SMM to enter it by */
         pthread_mutex_init(&p->lock, NULL);
         machine_add_device(machine, &p->device, "power", destroy);
+        p->device.state = &state;
         const struct bus_region regions[] = {
                 { LAYOUT_PORT_PM, POWER_PM_SIZE, &pm_bus, p, &p->lock, "ACPI PM" },
                 { LAYOUT_PORT_GPE, GPE_SIZE, &gpe_bus, p, &p->lock, "ACPI GPE" },

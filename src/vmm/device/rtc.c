@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/timer.h"
 
 #define PORT_RTC 0x70
@@ -36,6 +37,8 @@ enum {
 #define B_24_HOURS 0x02
 #define C_IRQ      0x80
 #define D_VALID    0x80
+
+#define OFFSET_MAX (1ll << 40) /* s: more than any date that registers can hold */
 
 struct rtc {
         struct device device;
@@ -243,6 +246,43 @@ static void show_memory(struct rtc *r, uint64_t size_bytes)
         put16(r, 0x5b, (size_bytes - low) >> 16 & 0xffff);
 }
 
+/* ---- in and out of a snapshot ---- */
+
+/* The clock shows the host's time, before a snapshot and after it: the one thing by which a
+ * guest can see how long it was away. */
+static const struct state_field fields[] = {
+        STATE_FIELD(struct rtc, index, 127),
+        STATE_ARRAY(struct rtc, cmos, UINT8_MAX),
+        STATE_MOMENT(struct rtc, next_period_ns),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct rtc *r = container_of(device, struct rtc, device);
+        (void)err;
+        pthread_mutex_lock(&r->lock);
+        state_put_fields(w, r, fields, ELEMENTS(fields));
+        state_put(w, (uint64_t)(r->offset_s + OFFSET_MAX), 8);
+        pthread_mutex_unlock(&r->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        struct rtc *rtc = container_of(device, struct rtc, device);
+        state_get_fields(s, rtc, fields, ELEMENTS(fields));
+        rtc->offset_s = (int64_t)state_get_max(s, "offset_s", 8, 2 * OFFSET_MAX) - OFFSET_MAX;
+        int r = state_end(s, err);
+        if (r < 0)
+                return r;
+        rtc->last_second = guest_seconds(rtc);
+        irq_line(&rtc->machine->irq, LAYOUT_IRQ_RTC, rtc->cmos[STATUS_C] & C_IRQ);
+        arm(rtc);
+        return 0;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct rtc *r = container_of(device, struct rtc, device);
@@ -261,6 +301,7 @@ int rtc_create(struct machine *machine, struct err *err)
         rtc->cmos[STATUS_D] = D_VALID;
         show_memory(rtc, machine->memory.size_bytes);
         machine_add_device(machine, &rtc->device, "rtc", destroy);
+        rtc->device.state = &state;
         int r = timer_create_on(machine->loop, expired, rtc, &rtc->timer, err);
         return r < 0 ? r
                      : bus_add(&machine->pio,

@@ -3,6 +3,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/device/stream.h"
+#include "vmm/snapshot/state.h"
 
 #define FIFO_SIZE 64 /* deeper than the chip's 16: nobody can tell, and input is cheaper */
 
@@ -194,6 +195,49 @@ static void drained(void *arg)
 
 static const struct stream_ops stream_ops = { arrived, drained };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_FIELD(struct serial, ier, UINT8_MAX),
+        STATE_FIELD(struct serial, fcr, UINT8_MAX),
+        STATE_FIELD(struct serial, lcr, UINT8_MAX),
+        STATE_FIELD(struct serial, mcr, UINT8_MAX),
+        STATE_FIELD(struct serial, scr, UINT8_MAX),
+        STATE_ARRAY(struct serial, divisor, UINT8_MAX),
+        STATE_ARRAY(struct serial, in, UINT8_MAX),
+        STATE_FIELD(struct serial, in_head, FIFO_SIZE - 1),
+        STATE_FIELD(struct serial, in_length, FIFO_SIZE),
+        STATE_FIELD(struct serial, full, 1),
+        STATE_FIELD(struct serial, thre_pending, 1),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct serial *s = container_of(device, struct serial, device);
+        (void)err;
+        pthread_mutex_lock(&s->lock);
+        state_put_fields(w, s, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&s->lock);
+        return 0;
+}
+
+/* What the guest put out before is its old console's. This one is empty, and takes more. */
+static int restore(struct device *device, struct state_section *section, struct err *err)
+{
+        struct serial *s = container_of(device, struct serial, device);
+        state_get_fields(section, s, fields, ELEMENTS(fields));
+        int r = state_end(section, err);
+        if (r < 0)
+                return r;
+        s->thre_pending = s->thre_pending || s->full;
+        s->full = false;
+        stream_want(s->stream, FIFO_SIZE - s->in_length);
+        update(s);
+        return 0;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct serial *s = container_of(device, struct serial, device);
@@ -210,6 +254,7 @@ int serial_create(struct machine *machine, uint16_t port, unsigned gsi, int in_f
         s->gsi = gsi;
         pthread_mutex_init(&s->lock, NULL);
         machine_add_device(machine, &s->device, "serial", destroy);
+        s->device.state = &state;
         int r = stream_create(machine->loop, in_fd, out_fd, &stream_ops, s, &s->stream, err);
         if (r < 0)
                 return r;

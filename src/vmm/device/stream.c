@@ -226,3 +226,22 @@ void stream_want(struct stream *s, size_t size)
         }
         pthread_mutex_unlock(&s->lock);
 }
+
+size_t stream_waiting(struct stream *s, uint8_t ret[STREAM_BUFFER_SIZE])
+{
+        pthread_mutex_lock(&s->lock);
+        size_t n = s->length;
+        for (size_t i = 0; i < n; i++)
+                ret[i] = s->bytes[(s->head + i) % STREAM_BUFFER_SIZE];
+        pthread_mutex_unlock(&s->lock);
+        return n;
+}
+
+void stream_restore(struct stream *s, const uint8_t *bytes, size_t size)
+{
+        (void)stream_put(s, bytes, size);
+        pthread_mutex_lock(&s->lock);
+        s->starved = true;
+        post(s);
+        pthread_mutex_unlock(&s->lock);
+}

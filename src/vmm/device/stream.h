@@ -38,3 +38,9 @@ size_t stream_put(struct stream *stream, const uint8_t *bytes, size_t size);
 size_t stream_room(struct stream *stream);
 /* How many bytes the device can take now. */
 void stream_want(struct stream *stream, size_t size);
+
+/* For snapshots: a copy of the up to STREAM_BUFFER_SIZE bytes that wait to be written; and in a new
+ * stream these bytes put in, whereupon `drained` is called once from the loop, however much
+ * they were. The loop's thread. */
+size_t stream_waiting(struct stream *stream, uint8_t ret_bytes[STREAM_BUFFER_SIZE]);
+void stream_restore(struct stream *stream, const uint8_t *bytes, size_t size);

@@ -5,6 +5,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/state.h"
 
 #define PORT_REGISTER 0xe0
 #define PORT_FLUSH    0xe4
@@ -75,6 +76,33 @@ static const struct bus_ops flush_bus = { NULL, flush_write };
 static const struct bus_ops line_bus = { NULL, line_write };
 static const struct bus_ops memory_bus = { store_read, store_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_ARRAY(struct testdev, value, UINT8_MAX),
+        STATE_ARRAY(struct testdev, memory, UINT8_MAX),
+};
+
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct testdev *t = container_of(device, struct testdev, device);
+        (void)err;
+        pthread_mutex_lock(&t->lock);
+        state_put_fields(w, t, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&t->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        struct testdev *t = container_of(device, struct testdev, device);
+        (void)err;
+        state_get_fields(s, t, fields, ELEMENTS(fields));
+        return 0;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 static void destroy(struct device *device)
 {
         struct testdev *t = container_of(device, struct testdev, device);
@@ -102,6 +130,7 @@ int testdev_create(struct machine *machine, struct err *err)
         t->machine = machine;
         pthread_mutex_init(&t->lock, NULL);
         machine_add_device(machine, &t->device, "testdev", destroy);
+        t->device.state = &state;
         const struct bus_region ports[] = {
                 { PORT_REGISTER, 4, &register_bus, t, &t->lock, "test register" },
                 { PORT_FLUSH, 4, &flush_bus, t, &t->lock, "test page flush" },

@@ -6,6 +6,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/worker.h"
 
@@ -21,7 +22,6 @@ struct fs_queue {
 };
 
 struct fs_device {
-        struct device device;
         struct virtio_device virtio;
         struct fs_server *server;
         struct fs_queue queues[QUEUES];
@@ -80,17 +80,68 @@ static void stop(struct virtio_device *d)
         fs_server_reset(fs->server);
 }
 
-static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = notify };
+/* ---- snapshots: paths are a matter for the threads that may open files ---- */
+
+struct errand {
+        struct fs_server *server;
+        struct state_writer *writer; /* NULL: loads */
+        struct state_section *section;
+        struct err *err;
+        int result;
+};
+
+static void run_errand(void *arg)
+{
+        struct errand *e = arg;
+        e->result = e->writer ? fs_server_save(e->server, e->writer, e->err)
+                              : fs_server_load(e->server, e->section, e->err);
+}
+
+static int save(struct virtio_device *d, struct state_writer *w, struct err *err)
+{
+        struct fs_device *fs = container_of(d, struct fs_device, virtio);
+        struct errand e = { .server = fs->server, .writer = w, .err = err };
+        worker_call(fs->queues[PRIORITY].worker, run_errand, &e);
+        return e.result < 0 ? err_wrap(err, "shared directory '%.*s'", FS_TAG_MAX,
+                                       (const char *)d->config)
+                            : 0;
+}
+
+static int load(struct virtio_device *d, struct state_section *s, struct err *err)
+{
+        struct fs_device *fs = container_of(d, struct fs_device, virtio);
+        struct errand e = { .server = fs->server, .section = s, .err = err };
+        worker_call(fs->queues[PRIORITY].worker, run_errand, &e);
+        return e.result < 0 ? err_wrap(err, "shared directory '%.*s'", FS_TAG_MAX,
+                                       (const char *)d->config)
+                            : 0;
+}
+
+static int config_loaded(struct virtio_device *d, uint8_t *config, struct state_section *s,
+                         struct err *err)
+{
+        if (memcmp(d->config, config, FS_TAG_MAX) == 0)
+                return 0;
+        return state_refuse(s, err, "has a shared directory '%.*s', this machine's is '%.*s'",
+                            FS_TAG_MAX, (const char *)config, FS_TAG_MAX, (const char *)d->config);
+}
+
+static const struct virtio_ops ops = { .start = start,
+                                       .stop = stop,
+                                       .notify = notify,
+                                       .save = save,
+                                       .load = load,
+                                       .config_loaded = config_loaded };
 
 static void counters(struct device *device, counter_fn *take, void *arg)
 {
-        struct fs_device *fs = container_of(device, struct fs_device, device);
+        struct fs_device *fs = container_of(device, struct fs_device, virtio.device);
         take(arg, "requests", atomic_load(&fs->requests));
 }
 
 static void destroy(struct device *device)
 {
-        struct fs_device *fs = container_of(device, struct fs_device, device);
+        struct fs_device *fs = container_of(device, struct fs_device, virtio.device);
         virtio_remove(&fs->virtio);
         for (unsigned i = 0; i < QUEUES; i++)
                 worker_destroy(fs->queues[i].worker);
@@ -110,8 +161,8 @@ int virtio_fs_create(struct machine *machine, const char *tag, struct fs_server 
         memcpy(config.tag, tag, strnlen(tag, FS_TAG_MAX));
         memcpy(fs->virtio.config, &config, sizeof(config));
         fs->virtio.config_size = sizeof(config);
-        machine_add_device(machine, &fs->device, "virtio-fs", destroy);
-        fs->device.counters = counters;
+        machine_add_device(machine, &fs->virtio.device, "virtio-fs", destroy);
+        fs->virtio.device.counters = counters;
         for (unsigned i = 0; r == 0 && i < QUEUES; i++) {
                 fs->queues[i].fs = fs;
                 fs->queues[i].index = i;

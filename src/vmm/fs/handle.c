@@ -1,20 +1,25 @@
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/fs/request.h"
 
-int handle_add(struct fs_server *s, struct node *node, int fd, bool writable, uint64_t *ret)
+/* *number: 0 for a new one, which is put there. */
+static int enter(struct fs_server *s, struct node *node, int fd, bool writable, uint64_t *number)
 {
         struct handle *handle = new0(struct handle);
-        *handle = (struct handle){ .node = node, .fd = fd, .writable = writable, .references = 1 };
+        *handle = (struct handle){
+                .number = *number, .node = node, .fd = fd, .writable = writable, .references = 1
+        };
         pthread_mutex_init(&handle->position, NULL);
         pthread_mutex_lock(&s->lock);
-        int r = slots_add(&s->handles, handle, &handle->number);
+        int r = *number ? slots_put(&s->handles, *number, handle)
+                        : slots_add(&s->handles, handle, &handle->number);
         if (r == 0) {
                 node->references++;
-                *ret = handle->number;
+                *number = handle->number;
         }
         pthread_mutex_unlock(&s->lock);
         if (r < 0) {
@@ -23,6 +28,23 @@ int handle_add(struct fs_server *s, struct node *node, int fd, bool writable, ui
                 free(handle);
         }
         return r;
+}
+
+int handle_add(struct fs_server *s, struct node *node, int fd, bool writable, uint64_t *ret)
+{
+        uint64_t number = 0;
+        int r = enter(s, node, fd, writable, &number);
+        if (r == 0)
+                *ret = number;
+        return r;
+}
+
+int handle_put_back(struct fs_server *s, struct node *node, int fd, bool writable, uint64_t number)
+{
+        if (number)
+                return enter(s, node, fd, writable, &number);
+        close(fd);
+        return -EINVAL;
 }
 
 struct handle *handle_get(struct fs_server *s, uint64_t number)

@@ -132,30 +132,64 @@ void node_forget_all(struct fs_server *s)
 }
 
 /* Lock held. */
-static int insert(struct fs_server *s, int fd, const struct stat *st, struct node **ret)
+static struct node *find(struct fs_server *s, const struct stat *st)
 {
-        struct node **at = bucket(s, st->st_dev, st->st_ino);
-        for (struct node *node = *at; node; node = node->next) {
-                if (node->dev == st->st_dev && node->ino == st->st_ino) {
-                        close(fd);
-                        *ret = node;
-                        return 0;
-                }
-        }
-        struct node *node = new0(struct node);
-        node->dev = st->st_dev;
-        node->ino = st->st_ino;
-        node->type = st->st_mode & S_IFMT;
-        node->fd = fd;
-        if (slots_add(&s->nodes, node, &node->number) < 0) {
+        struct node *node = *bucket(s, st->st_dev, st->st_ino);
+        while (node && (node->dev != st->st_dev || node->ino != st->st_ino))
+                node = node->next;
+        return node;
+}
+
+/* One that is not there. `number` 0: a new one. Lock held. */
+static int make(struct fs_server *s, int fd, const struct stat *st, uint64_t number,
+                struct node **ret)
+{
+        struct node **at = bucket(s, st->st_dev, st->st_ino), *node = new0(struct node);
+        *node = (struct node){ .number = number,
+                               .dev = st->st_dev,
+                               .ino = st->st_ino,
+                               .type = st->st_mode & S_IFMT,
+                               .fd = fd,
+                               .next = *at };
+        int r = number ? slots_put(&s->nodes, number, node)
+                       : slots_add(&s->nodes, node, &node->number);
+        if (r < 0) {
                 close(fd);
                 free(node);
-                return -ENFILE;
+                return r;
         }
-        node->next = *at;
         *at = node;
         *ret = node;
         return 0;
+}
+
+/* Lock held. */
+static int insert(struct fs_server *s, int fd, const struct stat *st, struct node **ret)
+{
+        struct node *node = find(s, st);
+        if (!node)
+                return make(s, fd, st, 0, ret);
+        close(fd);
+        *ret = node;
+        return 0;
+}
+
+int node_put_back(struct fs_server *s, int fd, const struct stat *st, uint64_t number,
+                  uint64_t lookups)
+{
+        struct node *node;
+        int r = number ? 0 : -EINVAL;
+        pthread_mutex_lock(&s->lock);
+        if (r == 0 && find(s, st))
+                r = -EEXIST;
+        if (r < 0)
+                close(fd);
+        else
+                r = make(s, fd, st, number, &node);
+        if (r == 0)
+                node->lookups = lookups;
+        pthread_mutex_unlock(&s->lock);
+        return r;
 }
 
 /* The number, for the node itself may be forgotten as soon as the lock is free. */

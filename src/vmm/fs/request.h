@@ -49,7 +49,7 @@ struct handle {
 };
 
 struct fs_server {
-        bool read_only;
+        bool read_only, exclusive;
         uint64_t valid_ns;
         char **only;      /* see fs_options */
         uint64_t resolve; /* openat2: how a name is followed */
@@ -100,6 +100,10 @@ int node_open_child(const struct fs_server *s, const struct node *parent, const 
 /* Looks it up for the guest. */
 int node_lookup(struct fs_server *server, const struct node *parent, const char *name,
                 struct fuse_entry_out *ret);
+/* Puts an inode (O_PATH; taken) under a number that it had, with its lookups. The node is to be
+ * looked at only. -ENFILE, -EINVAL; -EEXIST: number or inode are there already. */
+int node_put_back(struct fs_server *server, int fd, const struct stat *st, uint64_t number,
+                  uint64_t lookups);
 /* As above for a descriptor that is already open (O_PATH; taken). -ENFILE. */
 int node_entry(struct fs_server *server, int fd, const struct stat *st, struct fuse_entry_out *ret);
 /* Opens the inode behind any descriptor anew. */
@@ -115,6 +119,9 @@ int id_to_host(const struct fs_id_map *map, uint32_t guest, uint32_t *ret);
 /* Takes the descriptor, references the node. -ENFILE. */
 int handle_add(struct fs_server *server, struct node *node, int fd, bool writable,
                uint64_t *ret_number);
+/* The same under a number that it had. -ENFILE, -EEXIST, -EINVAL. */
+int handle_put_back(struct fs_server *server, struct node *node, int fd, bool writable,
+                    uint64_t number);
 struct handle *handle_get(struct fs_server *server, uint64_t number);
 void handle_put(struct fs_server *server, struct handle *handle);
 /* It is gone for the guest; whoever still uses it may finish. -EBADF. */

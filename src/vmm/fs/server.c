@@ -257,6 +257,7 @@ int fs_server_create(const struct fs_options *o, struct fs_server **ret, struct 
         uint32_t limit = descriptors(o->servers);
         struct fs_server *s = new0(struct fs_server);
         s->read_only = o->read_only;
+        s->exclusive = o->exclusive;
         s->resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
         if (!o->submounts)
                 s->resolve |= RESOLVE_NO_XDEV;

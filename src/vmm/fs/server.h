@@ -45,6 +45,8 @@
 #define FS_WRITE_MAX (1u << 20)
 
 struct fs_server;
+struct state_section;
+struct state_writer;
 
 /* The guest's ids guest..guest+count-1 are the host's host..host+count-1. Others are
  * shown as 65534 and cannot create (EOVERFLOW). count 0: every id is itself. */
@@ -78,6 +80,14 @@ void fs_server_destroy(struct fs_server *server);
  * error. THREAD-SAFE, and blocks as file I/O does. */
 size_t fs_server_handle(struct fs_server *server, const struct iovec *out, unsigned out_length,
                         const struct iovec *in, unsigned in_length);
+
+/* What the guest holds, for a snapshot: inodes by their names, and how they are open. What has no
+ * name any more is forgotten, which the guest sees as ESTALE; where it is open, saving is refused.
+ * In a new server of the same directory, or of a copy, they are looked up again: each must
+ * be there and of its type, and with `exclusive`, where a guest trusts what it knows, of the
+ * same size and time of change. No request may be under way. On a thread of JAIL_FILES. */
+int fs_server_save(struct fs_server *server, struct state_writer *writer, struct err *err);
+int fs_server_load(struct fs_server *server, struct state_section *section, struct err *err);
 
 /* Forgets everything the guest holds, as INIT and DESTROY do. THREAD-SAFE. */
 void fs_server_reset(struct fs_server *server);

@@ -46,6 +46,41 @@ int slots_add(struct slots *s, void *object, uint64_t *ret)
         return 0;
 }
 
+int slots_put(struct slots *s, uint64_t number, void *object)
+{
+        uint32_t place = (uint32_t)number;
+        if (!place)
+                return -EINVAL;
+        if (place > s->max)
+                return -ENFILE;
+        while (s->capacity < place)
+                if (grow(s) < 0)
+                        return -ENFILE;
+        while (s->length < place)
+                s->slots[s->length++] = (struct slot){ 0 };
+        struct slot *slot = &s->slots[place - 1];
+        if (slot->object)
+                return -EEXIST;
+        *slot = (struct slot){ .object = object, .generation = (uint32_t)(number >> 32) };
+        return 0;
+}
+
+void slots_settle(struct slots *s)
+{
+        uint32_t generation = 0;
+        for (uint32_t i = 0; i < s->length; i++)
+                if (s->slots[i].object && s->slots[i].generation >= generation)
+                        generation = s->slots[i].generation + 1;
+        s->free = 0;
+        for (uint32_t i = s->length; i-- > 0;) {
+                struct slot *slot = &s->slots[i];
+                if (slot->object)
+                        continue;
+                *slot = (struct slot){ .generation = generation, .next_free = s->free };
+                s->free = i + 1;
+        }
+}
+
 static struct slot *find(const struct slots *s, uint64_t number)
 {
         uint32_t i = (uint32_t)number - 1; /* 0 wraps to what no table reaches */

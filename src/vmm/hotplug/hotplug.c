@@ -9,6 +9,7 @@
 #include "vmm/hotplug/ports.h"
 #include "vmm/layout.h"
 #include "vmm/pci/pci.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/worker.h"
 
 struct place {
@@ -99,6 +100,38 @@ static void ports_write(void *device, uint64_t offset, unsigned size, uint64_t v
 
 static const struct bus_ops ports_bus = { ports_read, ports_write };
 
+/* ---- in and out of a snapshot ---- */
+
+static const struct state_field fields[] = {
+        STATE_FIELD(struct hotplug, up, UINT32_MAX),
+        STATE_FIELD(struct hotplug, down, UINT32_MAX),
+};
+
+/* What was attached is in no configuration, which is what a machine is built from. */
+static int save(struct device *device, struct state_writer *w, struct err *err)
+{
+        struct hotplug *h = container_of(device, struct hotplug, device);
+        for (unsigned i = 0; i < h->length; i++)
+                if (h->places[i].name)
+                        return err_plain(err, ENOTSUP,
+                                         "device '%s' was attached while the machine ran, and "
+                                         "cannot be saved; isle-vmm --detach %s takes it away",
+                                         h->places[i].name, h->places[i].name);
+        pthread_mutex_lock(&h->lock);
+        state_put_fields(w, h, fields, ELEMENTS(fields));
+        pthread_mutex_unlock(&h->lock);
+        return 0;
+}
+
+static int restore(struct device *device, struct state_section *s, struct err *err)
+{
+        (void)err;
+        state_get_fields(s, container_of(device, struct hotplug, device), fields, ELEMENTS(fields));
+        return 0;
+}
+
+static const struct state_ops state = { 1, save, restore };
+
 /* ---- building ---- */
 
 static void destroy(struct device *device)
@@ -133,6 +166,7 @@ int hotplug_create(struct machine *m, struct power *power, unsigned slots, unsig
         h->power = power;
         pthread_mutex_init(&h->lock, NULL);
         machine_add_device(m, &h->device, "hotplug", destroy);
+        h->device.state = &state;
         int r = pci_keep_slots(m, slots, err);
         for (unsigned i = 0; r == 0 && i < slots; i++)
                 r = make_place(&h->places[h->length++], PCI_SLOTS - slots + i, pairs, err);

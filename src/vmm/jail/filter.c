@@ -39,7 +39,8 @@ struct kind {
         INTERRUPT_IOCTLS, KVM_IOEVENTFD, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, \
                 KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS, KVM_SET_XCRS, KVM_GET_DEBUGREGS,       \
                 KVM_SET_DEBUGREGS, KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS,        \
-                KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC
+                KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC,     \
+                KVM_GET_IRQCHIP, KVM_GET_CLOCK
 
 /* What is attached to a running machine is looked at. */
 static const unsigned main_ioctls[] = { DEVICE_IOCTLS,   KVM_IOCTLS,   TUNGETIFF,
@@ -58,7 +59,7 @@ static const int kvm_signals[] = { SIGSEGV, SIGFPE, SIGBUS, 34, 0 };
 static const struct kind kinds[JAIL_THREADS] = {
         [JAIL_MAIN] = { .name = "main",
                         .calls = COMMON SOCKETS IMAGES
-                        " fcntl getsockname lseek newfstatat setsockopt signalfd4"
+                        " fcntl getsockname lseek newfstatat pwrite64 setsockopt signalfd4"
                         " timerfd_create",
                         .ioctls = main_ioctls },
         [JAIL_VCPU_SOFT] = { .name = "vcpu",

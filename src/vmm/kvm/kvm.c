@@ -426,7 +426,10 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
                 .name = "kvm", .jail = JAIL_VCPU_KVM, .attach = (attach_), .detach = kvm_detach,   \
                 .create = kvm_create, .destroy = kvm_destroy, .run = kvm_run_vcpu,                 \
                 .kick = kvm_kick, .get_state = get_state, .set_state = set_state,                  \
-                .get_apic = get_apic, .set_apic = set_apic, .set_debug = kvm_set_debug,            \
+                .get_apic = get_apic, .set_apic = set_apic, .get_paravirt = kvm_get_paravirt,      \
+                .set_paravirt = kvm_set_paravirt, .get_clock = kvm_get_clock,                      \
+                .set_clock = kvm_set_clock, .get_chips = kvm_get_chips,                            \
+                .set_chips = kvm_set_chips, .set_debug = kvm_set_debug,                            \
                 .pass_int3 = kvm_pass_int3, .counters = counters, .notify_fd = kvm_notify_fd,      \
         }
 

@@ -48,6 +48,16 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err
 int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err);
 int kvm_set_apic(struct kvm_vcpu *v, const struct vcpu_apic *apic, struct err *err);
 
+int kvm_get_paravirt(struct vcpu *vcpu, struct vcpu_paravirt *ret, struct err *err);
+int kvm_set_paravirt(struct vcpu *vcpu, const struct vcpu_paravirt *wanted, struct err *err);
+
+/* ---- chips.c: of the machine ---- */
+int kvm_get_chips(struct machine *machine, struct chips_state *ret, struct err *err);
+int kvm_set_chips(struct machine *machine, const struct chips_state *chips, struct err *err);
+int kvm_get_clock(struct machine *machine, struct vcpu_clock *ret, struct err *err);
+int kvm_set_clock(struct machine *machine, const struct vcpu_clock *now, uint64_t host_tsc,
+                  struct err *err);
+
 /* ---- debug.c: for a debugger ---- */
 int kvm_set_debug(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
 int kvm_pass_int3(struct vcpu *vcpu, struct err *err);

@@ -10,6 +10,12 @@
 #define MSR_TSC          0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 
+/* Offsets in the local APIC's page. */
+#define APIC_ID      0x20
+#define APIC_VERSION 0x30
+#define APIC_ISR     0x100
+#define APIC_IRR     0x200
+
 /* Offsets in the standard XSAVE area (Intel SDM, volume 1, 13.4). */
 #define XSAVE_ST       32
 #define XSAVE_XMM      160
@@ -336,6 +342,31 @@ static int get_lapic(const struct kvm_vcpu *v, struct kvm_lapic_state *lapic,
         return call_all(v, calls, ELEMENTS(calls), err);
 }
 
+/* An interrupt that KVM has taken from the APIC, and not delivered when its vCPU was kicked, waits
+ * in the APIC again: no other provider has a place between the two. */
+static int take_back(const struct kvm_vcpu *v, struct kvm_lapic_state *lapic, struct err *err)
+{
+        struct kvm_vcpu_events events;
+        const struct call call = { KVM_GET_VCPU_EVENTS, &events, "events" };
+        int r = call_all(v, &call, 1, err);
+        if (r < 0 || !events.interrupt.injected || events.interrupt.soft)
+                return r;
+        unsigned vector = events.interrupt.nr, word = 16 * (vector / 32);
+        uint32_t bit = 1u << vector % 32, in_service, requested;
+        memcpy(&in_service, lapic->regs + APIC_ISR + word, 4);
+        memcpy(&requested, lapic->regs + APIC_IRR + word, 4);
+        if (!(in_service & bit))
+                return err_plain(err, EAGAIN,
+                                 "vCPU %u is about to take an interrupt of the PICs; let the "
+                                 "machine go on for a moment",
+                                 v->vcpu->index);
+        in_service &= ~bit;
+        requested |= bit;
+        memcpy(lapic->regs + APIC_ISR + word, &in_service, 4);
+        memcpy(lapic->regs + APIC_IRR + word, &requested, 4);
+        return 0;
+}
+
 int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err)
 {
         struct kvm_lapic_state lapic;
@@ -344,6 +375,9 @@ int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err)
         if (r < 0)
                 return r;
         memset(ret, 0, sizeof(*ret));
+        r = take_back(v, &lapic, err);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < KVM_APIC_REG_SIZE / 16; i++)
                 memcpy(&ret->registers[i], lapic.regs + 16 * i, 4);
         ret->base = sregs.apic_base;
@@ -359,7 +393,8 @@ int kvm_set_apic(struct kvm_vcpu *v, const struct vcpu_apic *apic, struct err *e
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < KVM_APIC_REG_SIZE / 16; i++)
-                memcpy(lapic.regs + 16 * i, &apic->registers[i], 4);
+                if (16 * i != APIC_ID && 16 * i != APIC_VERSION) /* which are as they are */
+                        memcpy(lapic.regs + 16 * i, &apic->registers[i], 4);
         sregs.apic_base = apic->base;
         const struct call calls[] = { { KVM_SET_SREGS, &sregs, "system registers" },
                                       { KVM_SET_LAPIC, &lapic, "local APIC" } };
@@ -367,4 +402,40 @@ int kvm_set_apic(struct kvm_vcpu *v, const struct vcpu_apic *apic, struct err *e
         if (r == 0 && apic->tsc_deadline)
                 (void)set_msr(v, MSR_TSC_DEADLINE, apic->tsc_deadline);
         return r;
+}
+
+/* MSRs of KVM's own, as members of struct vcpu_paravirt. */
+static const struct {
+        uint32_t index;
+        uint16_t offset;
+} paravirt[] = {
+        { 0x4b564d01, offsetof(struct vcpu_paravirt, system_time) },
+        { 0x4b564d03, offsetof(struct vcpu_paravirt, steal_time) },
+        { 0x4b564d06, offsetof(struct vcpu_paravirt, async_vector) },
+        { 0x4b564d02, offsetof(struct vcpu_paravirt, async_faults) },
+        { 0x4b564d04, offsetof(struct vcpu_paravirt, end_of_interrupt) },
+};
+
+int kvm_get_paravirt(struct vcpu *vcpu, struct vcpu_paravirt *ret, struct err *err)
+{
+        (void)err;
+        *ret = (struct vcpu_paravirt){ 0 };
+        for (unsigned i = 0; i < ELEMENTS(paravirt); i++)
+                (void)get_msr(vcpu->provider, paravirt[i].index,
+                              (uint64_t *)(void *)((char *)ret + paravirt[i].offset));
+        return 0;
+}
+
+int kvm_set_paravirt(struct vcpu *vcpu, const struct vcpu_paravirt *wanted, struct err *err)
+{
+        for (unsigned i = 0; i < ELEMENTS(paravirt); i++) {
+                uint64_t value;
+                memcpy(&value, (const char *)wanted + paravirt[i].offset, sizeof(value));
+                if (value && set_msr(vcpu->provider, paravirt[i].index, value) < 0)
+                        return err_plain(err, ENOTSUP,
+                                         "vCPU %u: this host's KVM does not take 0x%llx in MSR "
+                                         "0x%x",
+                                         vcpu->index, (unsigned long long)value, paravirt[i].index);
+        }
+        return 0;
 }

@@ -5,10 +5,10 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/pci/bus.h"
 
 #define PORT_ADDRESS     0xcf8
 #define PORT_DATA        0xcfc
-#define COMMAND          0x04
 #define COMMAND_MEMORY   0x0002
 #define COMMAND_NO_INTX  0x0400
 #define STATUS           0x06
@@ -25,19 +25,6 @@
 #define MSIX_MASK_ALL    0x4000
 #define ENTRY_MASKED     1u
 #define KEPT_VECTORS     4u /* for what comes later; a network card of one pair of queues */
-
-struct pci {
-        struct device device;
-        struct machine *machine;
-        pthread_mutex_t lock;  /* configuration */
-        pthread_mutex_t lines; /* INTx, and the slots for who holds only this one; innermost */
-        struct pci_function *slots[PCI_SLOTS];
-        struct pci_function bridge;
-        uint32_t address; /* port 0xcf8 */
-        uint64_t window_next;
-        unsigned kept;                           /* slots at the end, for later */
-        atomic_uint_fast64_t messages, prepared; /* MSI-X sent, and of these by a route */
-};
 
 static uint64_t get(const uint8_t *bytes, unsigned size)
 {
@@ -63,7 +50,7 @@ void pci_function_init(struct pci_function *f, const char *name, const struct pc
         put(f->config + 0x2c, 2, id->subsystem_vendor);
         put(f->config + 0x2e, 2, id->subsystem);
         /* memory and I/O decoding, bus master, INTx off */
-        put(f->writable + COMMAND, 2, 0x0407);
+        put(f->writable + PCI_COMMAND, 2, 0x0407);
         f->writable[INTERRUPT_LINE] = 0xff;
         f->writable[0x0c] = 0xff; /* cache line size: nothing but storage */
         f->capabilities_end = CAPABILITY_FIRST;
@@ -163,7 +150,7 @@ void pci_msix_fire(struct pci_function *f, unsigned vector)
         pthread_mutex_unlock(&f->msix_lock);
 }
 
-static void msix_unmasked(struct pci_function *f)
+void pci_msix_unmasked(struct pci_function *f)
 {
         pthread_mutex_lock(&f->msix_lock);
         for (unsigned i = 0; i < f->msix_length; i++)
@@ -224,13 +211,14 @@ static unsigned gsi_of(const struct pci_function *f)
 }
 
 /* INTx is shared by every fourth slot: the line is up while any of them wants it. */
-static void update_line(struct pci *pci, unsigned slot)
+void pci_update_line(struct pci *pci, unsigned slot)
 {
         bool raised = false;
         pthread_mutex_lock(&pci->lines);
         for (unsigned i = slot % 4; i < PCI_SLOTS; i += 4) {
                 const struct pci_function *f = pci->slots[i];
-                if (f && atomic_load(&f->line) && !(get(f->config + COMMAND, 2) & COMMAND_NO_INTX))
+                if (f && atomic_load(&f->line) &&
+                    !(get(f->config + PCI_COMMAND, 2) & COMMAND_NO_INTX))
                         raised = true;
         }
         irq_line(&pci->machine->irq, LAYOUT_IRQ_PCI_FIRST + slot % 4, raised);
@@ -248,7 +236,7 @@ void pci_interrupt(struct pci_function *f, bool raised)
 {
         if (atomic_exchange(&f->line, raised) == raised)
                 return;
-        update_line(f->pci, f->slot);
+        pci_update_line(f->pci, f->slot);
 }
 
 /* ---- configuration ---- */
@@ -274,9 +262,9 @@ static void map_bar(struct pci_function *f, unsigned index, bool decode)
                 bar->mapped = at;
 }
 
-static void map_bars(struct pci_function *f)
+void pci_map_bars(struct pci_function *f)
 {
-        bool decode = get(f->config + COMMAND, 2) & COMMAND_MEMORY;
+        bool decode = get(f->config + PCI_COMMAND, 2) & COMMAND_MEMORY;
         for (unsigned i = 0; i < PCI_BARS; i++)
                 if (f->bars[i].size)
                         map_bar(f, i, decode);
@@ -313,11 +301,11 @@ static void config_write(struct pci *pci, unsigned slot, unsigned offset, unsign
                                                           (byte & mask));
                 }
                 if (offset < BAR_FIRST + 4 * PCI_BARS)
-                        map_bars(f);
-                if (offset <= COMMAND + 1)
-                        update_line(pci, slot);
+                        pci_map_bars(f);
+                if (offset <= PCI_COMMAND + 1)
+                        pci_update_line(pci, slot);
                 if (f->msix_capability && offset / 4 == f->msix_capability / 4)
-                        msix_unmasked(f);
+                        pci_msix_unmasked(f);
                 if (f->config_written)
                         f->config_written(f, offset, size);
         }
@@ -415,6 +403,7 @@ int pci_create(struct machine *machine, struct err *err)
         pci->slots[0] = &pci->bridge;
         machine_add_device(machine, &pci->device, "pci", destroy);
         pci->device.counters = counters;
+        pci->device.state = &pci_state;
         machine->pci = pci;
         const struct bus_region ports[] = {
                 { PORT_ADDRESS, 4, &address_bus, pci, NULL, "PCI address" },
@@ -477,8 +466,8 @@ int pci_add(struct machine *machine, struct pci_function *f, unsigned slot, stru
                 f->config[INTERRUPT_LINE] = (uint8_t)gsi_of(f);
                 set_slot(pci, slot, f);
                 /* As a firmware leaves it; or as it is plugged in. */
-                put(f->config + COMMAND, 2, late ? 0 : COMMAND_MEMORY);
-                map_bars(f);
+                put(f->config + PCI_COMMAND, 2, late ? 0 : COMMAND_MEMORY);
+                pci_map_bars(f);
         }
         pthread_mutex_unlock(&pci->lock);
         return r;
@@ -490,11 +479,11 @@ void pci_remove(struct pci_function *f)
         if (!pci)
                 return;
         pthread_mutex_lock(&pci->lock);
-        put(f->config + COMMAND, 2, 0);
-        map_bars(f);
+        put(f->config + PCI_COMMAND, 2, 0);
+        pci_map_bars(f);
         set_slot(pci, f->slot, NULL);
         atomic_store(&f->line, false);
-        update_line(pci, f->slot);
+        pci_update_line(pci, f->slot);
         msix_forget(f);
         f->pci = NULL;
         pthread_mutex_unlock(&pci->lock);

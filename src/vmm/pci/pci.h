@@ -88,6 +88,8 @@ int pci_keep_slots(struct machine *machine, unsigned length, struct err *err);
  * does it. -ENOSPC. */
 int pci_add(struct machine *machine, struct pci_function *function, unsigned slot, struct err *err);
 void pci_remove(struct pci_function *function);
+/* (The bus is saved as a whole: configuration, MSI-X and INTx of all slots. A device saves what
+ * is its own, and is loaded after it.) */
 
 bool pci_msix_enabled(const struct pci_function *function);
 void pci_msix_fire(struct pci_function *function, unsigned vector);

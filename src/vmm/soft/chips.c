@@ -1,5 +1,7 @@
 #include "vmm/soft/chips.h"
 
+#include <string.h>
+
 #include "vmm/layout.h"
 
 static uint64_t pic_port_read(void *device, uint64_t offset, unsigned size)
@@ -107,5 +109,30 @@ void chips_line(struct chips *c, unsigned gsi, bool raised)
                 c->pic_changed(c->arg);
         }
         ioapic_line(&c->ioapic, gsi == LAYOUT_IRQ_PIT ? 2 : gsi, raised);
+        pthread_mutex_unlock(&c->lock);
+}
+
+void chips_get(struct chips *c, struct chips_state *ret)
+{
+        pthread_mutex_lock(&c->lock);
+        memcpy(ret->entries, c->ioapic.entries, sizeof(ret->entries));
+        ret->lines = c->ioapic.lines;
+        ret->select = c->ioapic.select;
+        ret->id = c->ioapic.id;
+        ret->pics = c->pics;
+        pthread_mutex_unlock(&c->lock);
+}
+
+void chips_set(struct chips *c, const struct chips_state *state)
+{
+        pthread_mutex_lock(&c->lock);
+        memcpy(c->ioapic.entries, state->entries, sizeof(state->entries));
+        c->ioapic.lines = state->lines;
+        c->ioapic.select = state->select;
+        c->ioapic.id = state->id;
+        c->pics = state->pics;
+        if (c->routed)
+                c->routed(c->arg);
+        c->pic_changed(c->arg);
         pthread_mutex_unlock(&c->lock);
 }

@@ -21,6 +21,16 @@ struct chips {
         void *arg;
 };
 
+/* The chips as they are saved: registers and lines. */
+struct chips_state {
+        uint64_t entries[IOAPIC_PINS];
+        uint32_t lines, select, id;
+        struct pics pics;
+};
+void chips_get(struct chips *chips, struct chips_state *ret);
+/* Vectors that wait go to processors with the next change. */
+void chips_set(struct chips *chips, const struct chips_state *state);
+
 /* Functions and ioapic.deliver have been filled in. */
 int chips_init(struct chips *chips, struct machine *machine, struct err *err);
 void chips_finish(struct chips *chips);

@@ -248,6 +248,13 @@ void fabric_set_deadline(struct fabric *f, unsigned index, uint64_t tsc, int64_t
         pthread_mutex_unlock(&f->chips.lock);
 }
 
+void fabric_loaded(struct fabric *f, unsigned index)
+{
+        pthread_mutex_lock(&f->chips.lock);
+        update(f, index);
+        pthread_mutex_unlock(&f->chips.lock);
+}
+
 void fabric_set_tpr(struct fabric *f, unsigned index, uint8_t cr8)
 {
         pthread_mutex_lock(&f->chips.lock);

@@ -41,6 +41,8 @@ int fabric_msr_write(struct fabric *f, unsigned index, uint32_t msr, uint64_t va
 /* An interrupt to the vCPUs of identity `first` + i for each set bit i; returns how many. */
 unsigned fabric_send(struct fabric *f, const uint64_t bits[2], uint32_t first, unsigned mode,
                      uint8_t vector);
+/* Its local APIC was loaded: whether something waits may be other than before. */
+void fabric_loaded(struct fabric *f, unsigned index);
 void fabric_set_deadline(struct fabric *f, unsigned index, uint64_t tsc, int64_t expiry_ns);
 void fabric_set_tpr(struct fabric *f, unsigned index, uint8_t cr8);
 uint8_t fabric_tpr(struct fabric *f, unsigned index);

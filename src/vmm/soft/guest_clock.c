@@ -91,14 +91,24 @@ void soft_clock_init(struct soft_machine *soft, uint64_t tsc_khz)
         soft->clock_scale = (uint32_t)(scale >> 32);
 }
 
-static void write_system_time(struct soft_vcpu *s, uint64_t value)
+uint64_t soft_kvmclock_ns(const struct soft_machine *soft, uint64_t tsc)
+{
+        uint64_t ticks = tsc - soft->clock_tsc;
+        int shift = soft->clock_shift;
+        ticks = shift >= 0 ? ticks << shift : ticks >> -shift;
+        return soft->clock_ns + (uint64_t)((unsigned __int128)ticks * soft->clock_scale >> 32);
+}
+
+void soft_set_system_time(struct soft_vcpu *s, uint64_t value)
 {
         s->system_time_msr = value;
         if (!(value & 1))
                 return;
-        /* Base (0, 0): guest TSC and system time start together, on all vCPUs. */
+        /* One base for all vCPUs: (0, 0), as guest TSC and system time start together. */
         const struct pvclock_time t = {
                 .version = 2,
+                .tsc_timestamp = s->soft->clock_tsc,
+                .system_time = s->soft->clock_ns,
                 .tsc_to_system_mul = s->soft->clock_scale,
                 .tsc_shift = s->soft->clock_shift,
                 .flags = CLOCK_TSC_STABLE,
@@ -158,7 +168,7 @@ int soft_msr_write(void *arg, uint32_t index, uint64_t value)
                 return r;
         }
         if (index == MSR_SYSTEM_TIME || index == MSR_SYSTEM_TIME_NEW)
-                write_system_time(s, value);
+                soft_set_system_time(s, value);
         else if (index == MSR_WALL_CLOCK || index == MSR_WALL_CLOCK_NEW)
                 write_wall_clock(s, value);
         else if (index == MSR_STEAL_TIME)

@@ -3,7 +3,6 @@
 #include "vmm/layout.h"
 
 #define ENTRY_REMOTE_IRR (1ull << 14)
-#define ENTRY_LEVEL      (1ull << 15)
 #define ENTRY_MASKED     (1ull << 16)
 #define ENTRY_READ_ONLY  (1ull << 12 | ENTRY_REMOTE_IRR)
 
@@ -21,20 +20,20 @@ static void send(struct ioapic *io, unsigned pin)
 {
         uint64_t e = io->entries[pin];
         uint64_t address = LAYOUT_LAPIC | e >> 48 << 4 | (e >> 11 & 1) << 2;
-        uint32_t data = (uint32_t)(e & (ENTRY_LEVEL | ENTRY_MODE_VECTOR));
-        if (e & ENTRY_LEVEL)
+        uint32_t data = (uint32_t)(e & (IOAPIC_LEVEL | ENTRY_MODE_VECTOR));
+        if (e & IOAPIC_LEVEL)
                 io->entries[pin] |= ENTRY_REMOTE_IRR;
         if (io->remap && !io->remap(io->remap_arg, &address, &data))
                 return;
         io->deliver(io->arg, (uint8_t)(address >> 12), address >> 2 & 1, data >> 8 & 7,
-                    (uint8_t)data, data & ENTRY_LEVEL);
+                    (uint8_t)data, data & IOAPIC_LEVEL);
 }
 
 /* A level entry that is unmasked, raised and not in service is sent (again). */
 static void service_level(struct ioapic *io, unsigned pin)
 {
         uint64_t e = io->entries[pin];
-        if (e & ENTRY_LEVEL && !(e & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) && io->lines >> pin & 1)
+        if (e & IOAPIC_LEVEL && !(e & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) && io->lines >> pin & 1)
                 send(io, pin);
 }
 
@@ -73,7 +72,7 @@ void ioapic_write(struct ioapic *io, uint64_t offset, uint32_t value)
         else
                 *e = (*e & (0xffffffff00000000 | ENTRY_READ_ONLY)) |
                      ((value & 0x1ffff) & ~ENTRY_READ_ONLY);
-        if (!(*e & ENTRY_LEVEL))
+        if (!(*e & IOAPIC_LEVEL))
                 *e &= ~ENTRY_REMOTE_IRR;
         service_level(io, pin);
 }
@@ -85,7 +84,7 @@ void ioapic_line(struct ioapic *io, unsigned pin, bool raised)
         bool was = io->lines >> pin & 1;
         io->lines = (io->lines & ~(1u << pin)) | (uint32_t)raised << pin;
         uint64_t e = io->entries[pin];
-        if (e & ENTRY_LEVEL)
+        if (e & IOAPIC_LEVEL)
                 service_level(io, pin);
         else if (raised && !was && !(e & ENTRY_MASKED))
                 send(io, pin);

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define IOAPIC_PINS 24
+#define IOAPIC_PINS  24
+#define IOAPIC_LEVEL (1ull << 15) /* of an entry */
 
 struct ioapic {
         uint64_t entries[IOAPIC_PINS];

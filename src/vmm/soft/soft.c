@@ -327,71 +327,7 @@ static void soft_destroy(struct vcpu *v)
         v->provider = NULL;
 }
 
-/* ---- state ---- */
-
-static int soft_get_state(struct vcpu *v, struct cpu_state *ret, struct err *err)
-{
-        struct soft_vcpu *s = v->provider;
-        (void)err;
-        *ret = *cpu_state(s->cpu);
-        ret->cr8 = fabric_tpr(&s->soft->fabric, v->index);
-        return 0;
-}
-
-static int soft_set_state(struct vcpu *v, const struct cpu_state *state, struct err *err)
-{
-        struct soft_vcpu *s = v->provider;
-        int r = cpu_state_check(state, err);
-        if (r < 0)
-                return r;
-        *cpu_state(s->cpu) = *state;
-        cpu_state_changed(s->cpu);
-        fabric_set_tpr(&s->soft->fabric, v->index, (uint8_t)state->cr8);
-        return 0;
-}
-
-static int soft_get_apic(struct vcpu *v, struct vcpu_apic *ret, struct err *err)
-{
-        struct soft_vcpu *s = v->provider;
-        struct fabric *f = &s->soft->fabric;
-        (void)err;
-        memset(ret, 0, sizeof(*ret));
-        pthread_mutex_lock(&f->chips.lock);
-        const struct lapic *l = &f->ports[v->index].lapic;
-        for (unsigned i = 0; i < 64; i++)
-                ret->registers[i] = lapic_read(l, i, clock_monotonic_ns());
-        if (lapic_x2(l))
-                ret->registers[LAPIC_ID] = l->id;
-        ret->base = l->base;
-        ret->tsc_deadline = l->tsc_deadline;
-        pthread_mutex_unlock(&f->chips.lock);
-        return 0;
-}
-
-static int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct err *err)
-{
-        struct soft_vcpu *s = v->provider;
-        struct fabric *f = &s->soft->fabric;
-        int64_t now = clock_monotonic_ns();
-        (void)err;
-        pthread_mutex_lock(&f->chips.lock);
-        struct lapic *l = &f->ports[v->index].lapic;
-        memcpy(l->regs, apic->registers, sizeof(l->regs));
-        l->base = apic->base;
-        l->icr = (uint64_t)apic->registers[LAPIC_ICR_HIGH] << 32 | apic->registers[LAPIC_ICR];
-        uint32_t left = apic->registers[LAPIC_TIMER_CURRENT];
-        l->expiry_ns = 0;
-        if (left) {
-                uint32_t initial = l->regs[LAPIC_TIMER_INITIAL];
-                lapic_write(l, LAPIC_TIMER_INITIAL, left, now);
-                l->regs[LAPIC_TIMER_INITIAL] = initial;
-        }
-        pthread_mutex_unlock(&f->chips.lock);
-        uint64_t ignored = apic->tsc_deadline;
-        if (ignored)
-                soft_msr_write(s, 0x6e0, ignored);
-        return 0;
-}
+/* ---- the rest of the provider ---- */
 
 static int soft_profile(struct machine *m, const char *path, struct err *err)
 {
@@ -460,6 +396,12 @@ const struct vcpu_ops vcpu_soft = {
         .set_state = soft_set_state,
         .get_apic = soft_get_apic,
         .set_apic = soft_set_apic,
+        .get_paravirt = soft_get_paravirt,
+        .set_paravirt = soft_set_paravirt,
+        .get_clock = soft_get_clock,
+        .set_clock = soft_set_clock,
+        .get_chips = soft_get_chips,
+        .set_chips = soft_set_chips,
         .set_debug = soft_set_debug,
         .pass_int3 = soft_pass_int3,
         .counters = soft_counters,

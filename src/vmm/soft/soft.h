@@ -23,7 +23,9 @@ struct soft_machine {
         struct fabric fabric;
         struct profile *profile; /* NULL: nobody asked for one */
         uint64_t tsc_offset;     /* guest TSC = host TSC + offset */
-        int64_t epoch_ns;        /* monotonic time when the guest's TSC was 0 */
+        int64_t epoch_ns;        /* monotonic time when kvmclock was 0 */
+        uint64_t clock_tsc;      /* kvmclock is clock_ns where the guest's TSC is this: both */
+        uint64_t clock_ns;       /* 0, but for a machine that was restored */
         uint32_t clock_scale;    /* pvclock: ns = (tsc << shift) * scale >> 32 */
         int8_t clock_shift;
 };
@@ -61,11 +63,27 @@ void soft_steal_account(struct soft_vcpu *s);
 /* The MSR; 1, or -1 for #GP. */
 int soft_steal_set(struct soft_vcpu *s, uint64_t value);
 
+/* state.c: see vcpu.h */
+int soft_get_state(struct vcpu *v, struct cpu_state *ret, struct err *err);
+int soft_set_state(struct vcpu *v, const struct cpu_state *state, struct err *err);
+int soft_get_apic(struct vcpu *v, struct vcpu_apic *ret, struct err *err);
+int soft_set_apic(struct vcpu *v, const struct vcpu_apic *apic, struct err *err);
+int soft_get_paravirt(struct vcpu *v, struct vcpu_paravirt *ret, struct err *err);
+int soft_set_paravirt(struct vcpu *v, const struct vcpu_paravirt *wanted, struct err *err);
+int soft_get_clock(struct machine *m, struct vcpu_clock *ret, struct err *err);
+int soft_set_clock(struct machine *m, const struct vcpu_clock *now, uint64_t host_tsc,
+                   struct err *err);
+int soft_get_chips(struct machine *m, struct chips_state *ret, struct err *err);
+int soft_set_chips(struct machine *m, const struct chips_state *chips, struct err *err);
+
 /* CPUID, hypercalls and the paravirtual clock (guest_clock.c). */
 void soft_cpuid(void *arg, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]);
 int soft_msr_read(void *arg, uint32_t index, uint64_t *ret_value);
 int soft_msr_write(void *arg, uint32_t index, uint64_t value);
 uint64_t soft_hypercall(void *arg, uint64_t number, const uint64_t arguments[4]);
+/* The page at `value`, where its lowest bit says so. */
+void soft_set_system_time(struct soft_vcpu *s, uint64_t value);
+uint64_t soft_kvmclock_ns(const struct soft_machine *soft, uint64_t tsc);
 /* Frequency of the host's TSC in kHz. */
 uint64_t soft_tsc_khz(void);
 void soft_clock_init(struct soft_machine *soft, uint64_t tsc_khz);

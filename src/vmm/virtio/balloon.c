@@ -7,6 +7,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/worker.h"
 
@@ -18,7 +19,6 @@
 enum { INFLATE, DEFLATE, FURTHER, QUEUES = 4 };
 
 struct balloon {
-        struct device device;
         struct virtio_device virtio;
         struct worker *worker;
         struct virtq_chain chain;
@@ -199,13 +199,48 @@ static void config_written(struct virtio_device *d, unsigned offset, unsigned si
         (void)size;
 }
 
-static const struct virtio_ops ops = {
-        .start = start, .stop = stop, .notify = notify, .config_written = config_written
-};
+/* Both sizes are the snapshot's: what the guest gave back stays away. */
+static int config_loaded(struct virtio_device *d, uint8_t *config, struct state_section *s,
+                         struct err *err)
+{
+        uint32_t wanted;
+        memcpy(&wanted, config, sizeof(wanted));
+        if (wanted * PAGE > d->machine->memory.size_bytes)
+                return state_refuse(s, err, "wants a balloon of %llu MiB in a memory of %llu",
+                                    (unsigned long long)(wanted * PAGE >> 20),
+                                    (unsigned long long)(d->machine->memory.size_bytes >> 20));
+        memcpy(d->config, config, d->config_size);
+        return 0;
+}
+
+static int save(struct virtio_device *d, struct state_writer *w, struct err *err)
+{
+        (void)err;
+        state_put(w, container_of(d, struct balloon, virtio)->has_stats_chain, 1);
+        return 0;
+}
+
+/* The buffer for statistics is taken out of its ring again. */
+static int load(struct virtio_device *d, struct state_section *s, struct err *err)
+{
+        struct balloon *b = container_of(d, struct balloon, virtio);
+        (void)err;
+        if (state_get(s, 1) && stats_queue(b) >= 0)
+                virtq_unpop(&d->queues[stats_queue(b)]);
+        return 0;
+}
+
+static const struct virtio_ops ops = { .start = start,
+                                       .stop = stop,
+                                       .notify = notify,
+                                       .config_written = config_written,
+                                       .save = save,
+                                       .load = load,
+                                       .config_loaded = config_loaded };
 
 static void destroy(struct device *device)
 {
-        struct balloon *b = container_of(device, struct balloon, device);
+        struct balloon *b = container_of(device, struct balloon, virtio.device);
         virtio_remove(&b->virtio);
         worker_destroy(b->worker);
         virtio_finish(&b->virtio);
@@ -215,7 +250,7 @@ static void destroy(struct device *device)
 
 static void counters(struct device *device, counter_fn *take, void *arg)
 {
-        struct balloon *b = container_of(device, struct balloon, device);
+        struct balloon *b = container_of(device, struct balloon, virtio.device);
         take(arg, "reported_bytes", atomic_load(&b->reported_bytes));
 }
 
@@ -229,8 +264,8 @@ int virtio_balloon_create(struct machine *machine, struct balloon **ret, struct 
         for (unsigned i = 0; i < QUEUES; i++)
                 virtio_queue(&b->virtio, QUEUE_SIZE);
         b->virtio.config_size = 2 * sizeof(uint32_t);
-        machine_add_device(machine, &b->device, "virtio-balloon", destroy);
-        b->device.counters = counters;
+        machine_add_device(machine, &b->virtio.device, "virtio-balloon", destroy);
+        b->virtio.device.counters = counters;
         int r = worker_create("virtio-balloon", JAIL_BALLOON, work, b, -1, &b->worker, err);
         if (r == 0)
                 r = virtio_add(&b->virtio, 0, err);

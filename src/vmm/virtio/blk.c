@@ -6,6 +6,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/vectors.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/throttle.h"
@@ -28,7 +29,6 @@ struct blk_queue {
 };
 
 struct blk {
-        struct device device;
         struct virtio_device virtio;
         struct disk *disk;
         uint64_t sectors;
@@ -171,7 +171,7 @@ static void count(struct blk *b, const struct virtio_blk_outhdr *h, const struct
 
 static void counters(struct device *device, counter_fn *take, void *arg)
 {
-        struct blk *b = container_of(device, struct blk, device);
+        struct blk *b = container_of(device, struct blk, virtio.device);
         take(arg, "requests", atomic_load(&b->requests));
         take(arg, "read_bytes", atomic_load(&b->read_bytes));
         take(arg, "written_bytes", atomic_load(&b->written_bytes));
@@ -242,7 +242,21 @@ static void stop(struct virtio_device *d)
                 worker_stop(b->queues[i].worker);
 }
 
-static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = notify };
+static int config_loaded(struct virtio_device *d, uint8_t *config, struct state_section *s,
+                         struct err *err)
+{
+        struct blk *b = container_of(d, struct blk, virtio);
+        uint64_t sectors;
+        memcpy(&sectors, config + offsetof(struct virtio_blk_config, capacity), sizeof(sectors));
+        if (sectors == b->sectors)
+                return 0;
+        return state_refuse(s, err, "has a disk of %llu sectors, this machine's has %llu",
+                            (unsigned long long)sectors, (unsigned long long)b->sectors);
+}
+
+static const struct virtio_ops ops = {
+        .start = start, .stop = stop, .notify = notify, .config_loaded = config_loaded
+};
 
 /* ---- building ---- */
 
@@ -281,7 +295,7 @@ static uint64_t features_of(const struct disk *disk, unsigned queues)
 
 static void destroy(struct device *device)
 {
-        struct blk *b = container_of(device, struct blk, device);
+        struct blk *b = container_of(device, struct blk, virtio.device);
         virtio_remove(&b->virtio);
         for (unsigned i = 0; i < b->virtio.queues_length; i++)
                 worker_destroy(b->queues[i].worker);
@@ -307,8 +321,8 @@ int virtio_blk_create(struct machine *machine, struct disk *disk, const struct b
         if (options->serial)
                 memcpy(b->serial, options->serial, strnlen(options->serial, BLK_SERIAL_MAX));
         virtio_init(&b->virtio, machine, VIRTIO_BLK, "virtio-blk", &ops, features_of(disk, queues));
-        machine_add_device(machine, &b->device, "virtio-blk", destroy);
-        b->device.counters = counters;
+        machine_add_device(machine, &b->virtio.device, "virtio-blk", destroy);
+        b->virtio.device.counters = counters;
         int r = 0;
         for (unsigned i = 0; r == 0 && i < queues; i++) {
                 b->queues[i].blk = b;

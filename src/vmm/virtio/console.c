@@ -3,12 +3,12 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/device/stream.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/device.h"
 
 enum { RECEIVE, TRANSMIT };
 
 struct console {
-        struct device device;
         struct virtio_device virtio;
         struct stream *stream;
         struct virtq_chain chain;
@@ -97,17 +97,46 @@ static void drained(void *arg)
 {
         struct console *c = arg;
         pthread_mutex_lock(&c->virtio.lock);
-        if (virtio_live(&c->virtio))
+        if (virtio_live(&c->virtio)) {
                 transmit(c);
+                want_input(c);
+        }
         pthread_mutex_unlock(&c->virtio.lock);
 }
 
-static const struct virtio_ops ops = { .notify = notify, .stop = stop };
+static int save(struct virtio_device *d, struct state_writer *w, struct err *err)
+{
+        struct console *c = container_of(d, struct console, virtio);
+        uint8_t bytes[STREAM_BUFFER_SIZE];
+        size_t n = stream_waiting(c->stream, bytes);
+        (void)err;
+        state_put(w, c->sent, 8);
+        state_put(w, (uint32_t)n, 4);
+        state_put_bytes(w, bytes, n);
+        return 0;
+}
+
+/* The rings are looked at when the loop runs, by drained(). */
+static int load(struct virtio_device *d, struct state_section *s, struct err *err)
+{
+        struct console *c = container_of(d, struct console, virtio);
+        uint8_t bytes[STREAM_BUFFER_SIZE];
+        c->sent = state_get(s, 8);
+        size_t n = state_get(s, 4);
+        if (n > sizeof(bytes))
+                return state_refuse(s, err, "has %zu bytes to write, of at most %d", n,
+                                    STREAM_BUFFER_SIZE);
+        state_get_bytes(s, bytes, n);
+        stream_restore(c->stream, bytes, n);
+        return 0;
+}
+
+static const struct virtio_ops ops = { .notify = notify, .stop = stop, .save = save, .load = load };
 static const struct stream_ops stream_ops = { arrived, drained };
 
 static void destroy(struct device *device)
 {
-        struct console *c = container_of(device, struct console, device);
+        struct console *c = container_of(device, struct console, virtio.device);
         virtio_remove(&c->virtio);
         stream_destroy(c->stream);
         virtio_finish(&c->virtio);
@@ -121,7 +150,7 @@ int virtio_console_create(struct machine *machine, int in_fd, int out_fd, struct
         virtio_queue(&c->virtio, 64);
         virtio_queue(&c->virtio, 64);
         c->virtio.config_size = 12;
-        machine_add_device(machine, &c->device, "virtio-console", destroy);
+        machine_add_device(machine, &c->virtio.device, "virtio-console", destroy);
         int r = stream_create(machine->loop, in_fd, out_fd, &stream_ops, c, &c->stream, err);
         return r < 0 ? r : virtio_add(&c->virtio, 0, err);
 }

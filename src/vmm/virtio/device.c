@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vmm/snapshot/state.h"
 
 void virtio_init(struct virtio_device *d, struct machine *machine, enum virtio_id id,
                  const char *name, const struct virtio_ops *ops, uint64_t features)
 {
+        d->device.state = &virtio_state;
         d->machine = machine;
         d->id = id;
         d->name = name;
@@ -68,7 +70,7 @@ static void reset(struct virtio_device *d)
 
 /* A driver that declines the IOMMU would give physical addresses, which go through it all the same:
  * it is told at once. */
-static bool agreed(const struct virtio_device *d)
+bool virtio_agreed(const struct virtio_device *d)
 {
         uint64_t needed = VIRTIO_RING_F_VERSION_1 | (d->features & VIRTIO_RING_F_ACCESS_PLATFORM);
         return !(d->acked & ~d->features) && (d->acked & needed) == needed;
@@ -82,7 +84,7 @@ void virtio_set_status(struct virtio_device *d, uint8_t status)
                 return;
         }
         if (status & VIRTIO_STATUS_FEATURES_OK && !(before & VIRTIO_STATUS_FEATURES_OK) &&
-            !agreed(d))
+            !virtio_agreed(d))
                 status &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
         if (!((status | before) & VIRTIO_STATUS_FEATURES_OK)) /* nothing was agreed on */
                 status &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;

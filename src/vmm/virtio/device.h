@@ -13,6 +13,12 @@
  * that works on a thread of its own (virtio/worker.h) takes no lock of this kind
  * there, so that stop() can wait for it.
  *
+ * A snapshot (vmm/snapshot/state.h) has what every device has (state.c: what was agreed on, queues,
+ * configuration, transport) and what `save` of the operations adds. The machine stands meanwhile
+ * and its workers are held: a request is either answered or still in its ring, from where the
+ * machine that goes on takes it. Loading believes nothing: a state that no guest could have
+ * brought about is refused.
+ *
  * Source: VIRTIO 1.2, chapters 2, 3 and 4. Legacy and transitional drivers are
  * not served (VIRTIO_RING_F_VERSION_1 is required), nor packed rings.
  */
@@ -46,6 +52,9 @@ enum virtio_id {
         VIRTIO_FS = 26,
 };
 
+struct state_ops;
+struct state_section;
+struct state_writer;
 struct virtio_device;
 struct virtio_pci;
 struct virtio_mmio;
@@ -55,6 +64,14 @@ struct virtio_ops {
         void (*stop)(struct virtio_device *device);
         void (*notify)(struct virtio_device *device, unsigned queue);
         void (*config_written)(struct virtio_device *device, unsigned offset, unsigned size);
+        /* Of snapshots; any may be NULL. save: what the device has beside; load: takes that, before
+         * start() where a driver was there. */
+        int (*save)(struct virtio_device *device, struct state_writer *writer, struct err *err);
+        int (*load)(struct virtio_device *device, struct state_section *section, struct err *err);
+        /* Takes over what of a snapshot's configuration is the guest's or may be another; what
+         * then differs from the device's is refused. */
+        int (*config_loaded)(struct virtio_device *device, uint8_t *config,
+                             struct state_section *section, struct err *err);
 };
 
 struct virtio_transport {
@@ -64,6 +81,7 @@ struct virtio_transport {
 };
 
 struct virtio_device {
+        struct device device;
         struct machine *machine;
         enum virtio_id id;
         const char *name;
@@ -103,12 +121,21 @@ static inline bool virtio_live(struct virtio_device *device)
 /* For transports, with the device's lock held. */
 void virtio_set_status(struct virtio_device *device, uint8_t status);
 void virtio_set_ready(struct virtio_device *device, unsigned queue, bool ready);
+/* Whether what the driver acknowledged is offered, and all that is needed. */
+bool virtio_agreed(const struct virtio_device *device);
 void virtio_notified(struct virtio_device *device, unsigned queue);
 uint32_t virtio_features_half(const struct virtio_device *device, unsigned half);
 void virtio_ack_half(struct virtio_device *device, unsigned half, uint32_t bits);
 uint64_t virtio_config_read(const struct virtio_device *device, unsigned offset, unsigned size);
 void virtio_config_write(struct virtio_device *device, unsigned offset, unsigned size,
                          uint64_t value);
+
+extern const struct state_ops virtio_state;
+/* Of its transport, with the device's lock held. */
+void virtio_pci_save(const struct virtio_pci *pci, struct state_writer *writer);
+int virtio_pci_load(struct virtio_pci *pci, struct state_section *section, struct err *err);
+void virtio_mmio_save(struct virtio_mmio *mmio, struct state_writer *writer);
+int virtio_mmio_load(struct virtio_mmio *mmio, struct state_section *section, struct err *err);
 
 /* On the machine's transport: MMIO where virtio_mmio_create() was called, and PCI for kept
  * slots and otherwise. `slot` 0: the next free place. */

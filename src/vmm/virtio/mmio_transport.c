@@ -7,6 +7,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/layout.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/device.h"
 
 #define PLACES  64
@@ -73,7 +74,7 @@ static void update_line(struct virtio_mmio_places *p, unsigned place)
 static void change_interrupts(struct virtio_mmio *m, uint32_t set, uint32_t clear)
 {
         pthread_mutex_lock(&m->places->lock);
-        m->interrupts = (m->interrupts | set) & ~clear;
+        m->interrupts = (m->interrupts & ~clear) | set;
         update_line(m->places, m->place);
         pthread_mutex_unlock(&m->places->lock);
 }
@@ -228,6 +229,30 @@ static void page_write(void *device, uint64_t offset, unsigned size, uint64_t va
 
 static const struct bus_ops page_bus = { page_read, page_write };
 
+/* ---- snapshots ---- */
+
+void virtio_mmio_save(struct virtio_mmio *m, struct state_writer *w)
+{
+        state_put(w, (uint8_t)m->place, 1);
+        state_put(w, m->features_select, 4);
+        state_put(w, m->ack_select, 4);
+        state_put(w, m->queue_select, 4);
+        state_put(w, (uint8_t)interrupts(m), 1);
+}
+
+int virtio_mmio_load(struct virtio_mmio *m, struct state_section *s, struct err *err)
+{
+        uint8_t place = state_get(s, 1);
+        if (place != m->place)
+                return state_refuse(s, err, "is of a device in MMIO place %u, here it is in %u",
+                                    place, m->place);
+        m->features_select = state_get(s, 4);
+        m->ack_select = state_get(s, 4);
+        m->queue_select = state_get(s, 4);
+        change_interrupts(m, state_get(s, 1) & (ISR_QUEUE | ISR_CONFIG), UINT32_MAX);
+        return 0;
+}
+
 /* ---- places ---- */
 
 static void destroy(struct device *device)
@@ -245,6 +270,7 @@ int virtio_mmio_create(struct machine *machine, struct err *err)
         p->machine = machine;
         pthread_mutex_init(&p->lock, NULL);
         machine_add_device(machine, &p->device, "virtio-mmio", destroy);
+        p->device.state = &state_nothing; /* places are their devices' */
         machine->mmio_places = p;
         return 0;
 }

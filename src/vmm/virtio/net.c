@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "base/table.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/vectors.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/tap.h"
@@ -43,7 +44,6 @@ struct net_pair {
 };
 
 struct net {
-        struct device device;
         struct virtio_device virtio;
         struct net_pair *pairs;
         unsigned pairs_length, attached;
@@ -354,7 +354,50 @@ static void stop(struct virtio_device *d)
         (void)set_pairs(n, 1);
 }
 
-static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = notify };
+/* The guest may have another address by now. */
+static int config_loaded(struct virtio_device *d, uint8_t *config, struct state_section *s,
+                         struct err *err)
+{
+        (void)s;
+        (void)err;
+        memcpy(d->config, config, sizeof(((struct virtio_net_config *)NULL)->mac));
+        return 0;
+}
+
+static int save(struct virtio_device *d, struct state_writer *w, struct err *err)
+{
+        struct net *n = container_of(d, struct net, virtio);
+        (void)err;
+        state_put(w, (uint16_t)n->attached, 2);
+        for (unsigned i = 0; i < n->pairs_length; i++) {
+                state_put(w, (uint32_t)n->pairs[i].held, 4);
+                state_put_bytes(w, n->pairs[i].spill, n->pairs[i].held);
+        }
+        return 0;
+}
+
+static int load(struct virtio_device *d, struct state_section *s, struct err *err)
+{
+        struct net *n = container_of(d, struct net, virtio);
+        unsigned attached = state_get(s, 2);
+        if (set_pairs(n, attached) < 0)
+                return state_refuse(s, err, "uses %u of %u queue pairs", attached, n->pairs_length);
+        for (unsigned i = 0; i < n->pairs_length; i++) {
+                size_t held = state_get(s, 4);
+                if (held > sizeof(n->pairs[i].spill))
+                        return state_refuse(s, err, "holds a packet of %zu bytes", held);
+                state_get_bytes(s, n->pairs[i].spill, held);
+                n->pairs[i].held = held;
+        }
+        return 0;
+}
+
+static const struct virtio_ops ops = { .start = start,
+                                       .stop = stop,
+                                       .notify = notify,
+                                       .save = save,
+                                       .load = load,
+                                       .config_loaded = config_loaded };
 
 static void describe(struct net *n, const struct net_options *options)
 {
@@ -370,7 +413,7 @@ static void describe(struct net *n, const struct net_options *options)
 
 static void destroy(struct device *device)
 {
-        struct net *n = container_of(device, struct net, device);
+        struct net *n = container_of(device, struct net, virtio.device);
         virtio_remove(&n->virtio);
         for (unsigned i = 0; i < n->pairs_length; i++)
                 worker_destroy(n->pairs[i].worker);
@@ -381,7 +424,7 @@ static void destroy(struct device *device)
 
 static void counters(struct device *device, counter_fn *take, void *arg)
 {
-        struct net *n = container_of(device, struct net, device);
+        struct net *n = container_of(device, struct net, virtio.device);
         take(arg, "sent_packets", atomic_load(&n->sent));
         take(arg, "received_packets", atomic_load(&n->received));
         take(arg, "dropped_packets", atomic_load(&n->dropped));
@@ -427,8 +470,8 @@ int virtio_net_create(struct machine *machine, const struct net_options *options
         if (options->mtu)
                 features |= BIT(VIRTIO_NET_F_MTU);
         virtio_init(&n->virtio, machine, VIRTIO_NET, "virtio-net", &ops, features);
-        machine_add_device(machine, &n->device, "virtio-net", destroy);
-        n->device.counters = counters;
+        machine_add_device(machine, &n->virtio.device, "virtio-net", destroy);
+        n->virtio.device.counters = counters;
         int r = make_pairs(n, options, err);
         if (r < 0)
                 return r;

@@ -4,6 +4,7 @@
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/pci/pci.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/virtio/device.h"
 
 #define BAR_SIZE      0x8000
@@ -309,6 +310,39 @@ static uint32_t class_of(enum virtio_id id)
                 return 0xff0000;
         }
 }
+
+/* ---- snapshots ---- */
+
+void virtio_pci_save(const struct virtio_pci *p, struct state_writer *w)
+{
+        state_put(w, (uint8_t)p->function.slot, 1);
+        state_put(w, p->feature_select, 4);
+        state_put(w, p->ack_select, 4);
+        state_put(w, p->queue_select, 2);
+        state_put(w, (uint8_t)atomic_load(&p->isr), 1);
+        state_put(w, p->config_vector, 2);
+        for (unsigned i = 0; i < p->device->queues_length; i++)
+                state_put(w, p->vectors[i], 2);
+}
+
+int virtio_pci_load(struct virtio_pci *p, struct state_section *s, struct err *err)
+{
+        uint8_t slot = state_get(s, 1);
+        if (slot != p->function.slot)
+                return state_refuse(s, err, "is of a device in PCI slot %u, here it is in slot %u",
+                                    slot, p->function.slot);
+        p->feature_select = state_get(s, 4);
+        p->ack_select = state_get(s, 4);
+        p->queue_select = state_get(s, 2);
+        atomic_store(&p->isr, state_get(s, 1) & (ISR_QUEUE | ISR_CONFIG));
+        p->config_vector = vector(p, state_get(s, 2));
+        for (unsigned i = 0; i < p->device->queues_length; i++)
+                p->vectors[i] = vector(p, state_get(s, 2));
+        pci_interrupt(&p->function, atomic_load(&p->isr));
+        return 0;
+}
+
+/* ---- building ---- */
 
 int virtio_pci_add(struct virtio_device *device, unsigned slot, struct virtio_pci **ret,
                    struct err *err)

@@ -10,7 +10,6 @@
 #define REQUEST_MAX 65536
 
 struct rng {
-        struct device device;
         struct virtio_device virtio;
         struct virtq_chain chain;
 };
@@ -49,7 +48,7 @@ static const struct virtio_ops ops = { .notify = notify };
 
 static void destroy(struct device *device)
 {
-        struct rng *rng = container_of(device, struct rng, device);
+        struct rng *rng = container_of(device, struct rng, virtio.device);
         virtio_remove(&rng->virtio);
         virtio_finish(&rng->virtio);
         free(rng);
@@ -60,6 +59,6 @@ int virtio_rng_create(struct machine *machine, struct err *err)
         struct rng *rng = new0(struct rng);
         virtio_init(&rng->virtio, machine, VIRTIO_RNG, "virtio-rng", &ops, 0);
         virtio_queue(&rng->virtio, 64);
-        machine_add_device(machine, &rng->device, "virtio-rng", destroy);
+        machine_add_device(machine, &rng->virtio.device, "virtio-rng", destroy);
         return virtio_add(&rng->virtio, 0, err);
 }

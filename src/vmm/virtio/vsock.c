@@ -4,6 +4,7 @@
 
 #include "base/auto.h"
 #include "base/str.h"
+#include "vmm/snapshot/state.h"
 #include "vmm/vectors.h"
 #include "vmm/virtio/device.h"
 #include "vmm/virtio/vsock_peers.h"
@@ -16,12 +17,12 @@
 enum { RECEIVE, TRANSMIT, EVENT, QUEUES };
 
 struct vsock {
-        struct device device;
         struct virtio_device virtio;
         struct vsock_peers *peers;
         struct worker *worker;
         struct virtq_chain chain;
         struct iovec data[VIRTQ_SEGMENTS];
+        atomic_bool moved; /* and the guest was not told yet */
 };
 
 /* Up to BURST packets of the guest; -EIO where one is none, or the ring is not sane. */
@@ -76,6 +77,24 @@ static int give_some(struct vsock *v, bool *more)
         return r < 0 ? r : 0;
 }
 
+/* Connections do not outlive the machine that had them: the guest ends its own and looks at its
+ * CID anew (VIRTIO 1.2, section 5.10.6.7). Waits for a buffer. */
+static int tell_moved(struct vsock *v)
+{
+        static const struct virtio_vsock_event event = { VIRTIO_VSOCK_EVENT_TRANSPORT_RESET };
+        struct virtq *ring = &v->virtio.queues[EVENT];
+        int r;
+        do
+                r = virtq_pop(ring, &v->chain);
+        while (r == 0 && virtq_want_notify(ring, true));
+        if (r <= 0)
+                return r;
+        virtq_push(ring, &v->chain, virtq_write(&v->chain, 0, &event, sizeof(event)));
+        atomic_store(&v->moved, false);
+        virtio_signal(&v->virtio, EVENT);
+        return 0;
+}
+
 static int64_t work(void *arg)
 {
         struct vsock *v = arg;
@@ -86,7 +105,8 @@ static int64_t work(void *arg)
                 if (!virtio_live(&v->virtio))
                         return WORKER_IDLE;
                 vsock_peers_poll(v->peers);
-                if (take_some(v, &more) < 0 || give_some(v, &more) < 0) {
+                if ((atomic_load(&v->moved) && tell_moved(v) < 0) || take_some(v, &more) < 0 ||
+                    give_some(v, &more) < 0) {
                         virtio_broken(&v->virtio, "a packet or a ring is not sane");
                         worker_watch(v->worker, false);
                         return WORKER_IDLE;
@@ -98,7 +118,7 @@ static int64_t work(void *arg)
 static void notify(struct virtio_device *d, unsigned queue)
 {
         struct vsock *v = container_of(d, struct vsock, virtio);
-        if (queue != EVENT)
+        if (queue != EVENT || atomic_load(&v->moved))
                 worker_kick(v->worker);
 }
 
@@ -112,13 +132,36 @@ static void stop(struct virtio_device *d)
         struct vsock *v = container_of(d, struct vsock, virtio);
         worker_stop(v->worker);
         vsock_peers_reset(v->peers);
+        atomic_store(&v->moved, false);
 }
 
-static const struct virtio_ops ops = { .start = start, .stop = stop, .notify = notify };
+/* The CID is this machine's. */
+static int config_loaded(struct virtio_device *d, uint8_t *config, struct state_section *s,
+                         struct err *err)
+{
+        (void)s;
+        (void)err;
+        memcpy(config, d->config, d->config_size);
+        return 0;
+}
+
+/* Nothing is saved: connections stay with whom they were made. */
+static int load(struct virtio_device *d, struct state_section *s, struct err *err)
+{
+        (void)s;
+        (void)err;
+        atomic_store(&container_of(d, struct vsock, virtio)->moved,
+                     atomic_load(&d->status) & VIRTIO_STATUS_DRIVER_OK);
+        return 0;
+}
+
+static const struct virtio_ops ops = {
+        .start = start, .stop = stop, .notify = notify, .load = load, .config_loaded = config_loaded
+};
 
 static void destroy(struct device *device)
 {
-        struct vsock *v = container_of(device, struct vsock, device);
+        struct vsock *v = container_of(device, struct vsock, virtio.device);
         virtio_remove(&v->virtio);
         worker_destroy(v->worker);
         vsock_peers_destroy(v->peers);
@@ -136,7 +179,7 @@ int virtio_vsock_create(struct machine *machine, const struct vsock_options *opt
                 virtio_queue(&v->virtio, QUEUE_SIZE);
         memcpy(v->virtio.config, &guest_cid, sizeof(guest_cid));
         v->virtio.config_size = sizeof(guest_cid);
-        machine_add_device(machine, &v->device, "virtio-vsock", destroy);
+        machine_add_device(machine, &v->virtio.device, "virtio-vsock", destroy);
         int r = vsock_peers_create(options->listen_fd, options->path, options->cid, &v->peers, err);
         if (r == 0)
                 r = worker_create("virtio-vsock", JAIL_VSOCK_PEERS, work, v,

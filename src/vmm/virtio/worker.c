@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -21,32 +22,105 @@ struct worker {
         enum jail_thread kind;
         pthread_t thread;
         bool exists;
-        bool spare; /* made ahead; without work where `work` is NULL */
-        bool watch; /* the thread's */
+        bool spare;                /* made ahead; without work where `work` is NULL */
+        bool watch;                /* the thread's */
+        void (*errand)(void *arg); /* the turns' lock */
+        void *errand_arg;
 
         pthread_mutex_t lock; /* of what follows */
         pthread_cond_t idle;
-        bool started, busy, ending;
+        bool busy;
+        atomic_bool started, ending; /* also looked at by who waits for its turn */
 };
 
-/* Held for reading by who works. */
-static pthread_rwlock_t turn = PTHREAD_RWLOCK_INITIALIZER;
+/* Who works, and whether anybody may begin to. Innermost. */
+static struct {
+        pthread_mutex_t lock;
+        pthread_cond_t changed; /* also: an errand came, or is done; a worker is stopped */
+        unsigned working;
+        bool held;
+} turns = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 bool workers_hold(void)
 {
-        return pthread_rwlock_trywrlock(&turn) == 0;
+        pthread_mutex_lock(&turns.lock);
+        bool free_now = !turns.held && !turns.working;
+        if (free_now)
+                turns.held = true;
+        pthread_mutex_unlock(&turns.lock);
+        return free_now;
+}
+
+void workers_quiesce(void)
+{
+        pthread_mutex_lock(&turns.lock);
+        while (turns.held)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        turns.held = true;
+        while (turns.working)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 void workers_release(void)
 {
-        pthread_rwlock_unlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        turns.held = false;
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
+}
+
+/* The turns' lock is held. */
+static void run_errand(struct worker *w)
+{
+        if (!w->errand)
+                return;
+        pthread_mutex_unlock(&turns.lock);
+        w->errand(w->errand_arg);
+        pthread_mutex_lock(&turns.lock);
+        w->errand = NULL;
+        pthread_cond_broadcast(&turns.changed);
+}
+
+static void look_for_errand(struct worker *w)
+{
+        pthread_mutex_lock(&turns.lock);
+        run_errand(w);
+        pthread_mutex_unlock(&turns.lock);
+}
+
+static bool wanted(struct worker *w)
+{
+        return atomic_load(&w->started) && !atomic_load(&w->ending);
+}
+
+/* It need not wait any more. */
+static void wake_waiting(void)
+{
+        pthread_mutex_lock(&turns.lock);
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 static int64_t take_turn(struct worker *w)
 {
-        pthread_rwlock_rdlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        while (turns.held && wanted(w)) {
+                if (w->errand)
+                        run_errand(w);
+                else
+                        pthread_cond_wait(&turns.changed, &turns.lock);
+        }
+        bool works = wanted(w);
+        turns.working += works;
+        pthread_mutex_unlock(&turns.lock);
+        if (!works)
+                return WORKER_IDLE;
         int64_t due_ns = w->work(w->arg);
-        pthread_rwlock_unlock(&turn);
+        pthread_mutex_lock(&turns.lock);
+        if (--turns.working == 0 && turns.held)
+                pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
         return due_ns;
 }
 
@@ -75,16 +149,17 @@ static void *worker_thread(void *arg)
         jail_thread(w->kind);
         for (;;) {
                 sleep_until(w, started ? due_ns : WORKER_IDLE, started && w->watch);
+                look_for_errand(w);
                 pthread_mutex_lock(&w->lock);
-                bool ending = w->ending;
-                started = w->busy = w->started && !ending;
+                bool ending = atomic_load(&w->ending);
+                started = w->busy = wanted(w);
                 pthread_mutex_unlock(&w->lock);
                 if (ending)
                         return NULL;
                 due_ns = started ? take_turn(w) : WORKER_IDLE;
                 pthread_mutex_lock(&w->lock);
                 w->busy = false;
-                started = w->started;
+                started = atomic_load(&w->started);
                 pthread_cond_broadcast(&w->idle);
                 pthread_mutex_unlock(&w->lock);
         }
@@ -163,9 +238,8 @@ void worker_destroy(struct worker *w)
                 return;
         }
         if (w->exists) {
-                pthread_mutex_lock(&w->lock);
-                w->ending = true;
-                pthread_mutex_unlock(&w->lock);
+                atomic_store(&w->ending, true);
+                wake_waiting();
                 worker_kick(w);
                 pthread_join(w->thread, NULL);
         }
@@ -177,16 +251,15 @@ void worker_destroy(struct worker *w)
 
 void worker_start(struct worker *w)
 {
-        pthread_mutex_lock(&w->lock);
-        w->started = true;
-        pthread_mutex_unlock(&w->lock);
+        atomic_store(&w->started, true);
         worker_kick(w);
 }
 
 void worker_stop(struct worker *w)
 {
+        atomic_store(&w->started, false);
+        wake_waiting();
         pthread_mutex_lock(&w->lock);
-        w->started = false;
         while (w->busy)
                 pthread_cond_wait(&w->idle, &w->lock);
         pthread_mutex_unlock(&w->lock);
@@ -196,6 +269,20 @@ void worker_kick(struct worker *w)
 {
         const uint64_t one = 1;
         (void)!write(w->kick_fd, &one, sizeof(one));
+}
+
+void worker_call(struct worker *w, void (*errand)(void *arg), void *arg)
+{
+        pthread_mutex_lock(&turns.lock);
+        w->errand_arg = arg;
+        w->errand = errand;
+        pthread_cond_broadcast(&turns.changed);
+        pthread_mutex_unlock(&turns.lock);
+        worker_kick(w);
+        pthread_mutex_lock(&turns.lock);
+        while (w->errand)
+                pthread_cond_wait(&turns.changed, &turns.lock);
+        pthread_mutex_unlock(&turns.lock);
 }
 
 void worker_watch(struct worker *w, bool watch)

@@ -46,10 +46,18 @@ int worker_use(struct worker *spare, const char *name, enum jail_thread kind, wo
 /* Keeps every worker of the process from working until workers_release(). False, and nothing
  * held, where one works just now. */
 bool workers_hold(void);
+/* The same, and waits for those that work: what they had begun is done when it returns. Not for
+ * work() itself, nor with a lock that work() takes. Workers can be stopped and destroyed meanwhile.
+ */
+void workers_quiesce(void);
 void workers_release(void);
 
 void worker_start(struct worker *worker);
 void worker_stop(struct worker *worker);
 void worker_kick(struct worker *worker);
+/* Calls `errand` on the worker's thread, for its rights (jail.h), and returns when that is done:
+ * between two calls of work(), and also while workers are held or this one is stopped. One caller
+ * at a time. */
+void worker_call(struct worker *worker, void (*errand)(void *arg), void *arg);
 /* Whether input of the descriptor wakes it; at first it does not. */
 void worker_watch(struct worker *worker, bool watch);

@@ -32,6 +32,17 @@ size_t stream_put(struct stream *stream, const uint8_t *bytes, size_t size)
         return n;
 }
 
+size_t stream_waiting(struct stream *stream, uint8_t ret[STREAM_BUFFER_SIZE])
+{
+        (void)stream, (void)ret;
+        return 0;
+}
+
+void stream_restore(struct stream *stream, const uint8_t *bytes, size_t size)
+{
+        (void)stream, (void)bytes, (void)size;
+}
+
 size_t stream_room(struct stream *stream)
 {
         (void)stream;
