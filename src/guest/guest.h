@@ -137,6 +137,9 @@ int guest_delete(const char *root, const char *id, bool force, struct err *err);
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
 /* The tar archive at standard input goes into the container, unpacked by its agent: extract.c. */
 int guest_extract(const struct extract_options *options, struct err *err);
+/* A file of the container, with what is beneath it, as a tar archive at standard output, behind a
+ * line {"mode":…,"size_bytes":…,"mtime_ns":…,"link":…}; or that line alone: archive.c. */
+int guest_archive(const struct archive_options *options, struct err *err);
 /* A connection to the agent of a machine that runs; `what` it cannot do while paused. */
 int guest_reach(const char *root, const char *id, const char *what, int *ret_fd, struct err *err);
 /* New limits, for the host's groups, the container's in the guest, and the machine: update.c. */
