@@ -56,6 +56,38 @@ static void emit_memory_step(struct work *w, unsigned n)
         work_resume_here(w, s);
 }
 
+/* t[1] = by how many operands what the bit number in a register says is away from the memory
+ * operand: rounded down, of a signed number. t[2] is lost. */
+static void emit_bits_away(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        unsigned away = w->t[1];
+        emit_set32(&w->e, w->t[2], i->opsize == 8 ? 6 : 5);
+        emit_sarx(&w->e, i->opsize == 8, away, i->reg, w->t[2]);
+        if (i->opsize == 4)
+                emit_sign_extend(&w->e, away);
+}
+
+/* The host's instruction reaches as far as the guest's: what is looked up is the operand that it
+ * reaches, and what it is given lies as far before that on the host. */
+static void emit_bits(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], away = w->t[1], size = st->i.opsize;
+        unsigned shift = (unsigned)__builtin_ctz(size);
+        emit_address(w, n);
+        emit_bits_away(w, n);
+        emit_lea(e, a, a, away, shift, 0);
+        const struct stub *s = emit_check(w, n, size, st->i.mem_write);
+        emit_lea(e, a, w->t[1], a, 0, 0);
+        emit_bits_away(w, n);
+        emit_not(e, away);
+        emit_lea(e, away, EMIT_NO_REG, away, shift, (int32_t)size); /* -away operands */
+        emit_rewritten(w, st, a, away, 0);
+        work_resume_here(w, s);
+}
+
 static void emit_copy(struct work *w, unsigned n)
 {
         const struct step *st = &w->block->steps[n];
@@ -275,6 +307,7 @@ static void emit_nothing(struct work *w, unsigned n)
 static void (*const emitters[])(struct work *w, unsigned n) = {
         [FORM_COPY] = emit_copy,
         [FORM_MEMORY] = emit_memory_step,
+        [FORM_BITS] = emit_bits,
         [FORM_LEA_RIP] = emit_lea_rip,
         [FORM_NOTHING] = emit_nothing,
         [FORM_PUSH] = emit_push,

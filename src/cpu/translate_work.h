@@ -24,6 +24,7 @@
 enum form {
         FORM_COPY,   /* the same bytes */
         FORM_MEMORY, /* re-encoded on a host address */
+        FORM_BITS,   /* the same of a bit string */
         FORM_LEA_RIP,
         FORM_NOTHING,
         FORM_VZERO,
