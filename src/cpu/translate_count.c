@@ -17,6 +17,7 @@ static unsigned looks_of(const struct work *w, unsigned n)
         case FORM_CALL:
         case FORM_RET:
                 return 1;
+        case FORM_MOVS:
         case FORM_PUSH_MEM:
                 return 2;
         case FORM_CALL_IND:

@@ -62,6 +62,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_LEAVE;
         if (i->op == OP_STOS && i->rep && i->adsize == 8)
                 return FORM_STOS;
+        if (i->op == OP_MOVS && i->rep && i->adsize == 8 && i->seg != CPU_FS && i->seg != CPU_GS)
+                return FORM_MOVS;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
                 return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
         if (i->op == OP_VZERO && vectors_allowed(cpu, i))

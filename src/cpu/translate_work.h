@@ -39,6 +39,7 @@ enum form {
         FORM_POP,
         FORM_LEAVE,
         FORM_STOS,   /* REP STOS within a page */
+        FORM_MOVS,   /* REP MOVS within a page and from within one */
         FORM_HELPER, /* by the interpreter, then on */
         FORM_JMP,
         FORM_JCC,
