@@ -105,8 +105,9 @@ struct translated_fault {
  * destroy it, too. */
 int cpu_code_memory_create(struct translator *t, bool nameless, struct err *err);
 void cpu_code_memory_destroy(struct translator *t);
-/* Code goes up to the offset `used` now. What is full gets large pages, or a guest's compiler,
- * with more than 100 MiB of code, has the host walk small ones. */
+/* Code goes up to the offset `used` now. All but a first large page is made large when it is
+ * begun: a fault of the host for it instead of 512 and of those of who executes it. And a guest's
+ * compiler has more than 100 MiB of code, for which the host would walk small pages. */
 void cpu_code_memory_fill(struct translator *t, uint32_t used);
 int cpu_translator_create(struct cpu *cpu, struct err *err);
 void cpu_translator_destroy(struct cpu *cpu);

@@ -62,6 +62,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_LEAVE;
         if (i->op == OP_STOS && i->rep && i->adsize == 8)
                 return FORM_STOS;
+        if (i->op == OP_MOVS && i->rep && i->adsize == 8 && i->seg != CPU_FS && i->seg != CPU_GS)
+                return FORM_MOVS;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
                 return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
         if (i->op == OP_VZERO && vectors_allowed(cpu, i))
@@ -134,10 +136,11 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
                 return i->opsize == 8 && addressable(i) ? FORM_LEA_RIP : FORM_HELPER;
         if (i->class == CLASS_COPY)
                 return FORM_COPY;
-        /* A bit string reaches beyond its operand. */
-        bool bit_string = i->op >= OP_BT && i->op <= OP_BTC && i->row->operands[1].kind == OPK_G;
-        if (!i->has_modrm || !i->mem_size || i->mem_size > 32 || bit_string || !addressable(i))
+        if (!i->has_modrm || !i->mem_size || i->mem_size > 32 || !addressable(i))
                 return FORM_HELPER;
+        /* A bit string reaches beyond its operand. */
+        if (i->op >= OP_BT && i->op <= OP_BTC && i->row->operands[1].kind == OPK_G)
+                return i->adsize == 8 && i->opsize >= 4 ? FORM_BITS : FORM_HELPER;
         return FORM_MEMORY;
 }
 

@@ -26,6 +26,7 @@
 enum form {
         FORM_COPY,   /* the same bytes */
         FORM_MEMORY, /* re-encoded on a host address */
+        FORM_BITS,   /* the same of a bit string */
         FORM_LEA_RIP,
         FORM_NOTHING,
         FORM_VZERO,
@@ -40,6 +41,7 @@ enum form {
         FORM_POP,
         FORM_LEAVE,
         FORM_STOS,   /* REP STOS within a page */
+        FORM_MOVS,   /* REP MOVS within a page and from within one */
         FORM_HELPER, /* by the interpreter, then on */
         FORM_JMP,
         FORM_JCC,
