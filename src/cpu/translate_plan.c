@@ -359,7 +359,7 @@ static void plan_steps(struct work *w)
                 enum form f = form_of(w->cpu, &b->steps[w->length]);
                 uint16_t more = f == FORM_HELPER || f == FORM_END ? 0
                                                                   : i->gpr_read | i->gpr_written;
-                if (__builtin_popcount((uint16_t)(w->used | more)) > 16 - TEMPORARIES)
+                if ((unsigned)__builtin_popcount((uint16_t)(w->used | more)) > 16 - TEMPORARIES)
                         break;
                 w->used |= more;
                 w->forms[w->length] = f;
