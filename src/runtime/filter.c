@@ -7,6 +7,8 @@
 #include "runtime/filter_cache.h"
 
 #define FAIL_UNKNOWN "run.oci.seccomp_fail_unknown_syscall"
+#define RECEIVER     "run.oci.seccomp.receiver"
+#define RECEIVER_ENV "RUN_OCI_SECCOMP_RECEIVER"
 
 static const enum seccomp_action actions[] = {
         [OCI_SECCOMP_UNSET] = SECCOMP_ACTION_ALLOW,
@@ -32,7 +34,25 @@ static const enum seccomp_compare compares[] = {
         [OCI_SECCOMP_OP_MASKED_EQ] = SECCOMP_COMPARE_MASKED_EQ,
 };
 
-static int check(const struct oci_seccomp *seccomp, struct err *err)
+/* Who is sent the descriptor: the profile's, else the annotation's, else the environment's. */
+static int find_listener(const struct oci_seccomp *seccomp, char *const *annotations,
+                         const char **ret, struct err *err)
+{
+        const char *path = seccomp->listener_path;
+        *ret = path;
+        if (!str_empty(path))
+                return 0;
+        path = json_map_get(annotations, RECEIVER);
+        if (!path)
+                path = getenv(RECEIVER_ENV);
+        if (path && *path != '/')
+                return err_plain(err, EINVAL, "seccomp: " RECEIVER " '%s' is not an absolute path",
+                                 path);
+        *ret = path;
+        return 0;
+}
+
+static int check(const struct oci_seccomp *seccomp, const char *listener, struct err *err)
 {
         bool notifies = false;
         if (seccomp->default_action == OCI_SECCOMP_NOTIFY)
@@ -49,11 +69,11 @@ static int check(const struct oci_seccomp *seccomp, struct err *err)
                                          "seccomp: SCMP_ACT_NOTIFY cannot be used for the write "
                                          "syscall");
         }
-        if (notifies && str_empty(seccomp->listener_path))
+        if (notifies && str_empty(listener))
                 return err_plain(err, EINVAL,
-                                 "seccomp: SCMP_ACT_NOTIFY needs a listenerPath to send to");
-        if (!notifies && !str_empty(seccomp->listener_metadata) &&
-            str_empty(seccomp->listener_path))
+                                 "seccomp: SCMP_ACT_NOTIFY needs a listenerPath, or the "
+                                 "annotation " RECEIVER ", to send to");
+        if (!notifies && !str_empty(seccomp->listener_metadata) && str_empty(listener))
                 return err_plain(err, EINVAL,
                                  "seccomp: listenerMetadata is set without a listenerPath");
         return 0;
@@ -121,7 +141,10 @@ int filter_create(const struct oci_seccomp *seccomp, char *const *annotations, c
                 *ret = filter;
                 return 0;
         }
-        int r = check(seccomp, err);
+        const char *listener;
+        int r = find_listener(seccomp, annotations, &listener, err);
+        if (r == 0)
+                r = check(seccomp, listener, err);
         if (r == 0 && json_map_get(annotations, FAIL_UNKNOWN))
                 r = check_names(seccomp, err);
         if (r < 0)
@@ -148,8 +171,8 @@ int filter_create(const struct oci_seccomp *seccomp, char *const *annotations, c
         if (r < 0)
                 return r;
         /* Who listens is sent a descriptor, though no rule may ever use it. */
-        filter.program.notifies |= !str_empty(seccomp->listener_path);
-        filter.listener_path = seccomp->listener_path;
+        filter.program.notifies |= !str_empty(listener);
+        filter.listener_path = listener;
         filter.listener_metadata = seccomp->listener_metadata;
         *ret = filter;
         return 0;

@@ -29,6 +29,8 @@
 #include "sys/process.h"
 #include "sys/pty.h"
 
+#define PIDFD_RECEIVER "run.oci.pidfd_receiver"
+
 #define REMOVE_TIMEOUT_MS 10000
 
 int write_pid_file(const char *path, pid_t pid, struct err *err)
@@ -393,6 +395,20 @@ int launch_finish_record(struct launch *launch, struct err *err)
         return r < 0 ? r : write_pid_file(launch->options->pid_file, launch->pid, err);
 }
 
+/* crun's annotation: whoever listens there can follow the process whatever its pid comes to mean.
+ */
+static int send_pidfd(const struct launch *launch, struct err *err)
+{
+        const char *path = json_map_get(launch->spec.annotations, PIDFD_RECEIVER);
+        auto_fd receiver = -1;
+        if (!path)
+                return 0;
+        int r = pty_connect(path, &receiver, err);
+        if (r == 0)
+                r = pty_send_fd(receiver, launch->pidfd, " ", 1, err);
+        return r < 0 ? err_wrap(err, PIDFD_RECEIVER " '%s'", path) : 0;
+}
+
 static int accompany_child(struct launch *launch, struct err *err)
 {
         const struct launch_variant *variant = launch->options->variant;
@@ -402,6 +418,8 @@ static int accompany_child(struct launch *launch, struct err *err)
                 r = run_create_hooks(launch, err);
         if (r == 0 && waits)
                 r = sync_expect(launch->parent_fd, SYNC_READY, err);
+        if (r == 0)
+                r = send_pidfd(launch, err);
         if (r == 0)
                 r = launch_finish_record(launch, err);
         if (r == 0)
