@@ -165,6 +165,23 @@ static void replace(char **slot, const char *text)
         *slot = xstrdup(text);
 }
 
+/* Of an option without a value. */
+static bool *flag_of(int option, struct vm_config *c)
+{
+        switch (option) {
+        case 'G':
+                return &c->gdb_wait;
+        case 'r':
+                return &c->no_reboot;
+        case 'U':
+                return &c->no_unpack;
+        case 'I':
+                return &c->iommu;
+        default:
+                return &c->test_devices;
+        }
+}
+
 static int take_option(int option, struct vm_config *c, struct err *err)
 {
         switch (option) {
@@ -229,25 +246,13 @@ static int take_option(int option, struct vm_config *c, struct err *err)
         case 'g':
                 replace(&c->gdb, optarg);
                 return 0;
-        case 'G':
-                c->gdb_wait = true;
-                return 0;
         case 'L':
                 replace(&c->profile, optarg);
                 return 0;
         case 'S':
                 return take_sandbox(optarg, err);
-        case 'r':
-                c->no_reboot = true;
-                return 0;
-        case 'U':
-                c->no_unpack = true;
-                return 0;
-        case 'I':
-                c->iommu = true;
-                return 0;
         default:
-                c->test_devices = true;
+                *flag_of(option, c) = true;
                 return 0;
         }
 }
