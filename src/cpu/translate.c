@@ -146,7 +146,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
                 return;
         struct work w;
         work_init(&w, cpu, from);
-        bool few = __builtin_popcount(from->temporaries) < (int)TEMPORARIES;
+        bool few = __builtin_popcount(from->temporaries) < TEMPORARIES;
         w.spilled = few ? TRANSLATE_COMMON : from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)
