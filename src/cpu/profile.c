@@ -228,7 +228,7 @@ uint64_t *cpu_profile_translating(struct cpu *cpu, const struct block *b, unsign
 void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size)
 {
         struct cpu_profile *p = cpu->profile;
-        if (p->map_fd < 0)
+        if (p->map_fd < 0 || size == 0) /* a block without stubs */
                 return;
         if (p->map_size + MAP_LINE > MAP_BUFFER)
                 write_map(p);
