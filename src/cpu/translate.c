@@ -132,8 +132,10 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         emit_stubs(&w);
         cpu->counters.blocks_translated++;
         if (unlikely(cpu->profile)) {
-                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
-                cpu_profile_translated(cpu, t->executable + stubs, work_offset(&w) - stubs);
+                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common,
+                                       "");
+                cpu_profile_translated(cpu, t->executable + stubs, work_offset(&w) - stubs,
+                                       "-stubs");
         }
         return true;
 }
