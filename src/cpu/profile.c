@@ -225,16 +225,16 @@ uint64_t *cpu_profile_translating(struct cpu *cpu, const struct block *b, unsign
         return &r->runs;
 }
 
-void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size)
+void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size, const char *part)
 {
         struct cpu_profile *p = cpu->profile;
-        if (p->map_fd < 0)
+        if (p->map_fd < 0 || size == 0) /* a block without stubs */
                 return;
         if (p->map_size + MAP_LINE > MAP_BUFFER)
                 write_map(p);
-        int n = snprintf(p->map + p->map_size, MAP_LINE, "%llx %zx guest-%s-0x%llx\n",
+        int n = snprintf(p->map + p->map_size, MAP_LINE, "%llx %zx guest-%s-0x%llx%s\n",
                          (unsigned long long)(uintptr_t)host, size,
-                         cpu->cpl == 3 ? "user" : "kernel", (unsigned long long)cpu->s.rip);
+                         cpu->cpl == 3 ? "user" : "kernel", (unsigned long long)cpu->s.rip, part);
         p->map_size += (unsigned)n;
 }
 

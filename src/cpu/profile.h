@@ -89,8 +89,8 @@ void cpu_profile_interpreted(struct cpu *cpu, const struct block *block, unsigne
 /* The block that rip is at gets a translation: where its code counts its runs. */
 uint64_t *cpu_profile_translating(struct cpu *cpu, const struct block *block, unsigned length,
                                   unsigned looks, bool indirect);
-/* And that is its code. */
-void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size_bytes);
+/* And that is its code, or the part of it which is named so: "-stubs", "" for the rest. */
+void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size_bytes, const char *part);
 void cpu_profile_helper(struct cpu *cpu, const struct step *step);
 void cpu_profile_left(struct cpu *cpu, enum cpu_profile_exit way);
 /* The place of a block has another one now. */

@@ -132,8 +132,10 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
         emit_stubs(&w);
         cpu->counters.blocks_translated++;
         if (unlikely(cpu->profile)) {
-                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
-                cpu_profile_translated(cpu, t->executable + stubs, work_offset(&w) - stubs);
+                cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common,
+                                       "");
+                cpu_profile_translated(cpu, t->executable + stubs, work_offset(&w) - stubs,
+                                       "-stubs");
         }
         return true;
 }
@@ -146,7 +148,7 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
                 return;
         struct work w;
         work_init(&w, cpu, from);
-        bool few = __builtin_popcount(from->temporaries) < (int)TEMPORARIES;
+        bool few = __builtin_popcount(from->temporaries) < TEMPORARIES;
         w.spilled = few ? TRANSLATE_COMMON : from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)

@@ -20,7 +20,7 @@
 #define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
 
-#define TEMPORARIES 3u /* at most */
+#define TEMPORARIES 3 /* at most */
 
 /* How a step is done. */
 enum form {
