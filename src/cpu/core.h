@@ -234,8 +234,8 @@ struct thunk_pool {
         unsigned length;
 };
 
-#define JUMP_PLACES 65536u /* by the lowest bits of the linear address, all of them */
-#define JUMP_PAGES  16384u /* sets of guest physical pages */
+#define JUMP_PLACES 131072u /* by the lowest bits of the linear address, all of them */
+#define JUMP_PAGES  16384u  /* sets of guest physical pages */
 
 /* What translated code reads of a target, in one line of the host's cache. All zero: none,
  * but for place 0, where that would be address 0. */
@@ -261,7 +261,7 @@ struct jump_origin {
 struct jump_table {
         struct jump_place places[JUMP_PLACES];
         struct jump_origin origins[JUMP_PLACES];
-        uint16_t used[JUMP_PLACES]; /* places to flush, place 0 maybe more than once */
+        uint32_t used[JUMP_PLACES]; /* places to flush, place 0 maybe more than once */
         unsigned used_length;
         uint64_t pages[JUMP_PAGES / 64]; /* sets that may have places */
 };

@@ -6,7 +6,6 @@
 
 /* pdep mask: the lowest bits of the linear address, times the size of a place. */
 #define JUMP_BITS ((uint64_t)(JUMP_PLACES - 1) << JUMP_PLACE_SHIFT)
-_Static_assert(JUMP_PLACES <= 1u << 16, "for `used`");
 
 static unsigned place_of(uint64_t linear)
 {
@@ -91,7 +90,7 @@ static bool forget_page(struct jump_table *t, uint64_t gpa)
                         forget(t, place);
                         continue;
                 }
-                t->used[kept++] = (uint16_t)place;
+                t->used[kept++] = place;
                 others |= page_set(o->gpa) == page_set(gpa) || page_set(o->page2) == page_set(gpa);
         }
         t->used_length = kept;
@@ -119,7 +118,7 @@ void cpu_jumps_forget_linear(struct cpu *cpu, uint64_t linear)
                     (t->origins[place].page2 && next == (linear & ~PAGE_MASK)))
                         forget(t, place);
                 else
-                        t->used[kept++] = (uint16_t)place;
+                        t->used[kept++] = place;
         }
         t->used_length = kept;
 }
@@ -140,7 +139,7 @@ static void fill(struct cpu *cpu, struct jump_table *t, uint64_t rip, const stru
         unsigned place = place_of(rip);
         struct jump_place *p = &t->places[place];
         if (!in_use(t, place))
-                t->used[t->used_length++] = (uint16_t)place;
+                t->used[t->used_length++] = place;
         p->common = cpu->translator.executable + b->common;
         p->clean = b->uses & BLOCK_FLAGS ? cpu->translator.executable + cpu->translator.recover
                                          : p->common;
