@@ -162,13 +162,29 @@ static void replace(char **slot, const char *text)
         *slot = xstrdup(text);
 }
 
+/* What is no part of a configuration. */
+static const char **program_option(int option)
+{
+        switch (option) {
+        case 'p':
+                return &api_socket;
+        case 'A':
+                return &attached;
+        case 'D':
+                return &detached;
+        case 'N':
+                return &saved;
+        case 'O':
+                return &restored;
+        default:
+                return NULL;
+        }
+}
+
 static int take_option(int option, struct vm_config *c, struct err *err)
 {
         switch (option) {
         case 'f': /* already read: flags count more than the file, wherever they stand */
-                return 0;
-        case 'p':
-                api_socket = optarg;
                 return 0;
         case 'k':
                 replace(&c->kernel, optarg);
@@ -209,18 +225,6 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return named("transport", optarg, vm_transport_names, &c->transport, err);
         case 'P':
                 return take_number("hotplug", optarg, &c->hotplug, err);
-        case 'A':
-                attached = optarg;
-                return 0;
-        case 'D':
-                detached = optarg;
-                return 0;
-        case 'N':
-                saved = optarg;
-                return 0;
-        case 'O':
-                restored = optarg;
-                return 0;
         case 'g':
                 replace(&c->gdb, optarg);
                 return 0;
@@ -553,6 +557,8 @@ int main(int argc, char **argv)
                 } else if (option == 'V') {
                         printf("isle-vmm %s\n", ISLE_VERSION);
                         return 0;
+                } else if (program_option(option)) {
+                        *program_option(option) = optarg;
                 } else if (take_option(option, &config, &err) < 0) {
                         r = EXIT_USAGE;
                 }
