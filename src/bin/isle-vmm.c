@@ -165,20 +165,22 @@ static void replace(char **slot, const char *text)
         *slot = xstrdup(text);
 }
 
-/* Of an option without a value. */
-static bool *flag_of(int option, struct vm_config *c)
+/* What is no part of a configuration. */
+static const char **program_option(int option)
 {
         switch (option) {
-        case 'G':
-                return &c->gdb_wait;
-        case 'r':
-                return &c->no_reboot;
-        case 'U':
-                return &c->no_unpack;
-        case 'I':
-                return &c->iommu;
+        case 'p':
+                return &api_socket;
+        case 'A':
+                return &attached;
+        case 'D':
+                return &detached;
+        case 'N':
+                return &saved;
+        case 'O':
+                return &restored;
         default:
-                return &c->test_devices;
+                return NULL;
         }
 }
 
@@ -186,9 +188,6 @@ static int take_option(int option, struct vm_config *c, struct err *err)
 {
         switch (option) {
         case 'f': /* already read: flags count more than the file, wherever they stand */
-                return 0;
-        case 'p':
-                api_socket = optarg;
                 return 0;
         case 'k':
                 replace(&c->kernel, optarg);
@@ -231,28 +230,28 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return take_number("hotplug", optarg, &c->hotplug, err);
         case 'Q':
                 return take_number("hotplug-queues", optarg, &c->hotplug_queues, err);
-        case 'A':
-                attached = optarg;
-                return 0;
-        case 'D':
-                detached = optarg;
-                return 0;
-        case 'N':
-                saved = optarg;
-                return 0;
-        case 'O':
-                restored = optarg;
-                return 0;
         case 'g':
                 replace(&c->gdb, optarg);
+                return 0;
+        case 'G':
+                c->gdb_wait = true;
                 return 0;
         case 'L':
                 replace(&c->profile, optarg);
                 return 0;
         case 'S':
                 return take_sandbox(optarg, err);
+        case 'r':
+                c->no_reboot = true;
+                return 0;
+        case 'U':
+                c->no_unpack = true;
+                return 0;
+        case 'I':
+                c->iommu = true;
+                return 0;
         default:
-                *flag_of(option, c) = true;
+                c->test_devices = true;
                 return 0;
         }
 }
@@ -563,6 +562,8 @@ int main(int argc, char **argv)
                 } else if (option == 'V') {
                         printf("isle-vmm %s\n", ISLE_VERSION);
                         return 0;
+                } else if (program_option(option)) {
+                        *program_option(option) = optarg;
                 } else if (take_option(option, &config, &err) < 0) {
                         r = EXIT_USAGE;
                 }
