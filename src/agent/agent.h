@@ -77,9 +77,11 @@ int agent_set_cpus(uint32_t count, struct err *err);
 /* Moves the real time: clock.c. */
 int agent_move_clock(int64_t shift_ns, bool gently, struct err *err);
 
-/* Unpacks what comes on the connection, in a process of its own, which answers: receive.c. `pid`:
- * of the container. */
-int agent_receive(const struct agent_request *request, pid_t pid, int fd, struct err *err);
+/* Files into a container and out of it, in a process of its own, which answers and goes on with the
+ * connection: receive.c. `pid`: of the container. */
+int agent_move_files(const struct agent_request *request, pid_t pid, int fd, struct err *err);
+/* The second half of a request `archive`, by that process: send.c. */
+void agent_send(const struct agent_request *request, int root_fd, int fd);
 
 /* Answers a request of this kind: list.c. */
 int agent_list(struct agent_reply *ret, struct err *err);

@@ -12,8 +12,9 @@
 #define SIGNAL_MAX     64
 #define SIZE_LIMIT     65535 /* of a terminal */
 
-static const char *const op_names[] = { "",        "stream", "launch", "call",  "resize",  "signal",
-                                        "network", "list",   "cpus",   "clock", "extract", NULL };
+static const char *const op_names[] = { "",        "stream",  "launch", "call", "resize",
+                                        "signal",  "network", "list",   "cpus", "clock",
+                                        "extract", "archive", NULL };
 
 static const struct json_field address_fields[] = {
         JSON_FIELD(struct netdev_address, "local", JSON_STRING, local, JSON_REQUIRED),
@@ -82,6 +83,7 @@ static const struct json_field request_fields[] = {
         JSON_FIELD_ARRAY(struct agent_request, "cards", cards, cards_length, &card_shape, 0),
         JSON_FIELD(struct agent_request, "path", JSON_STRING, path, 0),
         JSON_FIELD(struct agent_request, "container", JSON_STRING, container, 0),
+        JSON_FIELD(struct agent_request, "look", JSON_BOOL, look, 0),
         JSON_FIELD_UINTV(struct agent_request, "owner", owner, owner_length, 0),
         JSON_FIELD(struct agent_request, "no_overwrite_dir_non_dir", JSON_BOOL,
                    no_overwrite_dir_non_dir, 0),
@@ -120,6 +122,10 @@ static const struct json_field reply_fields[] = {
         JSON_FIELD(struct agent_reply, "uptime_ms", JSON_UINT, uptime_ms, 0),
         JSON_FIELD(struct agent_reply, "memory_kib", JSON_UINT, memory_kib, 0),
         JSON_FIELD(struct agent_reply, "realtime_ns", JSON_INT, realtime_ns, 0),
+        JSON_FIELD(struct agent_reply, "mode", JSON_UINT, mode, 0),
+        JSON_FIELD(struct agent_reply, "size_bytes", JSON_INT, size_bytes, 0),
+        JSON_FIELD(struct agent_reply, "mtime_ns", JSON_INT, mtime_ns, 0),
+        JSON_FIELD(struct agent_reply, "link", JSON_STRING, link, 0),
 };
 static const struct json_shape reply_shape = JSON_SHAPE("reply", struct agent_reply, reply_fields);
 
@@ -157,7 +163,8 @@ static int check_request(const struct agent_request *request, struct err *err)
                                  SIGNAL_MAX);
         if (request->op == AGENT_OP_CPUS && request->count < 1)
                 return err_plain(err, EINVAL, "request: count 0 of processors is not 1 or more");
-        if (request->op == AGENT_OP_EXTRACT && (!request->path || !request->container))
+        bool names = request->op == AGENT_OP_EXTRACT || request->op == AGENT_OP_ARCHIVE;
+        if (names && (!request->path || !request->container))
                 return err_plain(err, EINVAL, "request: path or container is missing");
         if (request->owner_length != 0 && request->owner_length != 2)
                 return err_plain(err, EINVAL, "request: owner is not two numbers");
@@ -208,6 +215,8 @@ int agent_reply_parse(const char *text, size_t size, struct agent_reply *ret, st
         int r = json_decode_text(&reply_shape, text, size, ret, err);
         if (r == 0 && ret->has_exit && (ret->exit < 0 || ret->exit > 255))
                 r = err_plain(err, EPROTO, "reply: exit %d is not 0 to 255", ret->exit);
+        if (r == 0 && (ret->size_bytes < 0 || (!str_empty(ret->link) && *ret->link != '/')))
+                r = err_plain(err, EPROTO, "reply: no file is like that");
         if (r == 0)
                 r = check_processes(ret, err);
         if (r < 0)

@@ -23,6 +23,10 @@
  *            what is said of errors; all files get `owner`, a uid and a gid, where there is
  *            one. After the answer the connection carries the archive, and its writing half is
  *            closed; a second answer tells how it went. It tells an error before that end, too.
+ *   archive  answered with `mode`, `size_bytes`, `mtime_ns` and, of a link, where it leads (`link`)
+ *            of the file at `path` in the container. Where this was not all (`look`) the connection
+ *            then carries it and what is beneath it, in docker's frames (codec/stdcopy.h): those of
+ *            stream 1 are a tar archive, the last is of stream 3, an answer that tells how it went.
  *   clock    moves the real time by `shift_ns` (0: does not), at once, or, with `gently` and if
  *            it is little, by and by; answered with `realtime_ns` after.
  *   cpus     has the first `count` processors work, and no other.
@@ -74,6 +78,7 @@ enum agent_op {
         AGENT_OP_CPUS,
         AGENT_OP_CLOCK,
         AGENT_OP_EXTRACT,
+        AGENT_OP_ARCHIVE,
 };
 
 struct agent_card {
@@ -96,7 +101,8 @@ struct agent_request {
         bool gently;              /* clock */
         struct agent_card *cards; /* network */
         size_t cards_length;
-        char *path, *container; /* extract */
+        char *path, *container; /* extract, archive */
+        bool look;              /* archive */
         uint32_t *owner;
         size_t owner_length;
         bool no_overwrite_dir_non_dir;
@@ -129,6 +135,9 @@ struct agent_reply {
         size_t processes_length;
         uint64_t uptime_ms, memory_kib;
         int64_t realtime_ns; /* of clock */
+        uint32_t mode;       /* of archive: stat(2)'s */
+        int64_t size_bytes, mtime_ns;
+        char *link; /* absolute, or NULL */
 };
 
 extern const struct json_shape agent_netdev_shape; /* of a struct netdev */

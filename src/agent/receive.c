@@ -75,7 +75,7 @@ static void receive(const struct agent_request *request, int root_fd, int fd)
                 answer(fd, 0, NULL);
 }
 
-int agent_receive(const struct agent_request *request, pid_t pid, int fd, struct err *err)
+int agent_move_files(const struct agent_request *request, pid_t pid, int fd, struct err *err)
 {
         auto_free char *root = xasprintf("/proc/%d/root", (int)pid);
         auto_fd root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -92,6 +92,9 @@ int agent_receive(const struct agent_request *request, pid_t pid, int fd, struct
         if (from < 0 || dup2(root_fd, ROOT) < 0 || dup2(from, CONNECTION) < 0)
                 _exit(1);
         (void)close_range(CONNECTION + 1, UINT32_MAX, 0);
-        receive(request, ROOT, CONNECTION);
+        if (request->op == AGENT_OP_ARCHIVE)
+                agent_send(request, ROOT, CONNECTION);
+        else
+                receive(request, ROOT, CONNECTION);
         _exit(0);
 }

@@ -182,15 +182,15 @@ static void do_clock(struct connection *connection, const struct agent_request *
 }
 
 /* A process of its own goes on with the connection. */
-static void do_extract(const struct server *server, struct connection *connection,
-                       const struct agent_request *request)
+static void do_move_files(const struct server *server, struct connection *connection,
+                          const struct agent_request *request)
 {
         const struct process *first = server->processes;
         struct err err = { 0 };
         while (first && !first->is_first)
                 first = first->next;
         int r = first && !first->ended
-                        ? agent_receive(request, first->pid, connection->fd, &err)
+                        ? agent_move_files(request, first->pid, connection->fd, &err)
                         : err_plain(&err, ESRCH, "there is no container in the machine");
         if (r < 0)
                 answer_error(connection, &err);
@@ -224,7 +224,8 @@ static void serve(struct server *server, struct connection *connection,
                 do_clock(connection, request);
                 break;
         case AGENT_OP_EXTRACT:
-                do_extract(server, connection, request);
+        case AGENT_OP_ARCHIVE:
+                do_move_files(server, connection, request);
                 break;
         case AGENT_OP_RESIZE:
                 if (process)

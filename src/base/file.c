@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +44,27 @@ int io_write_full(int fd, const void *data, size_t size)
                 done += (size_t)n;
         }
         return 0;
+}
+
+int io_stream(int *ret_reader, int *ret_writer, struct err *err)
+{
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+                return err_set(err, errno, "make a stream");
+        auto_fd reader = pair[0], writer = pair[1];
+        int r = io_write_full(reader, "",
+                              1); /* a socket that is closed with unread bytes is reset */
+        if (r < 0)
+                return err_set(err, -r, "make a stream");
+        *ret_reader = take_fd(reader);
+        *ret_writer = take_fd(writer);
+        return 0;
+}
+
+void io_stream_end(int writer)
+{
+        char unread;
+        (void)io_read_full(writer, &unread, 1);
 }
 
 int io_pwrite_full(int fd, const void *data, size_t size, uint64_t offset)

@@ -37,6 +37,12 @@ int io_write_full(int fd, const void *data, size_t size);
 /* The same at an offset. */
 int io_pwrite_full(int fd, const void *data, size_t size, uint64_t offset);
 
+/* A stream whose reader can tell a whole one from one cut off: where the writer's end, which may
+ * have been handed on meanwhile, is closed without io_stream_end(), the reader gets an error after
+ * the last byte (-ECONNRESET), and no end of file. Two sockets; the caller's. */
+int io_stream(int *ret_reader, int *ret_writer, struct err *err);
+void io_stream_end(int writer);
+
 /* mkdir -p: every missing component is made with `mode`. 0 where it exists. */
 int file_make_dirs(int dirfd, const char *path, mode_t mode, struct err *err);
 

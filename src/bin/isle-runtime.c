@@ -15,6 +15,7 @@ int main(int argc, char **argv)
                 .ps = guest_ps,
                 .update = guest_update,
                 .extract = guest_extract,
+                .archive = guest_archive,
                 .shim = shim_main,
         };
         return runtime_main(argc, argv, &vm);

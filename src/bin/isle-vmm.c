@@ -46,6 +46,7 @@ static const struct option options[] = {
         { "vsock", required_argument, NULL, 'v' },
         { "transport", required_argument, NULL, 'R' },
         { "hotplug", required_argument, NULL, 'P' },
+        { "hotplug-queues", required_argument, NULL, 'Q' },
         { "attach", required_argument, NULL, 'A' },
         { "detach", required_argument, NULL, 'D' },
         { "snapshot", required_argument, NULL, 'N' },
@@ -95,6 +96,8 @@ static const char usage[] =
         "                    a socket device whose host side is at PATH\n"
         "  --transport KIND  pci (default) or mmio: where virtio devices are found\n"
         "  --hotplug N       places for devices that are attached while it runs, 0 (default) to 8\n"
+        "  --hotplug-queues N\n"
+        "                    pairs of queues that such a network may have, 1 (default) to 8\n"
         "  --gdb tcp:[HOST]:PORT|unix:PATH\n"
         "                    lets gdb come, with 'target remote'; without a host only from this "
         "one\n"
@@ -225,6 +228,8 @@ static int take_option(int option, struct vm_config *c, struct err *err)
                 return named("transport", optarg, vm_transport_names, &c->transport, err);
         case 'P':
                 return take_number("hotplug", optarg, &c->hotplug, err);
+        case 'Q':
+                return take_number("hotplug-queues", optarg, &c->hotplug_queues, err);
         case 'g':
                 replace(&c->gdb, optarg);
                 return 0;

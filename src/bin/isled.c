@@ -183,6 +183,7 @@ static int open_engine(struct daemon *d, struct err *err)
                 .cgroup_parent = s->cgroup_parent,
                 .default_runtime = s->default_runtime,
                 .vm_rootfs = s->vm_rootfs,
+                .vm_cpu_model = s->vm_cpu_model,
                 .userns_remap = s->userns_remap,
         };
         int r = engine_create(d->loop, d->workers, d->store, d->images, &settings, &d->engine, err);

@@ -34,6 +34,9 @@ const char isled_usage[] =
         "      --vm-rootfs KIND           root file system of virtual machines that name none: "
         "fs,\n"
         "                                 shared, or erofs, made of layers [fs]\n"
+        "      --vm-cpu-model NAME        processor of virtual machines that name none: host, "
+        "x86-64,\n"
+        "                                 x86-64-v2, x86-64-v3 [host]\n"
         "      --userns-remap USER[:GROUP]  run containers in user namespaces, with the ids that\n"
         "                                 /etc/subuid and /etc/subgid give USER; default: isle\n"
         "      --config FILE              settings in JSON [" ISLED_CONFIG_PATH "]\n"
@@ -54,6 +57,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct isled_settings, "cgroup-parent", JSON_STRING, cgroup_parent, 0),
         JSON_FIELD(struct isled_settings, "default-runtime", JSON_STRING, default_runtime, 0),
         JSON_FIELD(struct isled_settings, "vm-rootfs", JSON_STRING, vm_rootfs, 0),
+        JSON_FIELD(struct isled_settings, "vm-cpu-model", JSON_STRING, vm_cpu_model, 0),
         JSON_FIELD(struct isled_settings, "userns-remap", JSON_STRING, userns_remap, 0),
 };
 static const struct json_shape config_file_shape = JSON_SHAPE("configuration",
@@ -81,6 +85,7 @@ enum option_key {
         OPTION_CGROUP,
         OPTION_DEFAULT_RUNTIME,
         OPTION_VM_ROOTFS,
+        OPTION_VM_CPU_MODEL,
         OPTION_USERNS,
         OPTION_CONFIG,
         OPTION_VERSION,
@@ -100,6 +105,7 @@ static const struct option options[] = {
         { "cgroup-parent", required_argument, NULL, OPTION_CGROUP },
         { "default-runtime", required_argument, NULL, OPTION_DEFAULT_RUNTIME },
         { "vm-rootfs", required_argument, NULL, OPTION_VM_ROOTFS },
+        { "vm-cpu-model", required_argument, NULL, OPTION_VM_CPU_MODEL },
         { "userns-remap", required_argument, NULL, OPTION_USERNS },
         { "config", required_argument, NULL, OPTION_CONFIG },
         { "version", no_argument, NULL, OPTION_VERSION },
@@ -132,6 +138,8 @@ static char **text_setting(struct isled_settings *settings, int key)
                 return &settings->default_runtime;
         case OPTION_VM_ROOTFS:
                 return &settings->vm_rootfs;
+        case OPTION_VM_CPU_MODEL:
+                return &settings->vm_cpu_model;
         case OPTION_USERNS:
                 return &settings->userns_remap;
         case OPTION_CONFIG:

@@ -27,7 +27,7 @@ struct isled_settings {
         char *registry_ca;
         char *runtime_path, *monitor_path, *init_path; /* NULL: the engine finds them */
         char *cgroup_parent;
-        char *default_runtime, *vm_rootfs;
+        char *default_runtime, *vm_rootfs, *vm_cpu_model;
         char *userns_remap;
         bool show_help, show_version;
 };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/auto.h"
+#include "base/duration.h"
 #include "base/str.h"
 #include "cli/units.h"
 

@@ -623,6 +623,8 @@ int spec_build(const struct args *args, struct json_object **ret, struct err *er
                 field_set_text(host, "Isolation", "vm");
         if (!str_empty(args_text(args, "cpu")))
                 set_annotation(host, "isle.vm.cpu", args_text(args, "cpu"));
+        if (!str_empty(args_text(args, "cpu-model")))
+                set_annotation(host, "isle.vm.cpu-model", args_text(args, "cpu-model"));
         if (!str_empty(args_text(args, "vm-rootfs")))
                 set_annotation(host, "isle.vm.rootfs", args_text(args, "vm-rootfs"));
         build_command(args, body);

@@ -16,7 +16,7 @@ struct json_object;
 
 /* run_options is in three parts: what only `run` has, what `create` has too, and,
  * last, what `update` has as well. */
-#define RUN_OPTIONS_LENGTH    99
+#define RUN_OPTIONS_LENGTH    100
 #define RUN_ONLY_OPTIONS      3
 #define UPDATE_OPTIONS_LENGTH 15 /* with the end row */
 

@@ -30,9 +30,6 @@ char *time_rfc3339_local(char text[UNITS_TEXT_SIZE], int64_t realtime_ns);
 /* A size; -1 is allowed and means no limit. */
 int bytes_parse(const char *text, int64_t *ret_bytes, struct err *err);
 
-/* "300ms", "1h2m3.5s", "-5s"; units ns us µs ms s m h; "0" alone is allowed. */
-int duration_parse(const char *text, int64_t *ret_ns, struct err *err);
-
 /* --since and --until: a duration before `now_ns`, RFC 3339 (whole or cut short,
  * local time where no zone is given), or seconds since 1970 with an optional
  * fraction. Yields "seconds.nanoseconds" as the API takes it. */

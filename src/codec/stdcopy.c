@@ -3,6 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
+void stdcopy_header(unsigned char header[STDCOPY_HEADER_SIZE], enum stdcopy_stream stream,
+                    uint32_t size)
+{
+        memset(header, 0, STDCOPY_HEADER_SIZE);
+        header[0] = (unsigned char)stream;
+        for (unsigned i = 0; i < 4; i++)
+                header[4 + i] = (unsigned char)(size >> (24 - 8 * i));
+}
+
 static int open_frame(struct stdcopy *copy, struct err *err)
 {
         const unsigned char *h = copy->header;

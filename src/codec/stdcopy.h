@@ -22,6 +22,10 @@ enum stdcopy_stream {
 
 #define STDCOPY_HEADER_SIZE 8
 
+/* The header of a frame with so many bytes. */
+void stdcopy_header(unsigned char header[STDCOPY_HEADER_SIZE], enum stdcopy_stream stream,
+                    uint32_t size);
+
 /* 0 or -errno, which ends the parsing. */
 typedef int stdcopy_sink(void *arg, enum stdcopy_stream stream, const void *data, size_t size,
                          struct err *err);

@@ -75,11 +75,12 @@ void cpu_code_memory_destroy(struct translator *t)
 void cpu_code_memory_fill(struct translator *t, uint32_t used)
 {
         t->used = used;
-        uint32_t full = used & ~(uint32_t)(LARGE_PAGE - 1);
-        if (full <= t->large)
+        /* As long as one large page would do it is not known whether it will be worth one. */
+        uint32_t begun = (used + LARGE_PAGE - 1) & ~(uint32_t)(LARGE_PAGE - 1);
+        if (begun <= LARGE_PAGE || begun <= t->large)
                 return;
         /* Where the host cannot, pages stay small. */
-        (void)madvise((void *)(uintptr_t)(t->executable + t->large), full - t->large,
+        (void)madvise((void *)(uintptr_t)(t->executable + t->large), begun - t->large,
                       MADV_COLLAPSE);
-        t->large = full;
+        t->large = begun;
 }

@@ -176,7 +176,8 @@ struct block {
         uint16_t runs;   /* while interpreted */
         uint8_t mode;    /* code_mode() */
         uint8_t key;     /* translate_key it was translated for */
-        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87, BLOCK_FLAGS */
+        uint8_t uses;    /* BLOCK_VECTORS, BLOCK_X87, BLOCK_FLAGS, BLOCK_ALONE */
+        bool shared;     /* its steps are another block's, too */
         /* Offsets in the code cache, 0: not translated; see translate.h. */
         uint32_t code, common, spilled, warm;
         uint16_t temporaries; /* bit per register */
@@ -185,6 +186,7 @@ struct block {
 #define BLOCK_VECTORS 1u
 #define BLOCK_X87     2u
 #define BLOCK_FLAGS   4u /* arithmetic flags at its start are needed */
+#define BLOCK_ALONE   8u /* it ends without a chain: its translation says nothing of other blocks */
 
 /* A C compiler in a guest, with the kernel beneath it, is 350,000 blocks. */
 #define BLOCK_POOL    524288u
@@ -282,6 +284,7 @@ struct translator {
         uint8_t *writable;         /* NULL: the host lacks what it takes */
         const uint8_t *executable; /* the same memory */
         uint32_t used, fixed;      /* bytes; fixed: the trampolines in front */
+        uint32_t stubs_used;       /* bytes behind them, at TRANSLATE_STUBS */
         uint32_t large;            /* bytes that have been made large pages */
         uint32_t helper, leave;    /* offsets of trampolines */
         uint32_t recover;          /* to where the flags are made again */

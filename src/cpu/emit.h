@@ -174,6 +174,42 @@ static inline void emit_rotate(struct emitter *e, unsigned to, unsigned from, un
         emit1(e, count);
 }
 
+/* sarx to, from, count of 64 or 32 bits: flags are not touched. */
+static inline void emit_sarx(struct emitter *e, bool wide, unsigned to, unsigned from,
+                             unsigned count)
+{
+        emit1(e, 0xc4);
+        emit1(e, (to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 2);
+        emit1(e, (wide ? 0x80u : 0) | (~count & 15) << 3 | 2);
+        emit1(e, 0xf7);
+        emit1(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
+/* movsxd reg64, reg32 */
+static inline void emit_sign_extend(struct emitter *e, unsigned reg)
+{
+        emit1(e, 0x48 | (reg & 8 ? 5u : 0));
+        emit1(e, 0x63);
+        emit1(e, 0xc0 | (reg & 7) << 3 | (reg & 7));
+}
+
+/* not reg64: flags are not touched. */
+static inline void emit_not(struct emitter *e, unsigned reg)
+{
+        emit1(e, 0x48 | (reg & 8 ? 1u : 0));
+        emit1(e, 0xf7);
+        emit1(e, 0xd0 | (reg & 7));
+}
+
+/* mov reg32, value */
+static inline void emit_set32(struct emitter *e, unsigned reg, uint32_t value)
+{
+        if (reg & 8)
+                emit1(e, 0x41);
+        emit1(e, 0xb8 | (reg & 7));
+        emit4(e, value);
+}
+
 /* and reg32, mask */
 static inline void emit_and(struct emitter *e, unsigned reg, uint32_t mask)
 {

@@ -44,7 +44,7 @@ static size_t bytes_in_use(const struct cpu *cpu)
 {
         const struct translator *t = &cpu->translator;
         return cpu->blocks_used * sizeof(struct block) + cpu->steps_used * sizeof(struct step) +
-               t->used + t->exits_length * sizeof(*t->exits) +
+               t->used + t->stubs_used + t->exits_length * sizeof(*t->exits) +
                t->faults_length * sizeof(*t->faults);
 }
 

@@ -248,6 +248,11 @@ void cpu_profile_left(struct cpu *cpu, enum cpu_profile_exit way)
         cpu->profile->exits[way]++;
 }
 
+void cpu_profile_replaced(struct cpu *cpu, const struct block *b)
+{
+        cpu->profile->of_block[b - cpu->blocks] = 0;
+}
+
 void cpu_profile_flushed(struct cpu *cpu)
 {
         memset(cpu->profile->of_block, 0, sizeof(cpu->profile->of_block));

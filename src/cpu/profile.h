@@ -93,5 +93,7 @@ uint64_t *cpu_profile_translating(struct cpu *cpu, const struct block *block, un
 void cpu_profile_translated(struct cpu *cpu, const void *host, size_t size_bytes);
 void cpu_profile_helper(struct cpu *cpu, const struct step *step);
 void cpu_profile_left(struct cpu *cpu, enum cpu_profile_exit way);
+/* The place of a block has another one now. */
+void cpu_profile_replaced(struct cpu *cpu, const struct block *b);
 /* All blocks are gone. */
 void cpu_profile_flushed(struct cpu *cpu);

@@ -462,11 +462,30 @@ static void expect_next(const struct cpu *cpu, const struct block *b, unsigned s
                 cpu_block_expect(cpu, next + last->imm);
 }
 
-static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
-                                  const uint8_t *host)
+/* A place for a block of `length` steps, which were decoded behind all others: that of `old`, which
+ * changed, or a new one. Code that is written again and again takes no more memory then. */
+static struct block *block_place(struct cpu *cpu, struct block *old, struct step **steps,
+                                 unsigned length)
 {
-        if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL)
+        if (!old || length > old->length) {
+                cpu->steps_used += length;
+                return &cpu->blocks[cpu->blocks_used++];
+        }
+        memcpy(old->steps, *steps, length * sizeof(**steps));
+        *steps = old->steps;
+        if (unlikely(cpu->profile))
+                cpu_profile_replaced(cpu, old);
+        return old;
+}
+
+/* `old`: a block of this address whose place may be taken; or NULL. */
+static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa,
+                                  const uint8_t *host, struct block *old)
+{
+        if (cpu->blocks_used == BLOCK_POOL || cpu->steps_used + BLOCK_STEPS > STEP_POOL) {
                 cpu_code_flush(cpu);
+                old = NULL;
+        }
         const uint32_t *generation_at = generation_of(cpu, gpa);
         uint32_t generation = cpu_mark_code(cpu, gpa);
         unsigned at = 0, room = PAGE_SIZE_BYTES - (unsigned)(gpa & PAGE_MASK), n = 0;
@@ -477,14 +496,14 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                 if (!step_decode(cpu, host + at, size, &steps[n]))
                         break;
                 if (cpu->epoch != epoch) /* the thunk pool was flushed, and all code */
-                        return block_decode(cpu, linear, gpa, host);
+                        return block_decode(cpu, linear, gpa, host, NULL);
                 at += steps[n].i.length;
                 if (ends_block(&steps[n++]))
                         break;
         }
         if (n == 0)
                 return block_decode_crossing(cpu, linear, gpa, host);
-        struct block *b = &cpu->blocks[cpu->blocks_used++];
+        struct block *b = block_place(cpu, old, &steps, n);
         *b = (struct block){ .gpa = gpa,
                              .generation_at = generation_at,
                              .generation_at2 = generation_at,
@@ -493,7 +512,6 @@ static struct block *block_decode(struct cpu *cpu, uint64_t linear, uint64_t gpa
                              .generation = generation,
                              .length = (uint16_t)n,
                              .mode = cpu->mode };
-        cpu->steps_used += n;
         cpu->counters.blocks_decoded++;
         expect_next(cpu, b, at);
         return b;
@@ -507,18 +525,32 @@ static bool crosses_as_then(struct cpu *cpu, const struct block *b, uint64_t lin
         return page2 == b->page2;
 }
 
-/* A block whose page was written elsewhere, once more: its steps serve again, its translation does
- * not, which may be chained to that of a block that did change. NULL: it changed itself. */
-static struct block *block_renew(struct cpu *cpu, const struct block *old, const uint8_t *host)
+static bool has_steps(const struct block *b, const uint8_t *host)
+{
+        for (const struct step *s = b->steps, *end = s + b->length; s < end; s++) {
+                if (!s->i.length || memcmp(host, s->bytes, s->i.length) != 0)
+                        return false;
+                host += s->i.length;
+        }
+        return true;
+}
+
+/* A block whose page was written elsewhere, once more. Its translation serves again where it says
+ * nothing of other blocks; else there is another with the same steps, since it may be chained to
+ * one that did change. NULL: it changed itself. */
+static struct block *block_renew(struct cpu *cpu, struct block *old, const uint8_t *host)
 {
         if (old->page2 || cpu->blocks_used == BLOCK_POOL)
                 return NULL;
         uint32_t generation = cpu_mark_code(cpu, old->gpa);
-        for (const struct step *s = old->steps, *end = s + old->length; s < end; s++) {
-                if (!s->i.length || memcmp(host, s->bytes, s->i.length) != 0)
-                        return NULL;
-                host += s->i.length;
+        if (!has_steps(old, host))
+                return NULL;
+        cpu->counters.blocks_renewed++;
+        if (!old->code || old->uses & BLOCK_ALONE) {
+                old->generation = old->generation2 = generation;
+                return old;
         }
+        old->shared = true;
         struct block *b = &cpu->blocks[cpu->blocks_used++];
         *b = (struct block){ .gpa = old->gpa,
                              .generation_at = old->generation_at,
@@ -528,8 +560,8 @@ static struct block *block_renew(struct cpu *cpu, const struct block *old, const
                              .generation = generation,
                              .length = old->length,
                              .runs = old->runs,
-                             .mode = old->mode };
-        cpu->counters.blocks_renewed++;
+                             .mode = old->mode,
+                             .shared = true };
         return b;
 }
 
@@ -548,8 +580,10 @@ static struct block *block_lookup(struct cpu *cpu, uint64_t linear)
         struct block *new = b ? block_renew(cpu, b, host) : NULL;
         if (b)
                 cpu->counters.blocks_invalidated++;
+        /* Translated code, left a moment ago or about to be, refers to its block and steps. */
+        bool free = b && !b->code && !b->shared && !b->page2;
         if (!new)
-                new = block_decode(cpu, linear, gpa, host);
+                new = block_decode(cpu, linear, gpa, host, free ? b : NULL);
         cpu_block_add(cpu, new);
         return new;
 }

@@ -37,7 +37,7 @@ static void emit_stub(struct work *w, struct stub *s)
                 return;
         }
         if (s->has_target)
-                emit_gs(e, EMIT_STORE, w->t[0], FIELD(target));
+                emit_gs(e, EMIT_STORE, s->target, FIELD(target));
         unsigned n = work_exit_of(w, s)->step;
         if (w->recovers && n > w->flags_writer)
                 emit_recovery(w, w->t[2], n, s->has_target);
@@ -51,10 +51,12 @@ static void emit_stub(struct work *w, struct stub *s)
         emit_patch(emit_jump(e), t->writable + (s->helper ? t->helper : t->leave));
 }
 
+/* Behind those of other blocks, so that what runs lies together. */
 static void emit_stubs(struct work *w)
 {
         struct translator *t = &w->cpu->translator;
         uint32_t starts[STUBS];
+        w->e.at = t->writable + TRANSLATE_STUBS + t->stubs_used;
         for (unsigned k = 0; k < w->stubs_length; k++) {
                 starts[k] = work_offset(w);
                 emit_stub(w, &w->stubs[k]);
@@ -63,11 +65,13 @@ static void emit_stubs(struct work *w)
                 t->faults[t->faults_length++] = (struct translated_fault){
                         w->faults[k].at, starts[w->faults[k].stub]
                 };
+        t->stubs_used = work_offset(w) - TRANSLATE_STUBS;
 }
 
 static bool has_room(const struct translator *t)
 {
-        return t->used + ROOM <= TRANSLATE_CODE_BYTES &&
+        return t->used + ROOM <= TRANSLATE_STUBS &&
+               TRANSLATE_STUBS + t->stubs_used + ROOM <= TRANSLATE_CODE_BYTES &&
                t->exits_length + STUBS + BLOCK_STEPS <= TRANSLATE_EXITS &&
                t->faults_length + FAULTS <= TRANSLATE_FAULTS;
 }
@@ -77,7 +81,7 @@ static void emit_entries(struct work *w)
 {
         struct block *b = w->block;
         b->uses = (w->vectors ? BLOCK_VECTORS : 0) | (w->x87 ? BLOCK_X87 : 0) |
-                  (w->live[0] ? BLOCK_FLAGS : 0);
+                  (w->live[0] ? BLOCK_FLAGS : 0) | BLOCK_ALONE;
         b->temporaries = w->spilled;
         b->common = work_offset(w);
         if (w->spilled != TRANSLATE_COMMON)
@@ -123,11 +127,14 @@ bool cpu_translate_block(struct cpu *cpu, struct block *block)
                 emit_goto(&w, w.length - 1, w.at[w.length], translate_flags_at(&w, w.at[w.length]));
         for (unsigned k = 0; k < w.merged_length; k++)
                 emit_unmerged(&w, &w.merged[k]);
-        emit_stubs(&w);
         cpu_code_memory_fill(t, work_offset(&w));
+        uint32_t stubs = TRANSLATE_STUBS + t->stubs_used;
+        emit_stubs(&w);
         cpu->counters.blocks_translated++;
-        if (unlikely(cpu->profile))
+        if (unlikely(cpu->profile)) {
                 cpu_profile_translated(cpu, t->executable + block->common, t->used - block->common);
+                cpu_profile_translated(cpu, t->executable + stubs, work_offset(&w) - stubs);
+        }
         return true;
 }
 
@@ -139,17 +146,20 @@ void cpu_translate_bridge(struct cpu *cpu, const struct translated_exit *x)
                 return;
         struct work w;
         work_init(&w, cpu, from);
-        w.spilled = from->temporaries;
+        bool few = __builtin_popcount(from->temporaries) < (int)TEMPORARIES;
+        w.spilled = few ? TRANSLATE_COMMON : from->temporaries;
         unsigned found = 0;
         for (unsigned r = 16; r-- > 0;)
                 if (w.spilled >> r & 1)
                         w.t[found++] = (uint8_t)r;
         t->used = (t->used + 15) & ~15u;
         uint8_t *start = w.e.at = t->writable + t->used;
+        if (few)
+                work_move_registers(&w, EMIT_STORE, w.spilled);
         emit_gs(&w.e, EMIT_LOAD, w.t[0], FIELD(page_linear));
         emit_lea(&w.e, w.t[0], w.t[0], EMIT_NO_REG, 0, x->offset);
-        emit_indirect(&w, x->step, 0, false);
-        emit_stubs(&w);
+        emit_indirect(&w, x->step, w.t[0], 0, false);
         cpu_code_memory_fill(t, work_offset(&w));
-        emit_patch(t->writable + x->patch, start);
+        emit_stubs(&w);
+        emit_patch(t->writable + (few ? x->patch_plain : x->patch), start);
 }

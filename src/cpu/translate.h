@@ -66,6 +66,7 @@
 #include "cpu/core.h"
 
 #define TRANSLATE_CODE_BYTES (192u << 20)
+#define TRANSLATE_STUBS      (108u << 20) /* offset of what is hardly ever run: 44 % of all */
 #define TRANSLATE_EXITS      (1u << 21)
 #define TRANSLATE_FAULTS     (1u << 19)
 
@@ -104,8 +105,9 @@ struct translated_fault {
  * destroy it, too. */
 int cpu_code_memory_create(struct translator *t, bool nameless, struct err *err);
 void cpu_code_memory_destroy(struct translator *t);
-/* Code goes up to the offset `used` now. What is full gets large pages, or a guest's compiler,
- * with more than 100 MiB of code, has the host walk small ones. */
+/* Code goes up to the offset `used` now. All but a first large page is made large when it is
+ * begun: a fault of the host for it instead of 512 and of those of who executes it. And a guest's
+ * compiler has more than 100 MiB of code, for which the host would walk small pages. */
 void cpu_code_memory_fill(struct translator *t, uint32_t used);
 int cpu_translator_create(struct cpu *cpu, struct err *err);
 void cpu_translator_destroy(struct cpu *cpu);

@@ -8,6 +8,7 @@ static unsigned looks_of(const struct work *w, unsigned n)
         const struct insn *i = &w->block->steps[n].i;
         switch (w->forms[n]) {
         case FORM_MEMORY:
+        case FORM_BITS:
         case FORM_PUSH:
         case FORM_PUSH_IMM:
         case FORM_POP:
@@ -16,6 +17,7 @@ static unsigned looks_of(const struct work *w, unsigned n)
         case FORM_CALL:
         case FORM_RET:
                 return 1;
+        case FORM_MOVS:
         case FORM_PUSH_MEM:
                 return 2;
         case FORM_CALL_IND:

@@ -24,30 +24,31 @@ uint32_t translate_places(const struct work *w)
         return FIELD(jump_tables) + (w->block->key & 3u) * (uint32_t)sizeof(struct jump_table);
 }
 
-/* t[1] = place of the target in t[0]; leaves by `exit` where it is not there. Flags that
- * cannot be made again are kept. */
-static void emit_find_place(struct work *w, uint32_t exit)
+/* t[1] = place of the target; leaves by `exit` where it is not there. Flags that cannot be made
+ * again are kept, with the target in t[0]. */
+static void emit_find_place(struct work *w, uint32_t exit, unsigned target)
 {
         struct emitter *e = &w->e;
-        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        unsigned b = w->t[1], c = w->t[2];
         uint32_t negated = translate_places(w) + (uint32_t)offsetof(struct jump_place, negated);
         struct stub *miss;
         if (w->recovers) {
-                emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
-                emit_mov_reg(e, c, a);
+                emit_bits_gs(e, EMIT_PDEP, b, target, FIELD(jump_bits));
+                emit_mov_reg(e, c, target);
                 emit_gs_at(e, EMIT_ADD, c, b, negated);
                 miss = work_stub(w, emit_jump_if(e, CC_ZERO ^ 1), exit);
         } else {
                 emit_mov_reg(e, c, CPU_RCX);
-                emit_bits_gs(e, EMIT_PDEP, b, a, FIELD(jump_bits));
+                emit_bits_gs(e, EMIT_PDEP, b, target, FIELD(jump_bits));
                 emit_gs_at(e, EMIT_LOAD, CPU_RCX, b, negated);
-                emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
+                emit_lea(e, CPU_RCX, CPU_RCX, target, 0, 0);
                 emit_jrcxz(e, 5);
                 miss = work_stub(w, emit_jump(e), exit);
                 miss->rcx_moved = true;
                 emit_mov_reg(e, CPU_RCX, c);
         }
         miss->has_target = true;
+        miss->target = (uint8_t)target;
 }
 
 void emit_recovered(struct work *w)
@@ -57,7 +58,7 @@ void emit_recovered(struct work *w)
                         translate_places(w) + (uint32_t)offsetof(struct jump_place, common));
 }
 
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
+void emit_indirect(struct work *w, unsigned n, unsigned target, uint16_t pop_bytes, bool pushed)
 {
         struct emitter *e = &w->e;
         unsigned a = w->t[0], b = w->t[1];
@@ -65,7 +66,7 @@ void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
         uint32_t index = work_exit(w, EXIT_INDIRECT, n, 0);
         w->cpu->translator.exits[index].pop_bytes = pop_bytes;
         w->cpu->translator.exits[index].pushed = pushed;
-        emit_find_place(w, index);
+        emit_find_place(w, index, target);
         emit_gs_at(e, EMIT_LOAD, a, b, places + (uint32_t)offsetof(struct jump_place, page));
         emit_gs(e, EMIT_STORE, a, FIELD(page_linear));
         emit_common(w);
@@ -82,6 +83,7 @@ void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed)
 static void chain(struct work *w, unsigned n, uint8_t *from, int32_t offset)
 {
         uint32_t index = work_exit(w, EXIT_DIRECT, n, offset);
+        w->block->uses &= (uint8_t)~BLOCK_ALONE;
         w->cpu->translator.exits[index].patch = (uint32_t)(from - w->cpu->translator.writable);
         work_stub(w, from, index)->chains = true;
 }
@@ -93,7 +95,7 @@ void emit_goto(struct work *w, unsigned n, int32_t offset, uint16_t live)
         if (!translate_same_page(w, offset)) {
                 emit_gs(e, EMIT_LOAD, w->t[0], FIELD(page_linear));
                 emit_lea(e, w->t[0], w->t[0], EMIT_NO_REG, 0, offset);
-                emit_indirect(w, n, 0, w->forms[n] == FORM_CALL);
+                emit_indirect(w, n, w->t[0], 0, w->forms[n] == FORM_CALL);
                 return;
         }
         if (offset <= w->at[n] && !translate_polls_later(w, offset)) /* backwards */
@@ -113,7 +115,8 @@ void emit_jcc(struct work *w, unsigned n)
         struct emitter *e = &w->e;
         unsigned condition = w->block->steps[n].i.code & 15;
         int32_t target = translate_target(w), next = w->at[n + 1];
-        if (!w->loops && translate_same_page(w, target) && target > w->at[n]) {
+        bool polls = target <= w->at[n] && !translate_polls_later(w, target);
+        if (!w->loops && translate_same_page(w, target) && !polls) {
                 chain(w, n, emit_jump_if(e, condition), target);
         } else {
                 uint8_t *out = emit_jump_if(e, condition ^ 1);
@@ -151,7 +154,7 @@ void emit_call(struct work *w, unsigned n)
                 return;
         }
         emit_gs(e, EMIT_LOAD, a, FIELD(target));
-        emit_indirect(w, n, 0, true);
+        emit_indirect(w, n, a, 0, true);
 }
 
 void emit_ret(struct work *w, unsigned n)
@@ -160,20 +163,23 @@ void emit_ret(struct work *w, unsigned n)
         emit_pop_check(w, n, CPU_RSP);
         emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
         emit_lea(&w->e, CPU_RSP, CPU_RSP, EMIT_NO_REG, 0, bytes);
-        emit_indirect(w, n, bytes, false);
+        emit_indirect(w, n, w->t[0], bytes, false);
 }
 
 void emit_jmp_ind(struct work *w, unsigned n)
 {
         const struct insn *i = &w->block->steps[n].i;
+        unsigned target = w->t[0];
         if (i->is_mem) {
                 emit_address(w, n);
                 emit_check(w, n, 8, false);
                 emit_mov(&w->e, EMIT_LOAD, w->t[0], w->t[1], w->t[0]);
+        } else if (w->recovers) {
+                target = i->rm;
         } else {
                 emit_mov_reg(&w->e, w->t[0], i->rm);
         }
-        emit_indirect(w, n, 0, false);
+        emit_indirect(w, n, target, 0, false);
 }
 
 void emit_jmp(struct work *w, unsigned n)

@@ -62,6 +62,8 @@ static enum form form_of_helper(const struct cpu *cpu, const struct insn *i)
                 return FORM_LEAVE;
         if (i->op == OP_STOS && i->rep && i->adsize == 8)
                 return FORM_STOS;
+        if (i->op == OP_MOVS && i->rep && i->adsize == 8 && i->seg != CPU_FS && i->seg != CPU_GS)
+                return FORM_MOVS;
         if (i->op == OP_STMXCSR && vectors_allowed(cpu, i) && addressable(i))
                 return FORM_MEMORY; /* with all exceptions masked the host's is the guest's */
         if (i->op == OP_VZERO && vectors_allowed(cpu, i))
@@ -134,10 +136,11 @@ static enum form form_of(const struct cpu *cpu, const struct step *st)
                 return i->opsize == 8 && addressable(i) ? FORM_LEA_RIP : FORM_HELPER;
         if (i->class == CLASS_COPY)
                 return FORM_COPY;
-        /* A bit string reaches beyond its operand. */
-        bool bit_string = i->op >= OP_BT && i->op <= OP_BTC && i->row->operands[1].kind == OPK_G;
-        if (!i->has_modrm || !i->mem_size || i->mem_size > 32 || bit_string || !addressable(i))
+        if (!i->has_modrm || !i->mem_size || i->mem_size > 32 || !addressable(i))
                 return FORM_HELPER;
+        /* A bit string reaches beyond its operand. */
+        if (i->op >= OP_BT && i->op <= OP_BTC && i->row->operands[1].kind == OPK_G)
+                return i->adsize == 8 && i->opsize >= 4 ? FORM_BITS : FORM_HELPER;
         return FORM_MEMORY;
 }
 
@@ -266,16 +269,75 @@ static uint16_t used_around(const struct work *w)
         return used;
 }
 
-/* Three that the block does not use, if possible such that its neighbours do not either
- * and so can have the same. */
-static void choose_temporaries(struct work *w, uint16_t used)
+/* Temporaries that what leads to `offset` of the page takes. */
+static unsigned needed_to_leave(const struct work *w, int32_t offset)
+{
+        if (!translate_same_page(w, offset))
+                return TEMPORARIES;
+        bool polls = offset <= w->at[w->length - 1] && !translate_polls_later(w, offset);
+        uint16_t live = w->loops && offset == w->at[0] ? w->live[0] : translate_flags_at(w, offset);
+        return polls && live ? TEMPORARIES : 0;
+}
+
+/* The same for step `n`, but for where it goes. */
+static unsigned needed_by_step(const struct work *w, unsigned n)
+{
+        switch (w->forms[n]) {
+        case FORM_COPY:
+        case FORM_LEA_RIP:
+        case FORM_NOTHING:
+        case FORM_VZERO:
+        case FORM_HELPER:
+        case FORM_END:
+        case FORM_JMP:
+        case FORM_JCC:
+                return 0;
+        case FORM_MEMORY:
+        case FORM_PUSH:
+        case FORM_PUSH_IMM:
+        case FORM_PUSH_MEM:
+        case FORM_POP:
+        case FORM_LEAVE:
+                return w->live[n] ? TEMPORARIES : 2;
+        default:
+                return TEMPORARIES;
+        }
+}
+
+/* How many temporaries the block cannot do without. */
+static unsigned needed_temporaries(const struct work *w)
+{
+        enum form last = w->forms[w->length - 1];
+        if (w->x87 || (w->vectors && w->live[0]))
+                return TEMPORARIES;
+        unsigned most = w->cpu->profile ? 2 : 0; /* translate_count() */
+        for (unsigned n = 0; n < w->length; n++) {
+                unsigned needed = needed_by_step(w, n);
+                most = needed > most ? needed : most;
+        }
+        unsigned there = last == FORM_JMP || last == FORM_JCC
+                                 ? needed_to_leave(w, translate_target(w))
+                                 : 0;
+        unsigned behind = last == FORM_JCC || !form_leaves(last)
+                                  ? needed_to_leave(w, w->at[w->length])
+                                  : 0;
+        most = there > most ? there : most;
+        return behind > most ? behind : most;
+}
+
+/* Three that neither the block uses nor its neighbours do, which so can have the same. Where there
+ * are fewer, what the block cannot do without comes from those that only neighbours use; or of two
+ * blocks of a loop each would spill what is the other's, all the time. */
+static void choose_temporaries(struct work *w)
 {
         static const uint8_t order[] = { 11, 10, 9, 8, 6, 7, 2, 0, 3, 15, 14, 13, 12, 5 };
-        uint16_t around = used_around(w);
-        unsigned found = 0;
-        for (unsigned k = 0; found < 3; k++) {
+        uint16_t used = w->used, around = used_around(w);
+        unsigned needed = needed_temporaries(w), found = 0;
+        for (unsigned k = 0; found < TEMPORARIES; k++) {
                 unsigned r = order[k % sizeof(order)];
                 bool second = k >= sizeof(order);
+                if (second && found >= needed)
+                        break;
                 if (used >> r & 1 || (!second && around >> r & 1))
                         continue;
                 used |= (uint16_t)(1u << r);
@@ -286,20 +348,20 @@ static void choose_temporaries(struct work *w, uint16_t used)
                 memcpy(w->t, order, sizeof(w->t));
 }
 
-/* Chooses forms and length, finds registers for temporaries. */
+/* Chooses forms and length. */
 static void plan_steps(struct work *w)
 {
         const struct block *b = w->block;
-        uint16_t used = 1u << CPU_RSP | 1u << CPU_RCX; /* rcx is for JRCXZ */
+        w->used = 1u << CPU_RSP | 1u << CPU_RCX; /* rcx is for JRCXZ */
         int32_t at = (int32_t)(b->gpa & PAGE_MASK);
         for (w->length = 0; w->length < b->length; w->length++) {
                 const struct insn *i = &b->steps[w->length].i;
                 enum form f = form_of(w->cpu, &b->steps[w->length]);
                 uint16_t more = f == FORM_HELPER || f == FORM_END ? 0
                                                                   : i->gpr_read | i->gpr_written;
-                if (__builtin_popcount((uint16_t)(used | more)) > 13)
+                if (__builtin_popcount((uint16_t)(w->used | more)) > 16 - TEMPORARIES)
                         break;
-                used |= more;
+                w->used |= more;
                 w->forms[w->length] = f;
                 w->at[w->length] = at;
                 at += i->length;
@@ -309,7 +371,6 @@ static void plan_steps(struct work *w)
                         w->x87 |= i->op == OP_X87;
                 }
         }
-        choose_temporaries(w, used);
         enum form last = w->forms[w->length - 1];
         w->loops = (last == FORM_JMP || last == FORM_JCC) && translate_target(w) == w->at[0];
 }
@@ -317,7 +378,10 @@ static void plan_steps(struct work *w)
 void translate_plan(struct work *w)
 {
         plan_steps(w);
-        translate_plan_recovery(w);
         find_live_flags(w);
+        choose_temporaries(w);
+        translate_plan_recovery(w);
+        if (w->recovers)
+                find_live_flags(w);
         translate_merge(w);
 }

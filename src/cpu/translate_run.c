@@ -290,6 +290,7 @@ void cpu_translator_flush(struct cpu *cpu)
 {
         struct translator *t = &cpu->translator;
         t->used = t->fixed;
+        t->stubs_used = 0;
         t->exits_length = t->faults_length = 0;
         cpu->came_from = NULL;
         cpu_jumps_flush(cpu, true);

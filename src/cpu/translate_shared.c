@@ -67,7 +67,7 @@ static void emit_merged_step(struct work *w, unsigned n)
                 return;
         case FORM_RET:
                 emit_merged_load(w, n, w->t[0], bytes);
-                emit_indirect(w, n, bytes, false);
+                emit_indirect(w, n, w->t[0], bytes, false);
                 return;
         default:
                 emit_step(w, n);

@@ -56,6 +56,38 @@ static void emit_memory_step(struct work *w, unsigned n)
         work_resume_here(w, s);
 }
 
+/* t[1] = by how many operands what the bit number in a register says is away from the memory
+ * operand: rounded down, of a signed number. t[2] is lost. */
+static void emit_bits_away(struct work *w, unsigned n)
+{
+        const struct insn *i = &w->block->steps[n].i;
+        unsigned away = w->t[1];
+        emit_set32(&w->e, w->t[2], i->opsize == 8 ? 6 : 5);
+        emit_sarx(&w->e, i->opsize == 8, away, i->reg, w->t[2]);
+        if (i->opsize == 4)
+                emit_sign_extend(&w->e, away);
+}
+
+/* The host's instruction reaches as far as the guest's: what is looked up is the operand that it
+ * reaches, and what it is given lies as far before that on the host. */
+static void emit_bits(struct work *w, unsigned n)
+{
+        const struct step *st = &w->block->steps[n];
+        struct emitter *e = &w->e;
+        unsigned a = w->t[0], away = w->t[1], size = st->i.opsize;
+        unsigned shift = (unsigned)__builtin_ctz(size);
+        emit_address(w, n);
+        emit_bits_away(w, n);
+        emit_lea(e, a, a, away, shift, 0);
+        const struct stub *s = emit_check(w, n, size, st->i.mem_write);
+        emit_lea(e, a, w->t[1], a, 0, 0);
+        emit_bits_away(w, n);
+        emit_not(e, away);
+        emit_lea(e, away, EMIT_NO_REG, away, shift, (int32_t)size); /* -away operands */
+        emit_rewritten(w, st, a, away, 0);
+        work_resume_here(w, s);
+}
+
 static void emit_copy(struct work *w, unsigned n)
 {
         const struct step *st = &w->block->steps[n];
@@ -235,36 +267,92 @@ static void emit_leave(struct work *w, unsigned n)
         work_resume_here(w, s);
 }
 
-/* Upwards and 1 to 4096 bytes, all of them in the page of the first, by the host's own: the
- * bits that say otherwise are added up in RCX. Flags are not touched. */
-static void emit_stos(struct work *w, unsigned n)
+/* RCX = 0 where that many elements from offset t[0] of a page on are all in it; there are not too
+ * many to tell. */
+static void emit_within_page(struct work *w, unsigned shift)
+{
+        emit_lea(&w->e, CPU_RCX, w->t[0], CPU_RCX, shift, -1);
+        emit_pext_gs(&w->e, CPU_RCX, CPU_RCX, FIELD(page_bits));
+}
+
+/* The same of 1 to 4096 elements, upwards; t[2] is RCX, t[0] is lost. */
+static void emit_string_checks(struct work *w, unsigned shift)
 {
         struct emitter *e = &w->e;
-        const struct insn *i = &w->block->steps[n].i;
-        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
-        unsigned size = w->block->steps[n].size, shift = (unsigned)__builtin_ctz(size);
-        emit_mov_reg(e, a, CPU_RDI);
-        const struct stub *miss = emit_check(w, n, size, true);
-        emit_mov_reg(e, c, CPU_RCX);
-        emit_lea(e, b, b, a, 0, 0);
-        emit_lea(e, CPU_RCX, a, CPU_RCX, shift, -1);
-        emit_pext_gs(e, CPU_RCX, CPU_RCX, FIELD(page_bits));
-        emit_lea(e, a, c, EMIT_NO_REG, 0, -1);
+        unsigned a = w->t[0];
+        emit_within_page(w, shift);
+        emit_lea(e, a, w->t[2], EMIT_NO_REG, 0, -1);
         emit_pext_gs(e, a, a, FIELD(page_bits));
         emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
         emit_gs(e, EMIT_LOAD, a, FIELD(s.rflags));
         emit_pext_gs(e, a, a, FIELD(direction_bits));
         emit_lea(e, CPU_RCX, CPU_RCX, a, 0, 0);
-        emit_jrcxz(e, 5);
-        struct stub *far = work_slow_stub(w, n, emit_jump(e));
+}
+
+/* Goes on where RCX is zero, with what it was, which is in t[2]; else slowly. */
+static const struct stub *emit_string_choice(struct work *w, unsigned n)
+{
+        emit_jrcxz(&w->e, 5);
+        struct stub *far = work_slow_stub(w, n, emit_jump(&w->e));
         far->rcx_moved = true;
-        emit_mov_reg(e, CPU_RCX, c);
+        emit_mov_reg(&w->e, CPU_RCX, w->t[2]);
+        return far;
+}
+
+/* Upwards and 1 to 4096 bytes, all of them in the page of the first, by the host's own: the
+ * bits that say otherwise are added up in RCX. Flags are not touched. */
+static void emit_stos(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        const struct step *st = &w->block->steps[n];
+        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        unsigned shift = (unsigned)__builtin_ctz(st->size);
+        emit_mov_reg(e, a, CPU_RDI);
+        const struct stub *miss = emit_check(w, n, st->size, true);
+        emit_mov_reg(e, c, CPU_RCX);
+        emit_lea(e, b, b, a, 0, 0);
+        emit_string_checks(w, shift);
+        const struct stub *far = emit_string_choice(w, n);
         emit_mov_reg(e, a, CPU_RDI);
         emit_mov_reg(e, CPU_RDI, b);
-        work_bytes(w, w->block->steps[n].bytes, i->length);
+        work_bytes(w, st->bytes, st->i.length);
         emit_lea(e, CPU_RDI, a, c, shift, 0);
         work_resume_here(w, miss);
         work_resume_here(w, far);
+}
+
+/* The same with a source that is all in one page; its host address waits in `target`, RDI where
+ * temporaries wait. */
+static void emit_movs(struct work *w, unsigned n)
+{
+        struct emitter *e = &w->e;
+        const struct step *st = &w->block->steps[n];
+        unsigned a = w->t[0], b = w->t[1], c = w->t[2];
+        unsigned shift = (unsigned)__builtin_ctz(st->size);
+        const struct stub *slow[4];
+        emit_mov_reg(e, a, CPU_RSI);
+        slow[0] = emit_check(w, n, st->size, false);
+        emit_mov_reg(e, c, CPU_RCX);
+        emit_lea(e, b, b, a, 0, 0);
+        emit_gs(e, EMIT_STORE, b, FIELD(target));
+        emit_within_page(w, shift);
+        slow[1] = emit_string_choice(w, n);
+        emit_mov_reg(e, a, CPU_RDI);
+        slow[2] = emit_check(w, n, st->size, true);
+        emit_mov_reg(e, c, CPU_RCX);
+        emit_lea(e, b, b, a, 0, 0);
+        emit_string_checks(w, shift);
+        slow[3] = emit_string_choice(w, n);
+        emit_mov_reg(e, a, CPU_RSI);
+        emit_gs(e, EMIT_STORE, CPU_RDI, GPR(CPU_RDI));
+        emit_mov_reg(e, CPU_RDI, b);
+        emit_gs(e, EMIT_LOAD, CPU_RSI, FIELD(target));
+        work_bytes(w, st->bytes, st->i.length);
+        emit_lea(e, CPU_RSI, a, c, shift, 0);
+        emit_gs(e, EMIT_LOAD, CPU_RDI, GPR(CPU_RDI));
+        emit_lea(e, CPU_RDI, CPU_RDI, c, shift, 0);
+        for (unsigned k = 0; k < 4; k++)
+                work_resume_here(w, slow[k]);
 }
 
 static void emit_nothing(struct work *w, unsigned n)
@@ -273,30 +361,19 @@ static void emit_nothing(struct work *w, unsigned n)
 }
 
 static void (*const emitters[])(struct work *w, unsigned n) = {
-        [FORM_COPY] = emit_copy,
-        [FORM_MEMORY] = emit_memory_step,
-        [FORM_LEA_RIP] = emit_lea_rip,
-        [FORM_NOTHING] = emit_nothing,
-        [FORM_PUSH] = emit_push,
-        [FORM_PUSH_IMM] = emit_push,
-        [FORM_PUSH_MEM] = emit_push_memory,
-        [FORM_PUSHF] = emit_pushf,
-        [FORM_POP] = emit_pop,
-        [FORM_LEAVE] = emit_leave,
-        [FORM_STOS] = emit_stos,
-        [FORM_HELPER] = emit_helper,
-        [FORM_JMP] = emit_jmp,
-        [FORM_JCC] = emit_jcc,
-        [FORM_CALL] = emit_call,
-        [FORM_RET] = emit_ret,
-        [FORM_JMP_IND] = emit_jmp_ind,
-        [FORM_CALL_IND] = emit_call,
-        [FORM_END] = emit_helper,
-        [FORM_VZERO] = emit_vzero,
-        [FORM_SWAPGS] = emit_swapgs,
-        [FORM_CLI] = emit_cli,
-        [FORM_STI] = emit_sti,
-        [FORM_SERIALIZE] = emit_serialize,
+        [FORM_COPY] = emit_copy,       [FORM_MEMORY] = emit_memory_step,
+        [FORM_BITS] = emit_bits,       [FORM_LEA_RIP] = emit_lea_rip,
+        [FORM_NOTHING] = emit_nothing, [FORM_PUSH] = emit_push,
+        [FORM_PUSH_IMM] = emit_push,   [FORM_PUSH_MEM] = emit_push_memory,
+        [FORM_PUSHF] = emit_pushf,     [FORM_POP] = emit_pop,
+        [FORM_LEAVE] = emit_leave,     [FORM_STOS] = emit_stos,
+        [FORM_MOVS] = emit_movs,       [FORM_HELPER] = emit_helper,
+        [FORM_JMP] = emit_jmp,         [FORM_JCC] = emit_jcc,
+        [FORM_CALL] = emit_call,       [FORM_RET] = emit_ret,
+        [FORM_JMP_IND] = emit_jmp_ind, [FORM_CALL_IND] = emit_call,
+        [FORM_END] = emit_helper,      [FORM_VZERO] = emit_vzero,
+        [FORM_SWAPGS] = emit_swapgs,   [FORM_CLI] = emit_cli,
+        [FORM_STI] = emit_sti,         [FORM_SERIALIZE] = emit_serialize,
 };
 _Static_assert(sizeof(emitters) / sizeof(emitters[0]) == FORM_COUNT, "one emitter per form");
 

@@ -20,10 +20,13 @@
 #define FAULTS    (2 * BLOCK_STEPS + 1)
 #define FLAGS_ALL FLAGS_ARITHMETIC
 
+#define TEMPORARIES 3u /* at most */
+
 /* How a step is done. */
 enum form {
         FORM_COPY,   /* the same bytes */
         FORM_MEMORY, /* re-encoded on a host address */
+        FORM_BITS,   /* the same of a bit string */
         FORM_LEA_RIP,
         FORM_NOTHING,
         FORM_VZERO,
@@ -38,6 +41,7 @@ enum form {
         FORM_POP,
         FORM_LEAVE,
         FORM_STOS,   /* REP STOS within a page */
+        FORM_MOVS,   /* REP MOVS within a page and from within one */
         FORM_HELPER, /* by the interpreter, then on */
         FORM_JMP,
         FORM_JCC,
@@ -49,7 +53,7 @@ enum form {
         FORM_COUNT
 };
 
-/* Code off the main path, emitted behind it. */
+/* Code off the main path, emitted at another place: TRANSLATE_STUBS. */
 struct stub {
         uint8_t *from;      /* jump that leads here; NULL: only the fault table does */
         uint32_t exit;      /* index of the record */
@@ -57,8 +61,9 @@ struct stub {
         bool rcx_moved;     /* rcx waits in t[2] */
         bool chains;        /* what it leads to may be led to directly later */
         bool loads_vectors; /* the vector registers, then on to the warm entry */
-        bool has_target;    /* t[0] is an indirect jump's target */
-        bool goes_on;       /* emit_recovered() */
+        bool has_target;    /* register `target` is an indirect jump's */
+        uint8_t target;
+        bool goes_on; /* emit_recovered() */
 };
 
 /* A run of steps whose accesses are relative to the same registers and close together: they
@@ -85,7 +90,8 @@ struct work {
         enum form forms[BLOCK_STEPS];
         int32_t at[BLOCK_STEPS + 1];    /* offsets in the page */
         uint16_t live[BLOCK_STEPS + 1]; /* flags needed before the step */
-        uint8_t t[3];                   /* temporaries; of the common ones the highest first */
+        uint16_t used;                  /* registers that cannot be temporaries */
+        uint8_t t[TEMPORARIES];         /* temporaries; of the common ones the highest first */
         uint16_t spilled;               /* they as a set: guest values are in struct cpu */
         bool vectors, x87;              /* the block works on these registers of the host's */
         bool loops;                     /* the last branch goes to the start */
@@ -200,8 +206,9 @@ const struct stub *emit_pop_check(struct work *w, unsigned n, unsigned from);
 
 /* Offset of the jump table of the block's context in struct cpu. */
 uint32_t translate_places(const struct work *w);
-/* Jumps to wherever the linear address in t[0] is translated. */
-void emit_indirect(struct work *w, unsigned n, uint16_t pop_bytes, bool pushed);
+/* Jumps to wherever the linear address in register `target` is translated: in t[0] or, where flags
+ * are made again, one of the guest's. */
+void emit_indirect(struct work *w, unsigned n, unsigned target, uint16_t pop_bytes, bool pushed);
 /* Where a target leads back to that needs the flags which its jump lost. */
 void emit_recovered(struct work *w);
 /* Goes on at `offset` of the page or beyond it; `live` flags are needed there. */

@@ -6,17 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/collect.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "codec/json.h"
-#include "codec/tar.h"
+#include "engine/archive_guest.h"
 #include "engine/core.h"
-#include "engine/mounts.h"
 #include "engine/operation.h"
-#include "engine/tree_tar.h"
 #include "engine/view.h"
-#include "sys/resolve.h"
 
 enum archive_kind { ARCHIVE_STAT, ARCHIVE_GET, ARCHIVE_EXPORT };
 
@@ -26,9 +25,8 @@ struct archive_job {
         struct view *view;
         char *path;
         struct archive_stat stat;
-        int dir_fd; /* directory of what is read */
-        char *name; /* in it */
-        char *as;   /* its name in the archive */
+        struct collected file;      /* what is read, by us */
+        struct archive_guest guest; /* or by a guest */
         int out_fd;
         int r;
         struct err err;
@@ -39,11 +37,10 @@ struct archive_job {
 static void job_free(struct archive_job *job)
 {
         view_unref(job->view);
-        close_fd(&job->dir_fd);
+        collected_finish(&job->file);
+        archive_guest_finish(&job->guest);
         close_fd(&job->out_fd);
         free(job->path);
-        free(job->name);
-        free(job->as);
         free(job->stat.name);
         free(job->stat.link_target);
         free(job);
@@ -80,88 +77,72 @@ char *archive_stat_json(const struct archive_stat *stat)
         return json_text(object, false);
 }
 
-/* Where a link leads, as a path in the instance. */
-static char *link_target(int dir_fd, const char *name, const char *path)
+/* As docker names it: the last component, also of a directory whose content is meant. */
+static char *stat_name(const char *path)
 {
-        char target[4097];
-        ssize_t n = readlinkat(dir_fd, name, target, sizeof(target) - 1);
-        if (n < 0)
-                return xstrdup("");
-        target[n] = '\0';
-        auto_free char *joined = target[0] == '/' ? xstrdup(target)
-                                                  : xasprintf("/%s/../%s", path, target);
-        char *clean;
-        return path_clean(joined, &clean, NULL) < 0 ? xstrdup("") : clean;
+        auto_free char *absolute = xasprintf("/%s", path);
+        auto_free char *clean = NULL;
+        (void)path_clean(absolute, &clean, NULL); /* it is absolute */
+        return xstrdup(clean[1] ? strrchr(clean, '/') + 1 : "/");
 }
 
-static int not_found(const struct archive_job *job, struct err *err)
+static int look_in_guest(struct archive_job *job, struct err *err)
 {
-        return err_plain(err, ENOENT, "Could not find the file %s in container %s", job->path,
-                         job->view->instance->name);
-}
-
-/* Finds the directory and the name that job->path means. A trailing "/" or "/." follows a
- * link and wants a directory, as in docker. */
-static int locate(struct archive_job *job, struct err *err)
-{
-        auto_fd root = -1;
-        auto_free char *path = NULL;
-        int r = view_locate(job->view, job->path, &root, &path, NULL, NULL, err);
+        const struct instance *instance = job->view->instance;
+        struct collect from = { .path = job->path, .container = instance->name };
+        auto_guest_file file = { 0 };
+        int r = archive_guest_get(job->engine, instance->id, &from, job->kind == ARCHIVE_STAT,
+                                  &file, &job->guest, err);
         if (r < 0)
                 return r;
-        bool dot = str_ends(job->path, "/.") || streq(job->path, ".");
-        bool follow = dot || str_ends(job->path, "/");
-        if (follow || streq(path, "/")) {
-                r = resolve_open(root, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, &job->dir_fd,
-                                 err);
-                if (r == -ENOTDIR)
-                        return err_plain(err, EINVAL, "%s is not a directory", job->path);
-                if (r < 0)
-                        return r == -ENOENT ? not_found(job, err) : r;
-                job->name = xstrdup(".");
-                const char *slash = strrchr(path, '/');
-                job->as = xstrdup(dot || !slash[1] ? "." : slash + 1);
-                job->stat.name = xstrdup(slash[1] ? slash + 1 : "/");
-                return 0;
-        }
-        char *slash = strrchr(path, '/');
-        auto_free char *parent = xstrndup(path, (size_t)(slash - path) + 1);
-        r = resolve_open(root, parent, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, &job->dir_fd, err);
+        job->stat.size = file.size_bytes;
+        job->stat.mode = go_mode(file.mode);
+        job->stat.mtime_ns = file.mtime_ns;
+        job->stat.link_target = xstrdup(file.link ? file.link : "");
+        return 0;
+}
+
+static int look_here(struct archive_job *job, struct err *err)
+{
+        auto_fd root = -1;
+        auto_free char *base = NULL;
+        int r = view_open(job->view, err);
+        if (r == 0)
+                r = view_locate(job->view, job->path, &root, &base, NULL, NULL, err);
         if (r < 0)
-                return r == -ENOENT || r == -ENOTDIR ? not_found(job, err) : r;
-        job->name = xstrdup(slash + 1);
-        job->as = xstrdup(slash + 1);
-        job->stat.name = xstrdup(slash + 1);
+                return r;
+        struct collect from = { root, base, job->path, job->view->instance->name };
+        r = collect_find(&from, &job->file, err);
+        if (r < 0)
+                return r;
+        const struct stat *st = &job->file.stat;
+        job->stat.size = st->st_size;
+        job->stat.mode = go_mode(st->st_mode);
+        job->stat.mtime_ns = st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec;
+        job->stat.link_target = xstrdup(job->file.link_target);
+        return 0;
+}
+
+static int look_at_all(struct archive_job *job, struct err *err)
+{
+        int r = view_open(job->view, err);
+        if (r < 0)
+                return r;
+        job->file.dir_fd = fcntl(job->view->root_fd, F_DUPFD_CLOEXEC, 3);
+        job->file.name = xstrdup(".");
+        job->file.as = xstrdup("");
+        job->stat.name = xstrdup("/");
+        job->stat.link_target = xstrdup("");
+        job->stat.mode = go_mode(S_IFDIR | 0755);
         return 0;
 }
 
 static int look(struct archive_job *job, struct err *err)
 {
-        int r = view_open(job->view, err);
-        if (r < 0)
-                return r;
-        if (job->kind == ARCHIVE_EXPORT) {
-                job->dir_fd = fcntl(job->view->root_fd, F_DUPFD_CLOEXEC, 3);
-                job->name = xstrdup(".");
-                job->as = xstrdup("");
-                job->stat.name = xstrdup("/");
-                job->stat.link_target = xstrdup("");
-                job->stat.mode = go_mode(S_IFDIR | 0755);
-                return 0;
-        }
-        r = locate(job, err);
-        if (r < 0)
-                return r;
-        struct stat st;
-        if (fstatat(job->dir_fd, job->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? not_found(job, err)
-                                       : err_set(err, errno, "stat %s", job->path);
-        job->stat.size = st.st_size;
-        job->stat.mode = go_mode(st.st_mode);
-        job->stat.mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
-        job->stat.link_target = S_ISLNK(st.st_mode) ? link_target(job->dir_fd, job->name, job->path)
-                                                    : xstrdup("");
-        return 0;
+        if (job->kind == ARCHIVE_EXPORT)
+                return look_at_all(job, err);
+        job->stat.name = stat_name(job->path);
+        return job->view->guest_answers ? look_in_guest(job, err) : look_here(job, err);
 }
 
 /* -- streams ------------------------------------------------------------------- */
@@ -173,19 +154,25 @@ static int write_out(void *arg, const void *data, size_t size, struct err *err)
         return r < 0 ? err_set(err, -r, "write the archive") : 0;
 }
 
+static int stream(struct archive_job *job, struct err *err)
+{
+        const struct id_remap *remap = &job->view->remap;
+        const struct tree_ids ids = { remap->uid, remap->uids, remap->gid, remap->gids };
+        if (job->guest.pid)
+                return archive_guest_wait(&job->guest, err);
+        int r = collect_archive(&job->file, &ids, write_out, job, err);
+        if (r == 0)
+                io_stream_end(job->out_fd);
+        return r;
+}
+
 static void stream_in_worker(void *arg)
 {
         struct archive_job *job = arg;
-        auto_tar_writer writer = NULL;
-        struct err *err = &job->err;
-        int r = tar_writer_create(write_out, job, &writer, err);
-        if (r == 0)
-                r = tree_tar(writer, job->dir_fd, job->name, job->as, &job->view->remap, err);
-        if (r == 0)
-                r = tar_writer_finish(writer, err);
+        int r = stream(job, &job->err);
         if (r < 0 && r != -EPIPE)
                 log_warning("archive of %s in %s: %s", job->path ? job->path : "/",
-                            job->view->instance->name, err_text(err));
+                            job->view->instance->name, err_text(&job->err));
 }
 
 static void stream_done(void *arg)
@@ -193,22 +180,27 @@ static void stream_done(void *arg)
         job_free(arg);
 }
 
+/* The end that is read. */
+static int open_stream(struct archive_job *job, int *ret_fd, struct err *err)
+{
+        if (!job->guest.pid)
+                return io_stream(ret_fd, &job->out_fd, err);
+        *ret_fd = take_fd(job->guest.archive);
+        return 0;
+}
+
 static void looked(void *arg)
 {
         struct archive_job *job = arg;
-        if (job->r == 0 && job->kind != ARCHIVE_STAT) {
-                int ends[2];
-                if (pipe2(ends, O_CLOEXEC) == 0) {
-                        job->out_fd = ends[1];
-                        job->done(job->arg, 0, NULL, &job->stat, ends[0]);
-                        workers_submit(job->engine->streams, stream_in_worker, stream_done, job);
-                        return;
-                }
-                job->r = err_set(&job->err, errno, "make a pipe");
-        }
+        int fd = -1;
+        if (job->r == 0 && job->kind != ARCHIVE_STAT)
+                job->r = open_stream(job, &fd, &job->err);
         job->done(job->arg, job->r, job->r < 0 ? &job->err : NULL, job->r < 0 ? NULL : &job->stat,
-                  -1);
-        job_free(job);
+                  fd);
+        if (fd >= 0)
+                workers_submit(job->engine->streams, stream_in_worker, stream_done, job);
+        else
+                job_free(job);
 }
 
 static void look_in_worker(void *arg)
@@ -226,7 +218,8 @@ static void submit(struct instance *instance, enum archive_kind kind, const char
                 .engine = instance_engine(instance),
                 .kind = kind,
                 .path = path ? xstrdup(path) : NULL,
-                .dir_fd = -1,
+                .file.dir_fd = -1,
+                .guest = { .archive = -1, .writer = -1, .words = -1 },
                 .out_fd = -1,
                 .done = done,
                 .arg = arg,

@@ -1,7 +1,8 @@
 /* Files of an instance, running or not: `docker cp` and `docker export`.
  *
  * Paths are walked as the instance sees them, links included, and never leave
- * its root. Streams are tar, uncompressed; put takes gzip and zstd as well.
+ * its root; those of a machine that runs are its guest's to walk. Streams are tar, uncompressed;
+ * put takes gzip and zstd as well.
  */
 #pragma once
 
@@ -18,7 +19,8 @@ struct archive_stat {
 /* {"name":…,"size":…,"mode":…,"mtime":…,"linkTarget":…}; heap. */
 char *archive_stat_json(const struct archive_stat *stat);
 
-/* fd: the read end of a pipe, or -1; the callee owns it. `stat` is borrowed. */
+/* fd: where the archive comes, or -1 (base/file.h: io_stream); the callee owns it. `stat` is
+ * borrowed. */
 typedef void archive_done(void *arg, int r, const struct err *err, const struct archive_stat *stat,
                           int fd);
 void instance_archive_stat(struct instance *instance, const char *path, archive_done *done,

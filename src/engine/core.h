@@ -43,7 +43,7 @@ struct engine {
         struct store *store;
         struct image_store *images;
         struct engine_settings settings;
-        char *owned[9];                          /* the settings' strings */
+        char *owned[10];                         /* the settings' strings */
         char *instances_dir, *volumes_dir;       /* ROOT/… */
         char *run_instances_dir, *run_execs_dir; /* RUN/… */
         bool swap_limit;                         /* the host can limit swap */

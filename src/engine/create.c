@@ -409,12 +409,16 @@ static void choose_runtime(struct host_config *host, const char *name)
         host->runtime = xstrdup(chosen);
 }
 
-/* Kept with the instance, whose writable layer is of that kind from now on. */
-static void choose_rootfs(struct host_config *host, const char *rootfs)
+/* Kept with the instance, whose writable layer is of that kind from now on, and whose programs
+ * may have looked at the processor. */
+static void choose_machine(struct host_config *host, const struct engine_settings *settings)
 {
-        if (host_config_wants_vm(host) && !json_map_get(host->annotations, SPEC_VM_ROOTFS) &&
-            !streq(rootfs, "fs"))
-                json_map_set(&host->annotations, SPEC_VM_ROOTFS, rootfs);
+        if (!host_config_wants_vm(host))
+                return;
+        if (!json_map_get(host->annotations, SPEC_VM_ROOTFS) && !streq(settings->vm_rootfs, "fs"))
+                json_map_set(&host->annotations, SPEC_VM_ROOTFS, settings->vm_rootfs);
+        if (!json_map_get(host->annotations, SPEC_VM_CPU_MODEL) && settings->vm_cpu_model)
+                json_map_set(&host->annotations, SPEC_VM_CPU_MODEL, settings->vm_cpu_model);
 }
 
 void instance_create(struct engine *engine, const char *name, const struct instance_spec *spec,
@@ -424,7 +428,7 @@ void instance_create(struct engine *engine, const char *name, const struct insta
         *c = (struct creation){ .engine = engine, .done = done, .arg = arg };
         c->spec = spec_copy(spec);
         choose_runtime(&c->spec->host, engine->settings.default_runtime);
-        choose_rootfs(&c->spec->host, engine->settings.vm_rootfs);
+        choose_machine(&c->spec->host, &engine->settings);
         c->r = spec_check(c->spec, &c->warnings, &c->err);
         if (c->r == 0)
                 c->r = remap_check(&engine->remap, &c->spec->host, &c->err);

@@ -65,6 +65,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
         own[6] = xstrdup(in->cgroup_parent ? in->cgroup_parent : "/isle");
         own[7] = xstrdup(in->default_runtime ? in->default_runtime : "isle-runtime");
         own[8] = xstrdup(in->vm_rootfs ? in->vm_rootfs : "fs");
+        own[9] = in->vm_cpu_model ? xstrdup(in->vm_cpu_model) : NULL;
         *s = (struct engine_settings){
                 .root_dir = own[0],
                 .run_dir = own[1],
@@ -75,6 +76,7 @@ static void fill_settings(struct engine *engine, const struct engine_settings *i
                 .cgroup_parent = own[6],
                 .default_runtime = own[7],
                 .vm_rootfs = own[8],
+                .vm_cpu_model = own[9],
                 .stream_threads = in->stream_threads ? in->stream_threads : STREAM_THREADS_DEFAULT,
         };
         engine->instances_dir = xasprintf("%s/instances", s->root_dir);
@@ -133,6 +135,11 @@ int engine_create(struct loop *loop, struct workers *workers, struct store *stor
         if (r == 0 && !vm_rootfs_is_known(engine->settings.vm_rootfs))
                 r = err_plain(err, EINVAL, "--vm-rootfs '%s' is not known; use fs or erofs",
                               engine->settings.vm_rootfs);
+        const char *model = engine->settings.vm_cpu_model;
+        if (r == 0 && model && !vm_cpu_model_is_known(model))
+                r = err_plain(err, EINVAL,
+                              "--vm-cpu-model '%s' is not known; there are " SPEC_VM_CPU_MODELS,
+                              model);
         if (r == 0)
                 r = remap_load(settings->userns_remap, &engine->remap, err);
         if (r == 0)

@@ -52,6 +52,7 @@ struct engine_settings {
         const char *cgroup_parent;   /* [/isle] */
         const char *default_runtime; /* of instances that name none [isle-runtime] */
         const char *vm_rootfs;       /* of machines that do not say: fs or erofs [fs] */
+        const char *vm_cpu_model;    /* of machines that do not say [what the runtime's own is] */
         const char *userns_remap;    /* as remap_load() takes it [off] */
         unsigned stream_threads;     /* tar streams at once [16] */
 };

@@ -5,36 +5,12 @@
 #include <string.h>
 
 #include "base/auto.h"
+#include "base/path.h"
 #include "base/rand.h"
 #include "base/str.h"
 #include "engine/names.h"
 
 #define ANONYMOUS_LENGTH 64
-
-int path_clean(const char *path, char **ret, struct err *err)
-{
-        if (!path || path[0] != '/')
-                return err_plain(err, EINVAL, "invalid path '%s': must be absolute",
-                                 path ? path : "");
-        auto_strv parts = str_split(path, '/');
-        char *clean = xmalloc(strlen(path) + 2), *at = clean;
-        for (char **part = parts; *part; part++) {
-                if (!**part || streq(*part, "."))
-                        continue;
-                if (streq(*part, "..")) {
-                        while (at > clean && *--at != '/')
-                                ;
-                        continue;
-                }
-                *at++ = '/';
-                at = stpcpy(at, *part);
-        }
-        if (at == clean)
-                *at++ = '/';
-        *at = '\0';
-        *ret = clean;
-        return 0;
-}
 
 static void mount_finish(struct instance_mount *m)
 {

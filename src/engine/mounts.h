@@ -38,5 +38,3 @@ void instance_mounts_free(struct instance_mount *mounts, size_t length);
 
 /* Splits "name[:ro|rw]" of --volumes-from; *ret_name is heap. */
 int volumes_from_parse(const char *text, char **ret_name, bool *ret_read_only, struct err *err);
-/* An absolute path without "//", "/." and "/..", or -EINVAL. Heap. */
-int path_clean(const char *path, char **ret, struct err *err);

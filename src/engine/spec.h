@@ -220,6 +220,10 @@ void spec_finish(struct instance_spec *spec); /* members, not the struct; NULL a
 bool runtime_is_known(const char *name);
 /* Of a virtual machine, in Annotations: its processor, auto, kvm or soft. */
 #define SPEC_VM_CPU "isle.vm.cpu"
+/* Its model: what CPUID shows of it; host or a level of the psABI (src/cpu/model.h). */
+#define SPEC_VM_CPU_MODEL "isle.vm.cpu-model"
+bool vm_cpu_model_is_known(const char *model);
+#define SPEC_VM_CPU_MODELS "host, x86-64, x86-64-v2 and x86-64-v3"
 /* Of a virtual machine, in Annotations: its root file system, fs or erofs (src/guest/root.h). */
 #define SPEC_VM_ROOTFS       "isle.vm.rootfs"
 #define SPEC_VM_ROOTFS_IMAGE "isle.vm.rootfs-image"

@@ -118,6 +118,41 @@ bool host_config_wants_layers(const struct host_config *host)
         return host_config_wants_vm(host) && rootfs && streq(rootfs, "erofs");
 }
 
+static bool vm_cpu_is_known(const char *cpu)
+{
+        return ONE_OF(cpu, "auto", "kvm", "soft");
+}
+
+bool vm_cpu_model_is_known(const char *model)
+{
+        return ONE_OF(model, "host", "x86-64", "x86-64-v2", "x86-64-v3");
+}
+
+/* What is said of a machine by annotations. */
+static int check_machine_words(struct check *c)
+{
+        static const struct {
+                const char *annotation, *flag;
+                bool (*is_known)(const char *word);
+                const char *known;
+        } words[] = {
+                { SPEC_VM_CPU, "--cpu", vm_cpu_is_known, "auto, kvm and soft" },
+                { SPEC_VM_CPU_MODEL, "--cpu-model", vm_cpu_model_is_known, SPEC_VM_CPU_MODELS },
+                { SPEC_VM_ROOTFS, "--vm-rootfs", vm_rootfs_is_known, "fs and erofs" },
+        };
+        for (size_t i = 0; i < ELEMENTS(words); i++) {
+                const char *said = json_map_get(c->host->annotations, words[i].annotation);
+                if (said && !words[i].is_known(said))
+                        return err_plain(c->err, EINVAL, "annotation %s (%s) '%s': there are %s",
+                                         words[i].annotation, words[i].flag, said, words[i].known);
+                if (said && !host_config_wants_vm(c->host))
+                        return err_plain(c->err, EINVAL,
+                                         "annotation %s (%s) is for virtual machines; add --vm",
+                                         words[i].annotation, words[i].flag);
+        }
+        return 0;
+}
+
 /* A machine shares nothing with the host's kernel, nor with other instances. */
 static int check_machine(struct check *c)
 {
@@ -127,26 +162,9 @@ static int check_machine(struct check *c)
         } modes[] = { { h->network_mode, "network" },
                       { h->pid_mode, "PID" },
                       { h->ipc_mode, "IPC" } };
-        const char *cpu = json_map_get(h->annotations, SPEC_VM_CPU);
-        if (cpu && !ONE_OF(cpu, "auto", "kvm", "soft"))
-                return err_plain(c->err, EINVAL,
-                                 "annotation " SPEC_VM_CPU " (--cpu) '%s': there are auto, kvm and "
-                                 "soft",
-                                 cpu);
-        if (cpu && !host_config_wants_vm(h))
-                return err_plain(c->err, EINVAL,
-                                 "annotation " SPEC_VM_CPU " (--cpu) is for virtual machines; a "
-                                 "container runs on the host's processors; add --vm");
-        const char *rootfs = json_map_get(h->annotations, SPEC_VM_ROOTFS);
-        if (rootfs && !vm_rootfs_is_known(rootfs))
-                return err_plain(c->err, EINVAL,
-                                 "annotation " SPEC_VM_ROOTFS " (--vm-rootfs) '%s': there are fs "
-                                 "and erofs",
-                                 rootfs);
-        if (rootfs && !host_config_wants_vm(h))
-                return err_plain(c->err, EINVAL,
-                                 "annotation " SPEC_VM_ROOTFS " (--vm-rootfs) is for virtual "
-                                 "machines; add --vm");
+        int r = check_machine_words(c);
+        if (r < 0)
+                return r;
         if (!host_config_wants_vm(h))
                 return 0;
         for (size_t i = 0; i < ELEMENTS(modes); i++)

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/mounts.h"
+#include "base/path.h"
 #include "engine/rootfs.h"
 #include "engine/run.h"
 #include "image/snapshot.h"
@@ -21,9 +21,11 @@ static struct view *view_new(struct instance *instance)
                 .root_fd = -1,
         };
         const struct host_config *host = &instance->spec.host;
+        view->guest_answers = view->pid && host_config_wants_vm(host) &&
+                              instance->state != INSTANCE_PAUSED;
         /* A root that is shared is what is left where the guest cannot be asked. */
         view->in_guest = view->pid && host_config_wants_vm(host) &&
-                         (host_config_wants_layers(host) || instance->state != INSTANCE_PAUSED);
+                         (host_config_wants_layers(host) || view->guest_answers);
         if (view->pid)
                 view->remap = remap_of(&instance_engine(instance)->remap, host);
         for (size_t i = 0; i < instance->mounts_length; i++) {

@@ -1,7 +1,8 @@
 /* The file system of an instance as it sees it, for worker threads.
  *
- * Running: /proc/PID/root, everything as it is mounted there; in a virtual machine the root
- * that is shared with it, or a look at its layers, and volumes and binds as below. Not running: its
+ * Running: /proc/PID/root, everything as it is mounted there; in a virtual machine, whose guest is
+ * asked where it can be, the root that is shared with it, or a look at its layers, and volumes and
+ * binds as below. Not running: its
  * overlay, mounted detached, and its volumes and binds by the longest prefix of the path (a link
  * that leads from the root file system into a volume finds the empty mount point then).
  *
@@ -26,7 +27,8 @@ struct view {
         size_t mounts_length;
         bool read_only_root;
         bool in_guest; /* what goes to the root goes through a guest, which alone sees its mounts */
-        int root_fd;   /* opened by view_open() */
+        bool guest_answers; /* and reading does, for as long as it is not paused */
+        int root_fd;        /* opened by view_open() */
         /* Of a running one: ids as we see them, which are not those in it. */
         struct id_remap remap;
 };

@@ -28,9 +28,11 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         struct guest *guest = arg;
         struct oci_spec *spec = &launch->spec;
         const struct launch_options *options = launch->options;
-        const char *cpu, *root;
+        const char *cpu, *model, *root;
         struct guest_size size;
         int r = guest_choose_cpu(spec, &cpu, err);
+        if (r == 0)
+                r = guest_choose_cpu_model(spec, &model, err);
         if (r == 0)
                 r = guest_size(spec, &size, err);
         if (r == 0)
@@ -40,6 +42,8 @@ static int transform(struct launch *launch, void *arg, struct err *err)
         if (r < 0)
                 return r;
         json_map_set(&spec->annotations, GUEST_CPU_ANNOTATION, cpu);
+        if (model)
+                json_map_set(&spec->annotations, GUEST_CPU_MODEL_ANNOTATION, model);
         if (streq(root, "erofs")) {
                 json_map_set(&spec->annotations, ROOT_ANNOTATION, root);
                 r = root_take_apart(spec, &guest->parts.root, err);
@@ -51,6 +55,7 @@ static int transform(struct launch *launch, void *arg, struct err *err)
                                               .cpus = size.cpus,
                                               .cpus_max = size.cpus_max,
                                               .cpu = xstrdup(cpu),
+                                              .cpu_model = model ? xstrdup(model) : NULL,
                                               .upper = layers->upper ? xstrdup(layers->upper)
                                                                      : NULL,
                                               .read_only = layers->read_only,

@@ -52,7 +52,9 @@
 /* Annotation of config.json: kvm, soft or auto. Of the container's state: which of the first two
  * it is. Without it the environment's ISLE_VM_CPU decides. */
 #define GUEST_CPU_ANNOTATION "isle.vm.cpu"
-#define GUEST_CPU_FILE       "cpu" /* in that directory, the same, for engines */
+/* The same of its model, and the environment's ISLE_VM_CPU_MODEL. */
+#define GUEST_CPU_MODEL_ANNOTATION "isle.vm.cpu-model"
+#define GUEST_CPU_FILE             "cpu" /* in that directory, the same, for engines */
 /* In that directory, for engines: how often the guest's kernel killed in the container for want of
  * memory, "0" to begin with. Replaced, but not more than some times in a second. */
 #define GUEST_OOM_FILE "oom"
@@ -119,6 +121,8 @@ unsigned guest_cpus_for(const struct oci_cpu *cpu);
 void guest_host_limits(struct oci_resources *resources, uint64_t machine_bytes, unsigned cpus);
 /* By which they grow. */
 uint64_t guest_overhead_bytes(uint64_t machine_bytes, unsigned cpus);
+/* What CPUID shows of it: of isle-vmm's --cpu-model, static. NULL: all that the host has. */
+int guest_choose_cpu_model(const struct oci_spec *spec, const char **ret, struct err *err);
 /* "kvm" or "soft", static. */
 int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *err);
 
@@ -133,6 +137,9 @@ int guest_delete(const char *root, const char *id, bool force, struct err *err);
 int guest_ps(const char *root, const char *id, char *const *options, struct err *err);
 /* The tar archive at standard input goes into the container, unpacked by its agent: extract.c. */
 int guest_extract(const struct extract_options *options, struct err *err);
+/* A file of the container, with what is beneath it, as a tar archive at standard output, behind a
+ * line {"mode":…,"size_bytes":…,"mtime_ns":…,"link":…}; or that line alone: archive.c. */
+int guest_archive(const struct archive_options *options, struct err *err);
 /* A connection to the agent of a machine that runs; `what` it cannot do while paused. */
 int guest_reach(const char *root, const char *id, const char *what, int *ret_fd, struct err *err);
 /* New limits, for the host's groups, the container's in the guest, and the machine: update.c. */
@@ -147,6 +154,7 @@ struct shim_config {
         uint64_t memory_bytes;
         uint32_t cpus, cpus_max;
         char *cpu;                   /* of isle-vmm's --cpu */
+        char *cpu_model;             /* of its --cpu-model; NULL: its default */
         char *inside;                /* config.json of the guest */
         char *upper;                 /* NULL: the root is shared; root.h */
         bool read_only, is_volatile; /* with `upper` */

@@ -31,6 +31,29 @@ int guest_choose_cpu(const struct oci_spec *spec, const char **ret, struct err *
         return 0;
 }
 
+int guest_choose_cpu_model(const struct oci_spec *spec, const char **ret, struct err *err)
+{
+        static const char *const known[] = { "host", "x86-64", "x86-64-v2", "x86-64-v3" };
+        const char *asked = json_map_get(spec->annotations, GUEST_CPU_MODEL_ANNOTATION);
+        const char *source = "annotation " GUEST_CPU_MODEL_ANNOTATION;
+        if (!asked) {
+                asked = getenv("ISLE_VM_CPU_MODEL");
+                source = "the environment's ISLE_VM_CPU_MODEL";
+        }
+        *ret = NULL;
+        if (str_empty(asked))
+                return 0;
+        for (size_t i = 0; i < ELEMENTS(known); i++) {
+                if (streq(asked, known[i])) {
+                        *ret = known[i];
+                        return 0;
+                }
+        }
+        return err_plain(err, EINVAL,
+                         "%s: '%s' is not known; there are host, x86-64, x86-64-v2 and x86-64-v3",
+                         source, asked);
+}
+
 static void add_mount(struct oci_spec *jail, const char *destination, const char *type,
                       const char *source, const char *options)
 {

@@ -45,6 +45,7 @@ static const struct json_field config_fields[] = {
         JSON_FIELD(struct shim_config, "cpus", JSON_UINT, cpus, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpusMax", JSON_UINT, cpus_max, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "cpu", JSON_STRING, cpu, JSON_REQUIRED),
+        JSON_FIELD(struct shim_config, "cpuModel", JSON_STRING, cpu_model, 0),
         JSON_FIELD(struct shim_config, "inside", JSON_STRING, inside, JSON_REQUIRED),
         JSON_FIELD(struct shim_config, "upper", JSON_STRING, upper, 0),
         JSON_FIELD(struct shim_config, "readOnly", JSON_BOOL, read_only, 0),
@@ -166,6 +167,10 @@ static void add_options(const struct shim *shim, char ***argv)
         };
         for (size_t i = 0; i < ELEMENTS(fixed); i++)
                 strv_push(argv, fixed[i]);
+        if (shim->config.cpu_model) {
+                strv_push(argv, "--cpu-model");
+                strv_push(argv, shim->config.cpu_model);
+        }
         strv_push(argv, "--fs");
         strv_push(argv, SHARE_OPTION);
         strv_push(argv, "--vsock");

@@ -16,10 +16,11 @@
 
 struct http_client {
         char *url;
-        char *path;        /* Unix: of the socket */
-        char *host, *port; /* TCP */
-        int idle_fd;       /* connection to use again, or -1 */
-        int passed_fd;     /* goes with the next request; or -1 */
+        char *path;            /* Unix: of the socket */
+        char *host, *port;     /* TCP */
+        int idle_fd;           /* connection to use again, or -1 */
+        const int *passed_fds; /* go with the next request */
+        unsigned passed_length;
 };
 
 struct http_exchange {
@@ -45,9 +46,10 @@ char *const http_upgrade_headers[] = { (char *)"Connection: Upgrade", (char *)"U
 
 /* --- client and connection --- */
 
-void http_client_pass_fd(struct http_client *client, int fd)
+void http_client_pass_fds(struct http_client *client, const int *fds, unsigned length)
 {
-        client->passed_fd = fd;
+        client->passed_fds = fds;
+        client->passed_length = length;
 }
 
 /* "host:port", "[v6]:port" */
@@ -94,7 +96,7 @@ int http_client_create(const char *url, struct http_client **ret, struct err *er
         client->path = take_ptr(path);
         client->host = take_ptr(host);
         client->port = take_ptr(port);
-        client->idle_fd = client->passed_fd = -1;
+        client->idle_fd = -1;
         *ret = client;
         return 0;
 }
@@ -204,24 +206,25 @@ static int send_all(int fd, const char *data, size_t size)
         return 0;
 }
 
-/* The first byte carries the descriptor that is to be passed. */
+/* The first byte carries the descriptors that are to be passed. */
 static int send_request(struct http_client *client, int fd, const struct buf *request)
 {
+        size_t size = client->passed_length * sizeof(int);
         union {
                 struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { .header = { .cmsg_len = CMSG_LEN(sizeof(int)),
+                char bytes[CMSG_SPACE(HTTP_CLIENT_FDS_LIMIT * sizeof(int))];
+        } control = { .header = { .cmsg_len = CMSG_LEN(size),
                                   .cmsg_level = SOL_SOCKET,
                                   .cmsg_type = SCM_RIGHTS } };
         struct iovec first = { request->data, 1 };
         const struct msghdr message = { .msg_iov = &first,
                                         .msg_iovlen = 1,
                                         .msg_control = &control,
-                                        .msg_controllen = sizeof(control) };
-        if (client->passed_fd < 0)
+                                        .msg_controllen = CMSG_SPACE(size) };
+        if (!size)
                 return send_all(fd, request->data, request->size);
-        memcpy(CMSG_DATA(&control.header), &client->passed_fd, sizeof(int));
-        client->passed_fd = -1;
+        memcpy(CMSG_DATA(&control.header), client->passed_fds, size);
+        client->passed_length = 0;
         ssize_t sent;
         do
                 sent = sendmsg(fd, &message, MSG_NOSIGNAL);

@@ -30,8 +30,10 @@ struct http_exchange;
 int http_client_create(const char *url, struct http_client **ret, struct err *err);
 void http_client_destroy(struct http_client *client);
 
-/* The next request to a Unix socket carries a copy of `fd`, which stays the caller's. */
-void http_client_pass_fd(struct http_client *client, int fd);
+/* The next request to a Unix socket carries copies of these, at most HTTP_CLIENT_FDS_LIMIT;
+ * they stay the caller's, and open until then. */
+#define HTTP_CLIENT_FDS_LIMIT 253 /* SCM_MAX_FD of the kernel: of one message */
+void http_client_pass_fds(struct http_client *client, const int *fds, unsigned length);
 
 /* --- a whole call --- */
 

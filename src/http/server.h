@@ -75,7 +75,7 @@ int http_server_listen(struct http_server *server, int fd, struct err *err);
 int http_server_adopt(struct http_server *server, int fd, struct err *err);
 /* Descriptors that come with requests over Unix sockets are kept, up to HTTP_FDS_LIMIT a
  * connection, until a request takes them or the connection ends; else they are dropped. */
-#define HTTP_FDS_LIMIT 4
+#define HTTP_FDS_LIMIT 33
 void http_server_take_fds(struct http_server *server);
 /* Not from inside a callback. Closes all listeners and connections; on-close callbacks are called.
  */

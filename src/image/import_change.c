@@ -5,12 +5,12 @@
 
 #include "base/buf.h"
 #include "base/str.h"
+#include "image/import_health.h"
 #include "oci/image_spec.h"
 
 #define CHANGE_LENGTH_MAX (64u << 10)
 
-/* A JSON array of strings, or NULL where the text is none. */
-static char **json_words(const char *text)
+char **import_json_words(const char *text)
 {
         auto_json object = NULL;
         char **words = NULL;
@@ -78,7 +78,7 @@ static int bad(const char *name, const char *why, struct err *err)
 /* CMD and ENTRYPOINT: exec form as it is, shell form through /bin/sh. */
 static int change_command(char ***slot, const char *text)
 {
-        char **words = json_words(text);
+        char **words = import_json_words(text);
         if (!words) {
                 strv_push(&words, "/bin/sh");
                 strv_push(&words, "-c");
@@ -153,7 +153,7 @@ static int change_expose(struct oci_execution *config, const char *text, struct 
 
 static int change_volume(struct oci_execution *config, const char *text, struct err *err)
 {
-        auto_strv words = json_words(text);
+        auto_strv words = import_json_words(text);
         if (!words) {
                 char *word;
                 while ((word = next_word(&text)))
@@ -191,14 +191,44 @@ static int change_stop_signal(struct oci_execution *config, const char *text, st
         return 0;
 }
 
+static int change_health(struct oci_execution *config, const char *text, struct err *err)
+{
+        struct oci_healthcheck *health = NULL;
+        int r = import_health(text, &health, err);
+        if (r < 0)
+                return r;
+        import_health_free(config->healthcheck);
+        config->healthcheck = health;
+        return 0;
+}
+
+/* What a trigger says; one that would set one, or start anew, is none. */
+static int change_on_build(struct oci_execution *config, const char *text, struct err *err)
+{
+        static const char *const refused[] = { "ONBUILD", "FROM", "MAINTAINER" };
+        size_t length = strcspn(text, " \t");
+        for (size_t i = 0; i < ELEMENTS(refused); i++)
+                if (strlen(refused[i]) == length && strncasecmp(refused[i], text, length) == 0)
+                        return err_plain(err, EINVAL, "%s isn't allowed as an ONBUILD trigger",
+                                         refused[i]);
+        strv_push(&config->on_build, text);
+        return 0;
+}
+
 static const struct {
         const char *name;
         int (*apply)(struct oci_execution *config, const char *text, struct err *err);
 } changes[] = {
-        { "CMD", change_cmd },         { "ENTRYPOINT", change_entrypoint },
-        { "ENV", change_env },         { "EXPOSE", change_expose },
-        { "LABEL", change_label },     { "STOPSIGNAL", change_stop_signal },
-        { "USER", change_user },       { "VOLUME", change_volume },
+        { "CMD", change_cmd },
+        { "ENTRYPOINT", change_entrypoint },
+        { "ENV", change_env },
+        { "EXPOSE", change_expose },
+        { "HEALTHCHECK", change_health },
+        { "LABEL", change_label },
+        { "ONBUILD", change_on_build },
+        { "STOPSIGNAL", change_stop_signal },
+        { "USER", change_user },
+        { "VOLUME", change_volume },
         { "WORKDIR", change_workdir },
 };
 

@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "runtime/criu.h"
 #include "runtime/criu_mounts.h"
+#include "runtime/notify.h"
 
 #define LOG_FILE         "dump.log"
 #define CONFIG_FILE      "/etc/criu/runc.conf" /* where users of containers have it */
@@ -200,9 +201,24 @@ static int check_parent(const struct dump *dump, struct err *err)
                        : err_plain(err, ENOTDIR, "--parent-path '%s' is no directory", parent);
 }
 
+/* A mount that config.json has not. */
+static int write_notify(const struct dump *dump, struct err *err)
+{
+        const char *place = dump->record->notify_place;
+        int r = 0;
+        if (place)
+                r = file_replace(dump->images_fd, CHECKPOINT_NOTIFY, place, strlen(place), 0600,
+                                 false, err);
+        else if (unlinkat(dump->images_fd, CHECKPOINT_NOTIFY, 0) < 0 && errno != ENOENT)
+                r = err_set(err, errno, "remove '%s'", CHECKPOINT_NOTIFY);
+        return r < 0 ? err_wrap(err, "place of the socket to notify") : 0;
+}
+
 static int prepare(struct dump *dump, struct err *err)
 {
         const struct record *record = dump->record;
+        if (record->notify_place) /* of its source nothing is asked */
+                notify_mount("", record->id, record->notify_place, record->config);
         int r = plan_create(record->config, record->bundle, record->id, &dump->plan, err);
         if (r == 0)
                 r = checkpoint_check(&dump->plan, err);
@@ -216,6 +232,8 @@ static int prepare(struct dump *dump, struct err *err)
         r = criu_mounts_find(&dump->plan, (pid_t)record->pid, &dump->mounts, err);
         if (r == 0)
                 r = write_descriptors(dump->images_fd, record->descriptors, err);
+        if (r == 0)
+                r = write_notify(dump, err);
         dump->externals = external_namespaces(&dump->plan, (pid_t)record->pid);
         for (char **name = record->descriptors; name && *name; name++)
                 if (str_starts(*name, "file["))

@@ -31,6 +31,7 @@
 #include "runtime/launch.h"
 
 #define CHECKPOINT_DESCRIPTORS "descriptors.json"
+#define CHECKPOINT_NOTIFY      "isle-notify" /* record.notify_place, where there is one */
 
 struct checkpoint_options {
         const char *criu;        /* the program; NULL: criu in PATH */
@@ -57,6 +58,8 @@ char *checkpoint_descriptors_text(char *const *descriptors);
 int checkpoint_dump(const struct record *record, bool paused,
                     const struct checkpoint_options *options, struct err *err);
 
+/* transform() of the variant below: adds to the spec what was mounted besides. */
+int checkpoint_restore_mounts(struct launch *launch, void *arg, struct err *err);
 /* make() of a launch_variant whose arg are struct checkpoint_options: the container's tree is made
  * from the images. */
 int checkpoint_restore(struct launch *launch, void *arg, struct err *err);

@@ -27,6 +27,8 @@ static const struct cli_command commands[] = {
         { "ps", "[--format table|json]", "ID [PS OPTION...]", "list processes", cli_ps },
         { "extract", "[flags]", "ID DIRECTORY", "unpack an archive in a virtual machine",
           cli_extract },
+        { "archive", "[flags]", "ID PATH", "a file of a virtual machine as an archive",
+          cli_archive },
         { "pause", "", "ID", "suspend all processes", cli_pause },
         { "resume", "", "ID", "resume all processes", cli_resume },
         { "update", "[flags]", "ID", "change resource limits", cli_update },

@@ -22,6 +22,13 @@ struct extract_options {
         uint32_t uid, gid;
 };
 
+struct archive_options {
+        const char *root, *id;
+        const char *path; /* a file in the container */
+        const char *name; /* of the container, for errors */
+        bool look;        /* tells about it only */
+};
+
 /* The verbs that are others for a container in a virtual machine. */
 struct runtime_vm {
         int (*create)(const struct launch_options *, struct err *);
@@ -34,6 +41,7 @@ struct runtime_vm {
         int (*update)(const char *root, const char *id, struct oci_resources *resources,
                       struct err *);
         int (*extract)(const struct extract_options *, struct err *);
+        int (*archive)(const struct archive_options *, struct err *);
         void (*shim)(int channel); /* the command "vm-shim", for ourselves */
 };
 
@@ -93,6 +101,7 @@ int cli_list(const struct cli *, int, char **, int *, struct err *);
 int cli_exec(const struct cli *, int, char **, int *, struct err *);
 int cli_ps(const struct cli *, int, char **, int *, struct err *);
 int cli_extract(const struct cli *, int, char **, int *, struct err *);
+int cli_archive(const struct cli *, int, char **, int *, struct err *);
 int cli_pause(const struct cli *, int, char **, int *, struct err *);
 int cli_resume(const struct cli *, int, char **, int *, struct err *);
 int cli_update(const struct cli *, int, char **, int *, struct err *);

@@ -238,7 +238,8 @@ static int restore(const struct cli *cli, char **argv, struct launch_options *la
         launch->console_socket = socket;
         launch->pid_file = pid_file;
         launch->argv = cli->argv;
-        const struct launch_variant variant = { .make = checkpoint_restore,
+        const struct launch_variant variant = { .transform = checkpoint_restore_mounts,
+                                                .make = checkpoint_restore,
                                                 .pass_fd = -1,
                                                 .arg = options };
         struct launch_options with = *launch;

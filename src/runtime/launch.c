@@ -125,6 +125,7 @@ static int prepare_record(struct launch *launch, struct err *err)
         if (!launch->spec.process->terminal)
                 record->descriptors = checkpoint_descriptors();
         record->annotations = strv_copy(launch->spec.annotations);
+        record->notify_place = launch->notify_place ? xstrdup(launch->notify_place) : NULL;
         if (launch->options->crun_status)
                 record->external_descriptors = checkpoint_descriptors_text(record->descriptors);
         return state_write(&launch->state, record, launch->config_text, err);
@@ -469,7 +470,7 @@ static int prepare_everything(struct launch *launch, struct err *err)
         if (r == 0 && !variant && options->wait_for_start && !launch->spec.process)
                 launch->spec.process = absent_process();
         if (r == 0 && !variant)
-                launch->notifies = notify_prepare(options->root, options->id, &launch->spec);
+                launch->notify_place = notify_prepare(options->root, options->id, &launch->spec);
         if (r == 0)
                 r = plan_create(&launch->spec, launch->bundle, options->id, &launch->plan, err);
         if (r == 0 && cloned)
@@ -500,9 +501,9 @@ static int prepare_everything(struct launch *launch, struct err *err)
         r = cgroup_prepare(path, controllers, &launch->cgroup, err);
         if (r == 0)
                 r = prepare_record(launch, err);
-        if (r == 0 && launch->notifies)
+        if (r == 0 && launch->notify_place)
                 r = notify_make(&launch->state, err);
-        if (r == 0 && launch->notifies && !options->wait_for_start)
+        if (r == 0 && launch->notify_place && !variant && !options->wait_for_start)
                 r = notify_listen(&launch->state, &launch->notify_fd, err);
         if (r == 0 && variant && variant->prepare)
                 r = variant->prepare(launch, variant->arg, err);
@@ -600,6 +601,7 @@ void launch_finish(struct launch *launch)
         close_fd(&launch->pidfd);
         cgroup_close(launch->cgroup);
         scope_destroy(launch->scope);
+        free(launch->notify_place);
         state_close(&launch->state);
         record_finish(&launch->record);
         filter_finish(&launch->filter);

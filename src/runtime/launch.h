@@ -96,8 +96,8 @@ struct launch {
         pid_t pid;
         int pidfd;
         bool rdt_made;
-        bool made;     /* the state directory is ours */
-        bool notifies; /* the caller waits to be told (notify.h) */
+        bool made;          /* the state directory is ours */
+        char *notify_place; /* where the socket is for the program to tell (notify.h), or NULL */
 };
 
 /* On failure everything is undone. On success the container is created or, with

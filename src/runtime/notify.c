@@ -27,22 +27,27 @@ static const char *callers_socket(void)
         return path && *path == '/' ? path : NULL;
 }
 
-bool notify_prepare(const char *root, const char *id, struct oci_spec *spec)
+void notify_mount(const char *root, const char *id, const char *place, struct oci_spec *spec)
 {
         static char *const options[] = { "bind", "nosuid", "nodev", "noexec", NULL };
-        const char *path = callers_socket();
-        if (!path || !spec->process)
-                return false;
         spec->mounts = xrealloc(spec->mounts, spec->mounts_length + 1, sizeof(*spec->mounts));
         spec->mounts[spec->mounts_length++] = (struct oci_mount){
-                .destination = xstrdup(path),
+                .destination = xstrdup(place),
                 .type = xstrdup("bind"),
                 .source = xasprintf("%s/%s/%s", root, id, STATE_NOTIFY),
                 .options = strv_copy(options),
         };
+}
+
+char *notify_prepare(const char *root, const char *id, struct oci_spec *spec)
+{
+        const char *path = callers_socket();
+        if (!path || !spec->process)
+                return NULL;
+        notify_mount(root, id, path, spec);
         auto_free char *variable = xasprintf("NOTIFY_SOCKET=%s/notify", path);
         strv_set_variable(&spec->process->env, variable);
-        return true;
+        return xstrdup(path);
 }
 
 int notify_make(struct state *state, struct err *err)

@@ -5,15 +5,19 @@
  * socket `notify` in it, and the program's NOTIFY_SOCKET says so, as crun does it. Who starts the
  * program (`run`, or `start` after `create`) listens there until it hears READY=1, which it passes
  * on; nothing else of what a container may say is. So a detached `run`, and `start`, return when
- * the program is ready, or has ended.
+ * the program is ready, or has ended. A checkpoint knows where it was mounted, and a restored
+ * container has it there again, but nobody waits: it may have been ready long ago.
  */
 #pragma once
 
 #include "oci/runtime_spec.h"
 #include "runtime/state.h"
 
-/* The mount and the variable, into a spec that was read; false: nobody is to be told. */
-bool notify_prepare(const char *root, const char *id, struct oci_spec *spec);
+/* The mount and the variable, into a spec that was read. Where it is mounted (heap), or NULL:
+ * nobody is to be told. */
+char *notify_prepare(const char *root, const char *id, struct oci_spec *spec);
+/* The mount alone, at a place that an earlier one had. */
+void notify_mount(const char *root, const char *id, const char *place, struct oci_spec *spec);
 /* What is mounted, in a new state directory. */
 int notify_make(struct state *state, struct err *err);
 /* Listens, before the program is started: -1 in *ret_fd where nobody is to be told, or the

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "runtime/checkpoint.h"
 #include "runtime/criu.h"
 #include "runtime/criu_mounts.h"
+#include "runtime/notify.h"
 #include "sys/mounts.h"
 #include "sys/process.h"
 #include "sys/pty.h"
@@ -118,6 +120,25 @@ static int inherit_descriptors(struct restore *restore, struct err *err)
         }
         json_object_put(list);
         return r;
+}
+
+int checkpoint_restore_mounts(struct launch *launch, void *arg, struct err *err)
+{
+        auto_fd images = -1, work = -1;
+        auto_free char *place = NULL;
+        int r = checkpoint_open_directories(arg, false, &images, &work, err);
+        if (r == 0)
+                r = file_read(images, CHECKPOINT_NOTIFY, PATH_MAX, &place, NULL, err);
+        if (r == -ENOENT && images >= 0)
+                return 0;
+        if (r == 0 && *place != '/')
+                r = err_plain(err, EINVAL, "%s: '%s' is not an absolute path", CHECKPOINT_NOTIFY,
+                              place);
+        if (r < 0)
+                return r;
+        notify_mount(launch->options->root, launch->options->id, place, &launch->spec);
+        launch->notify_place = take_ptr(place);
+        return 0;
 }
 
 /* Network and pid namespaces are handed over, our own ones, too, if they were named; others CRIU

@@ -46,6 +46,7 @@
                 JSON_FIELD(struct record, "descriptors", JSON_STRV, descriptors, 0),               \
                 JSON_FIELD(struct record, "external_descriptors", JSON_STRING,                     \
                            external_descriptors, 0),                                               \
+                JSON_FIELD(struct record, "notifyPlace", JSON_STRING, notify_place, 0),            \
                 JSON_FIELD(struct record, "annotations", JSON_MAP, annotations, 0)
 
 static const struct json_field brief_fields[] = { RECORD_FIELDS };

@@ -61,6 +61,7 @@ struct record {
         bool rdt_own;
         char **descriptors;         /* of checkpoint_descriptors(); NULL with a terminal */
         char *external_descriptors; /* the same as crun has it: a JSON array as text; or NULL */
+        char *notify_place;         /* where STATE_NOTIFY is mounted inside; or NULL */
         char **annotations;
         struct oci_spec *config; /* NULL when not asked for */
 };

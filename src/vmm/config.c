@@ -80,6 +80,7 @@ static const struct json_field config_fields[] = {
                          &filesystem_shape, 0),
         JSON_FIELD_POINTER(struct vm_config, "vsock", vsock, &vsock_shape, 0),
         JSON_FIELD(struct vm_config, "hotplug", JSON_UINT, hotplug, 0),
+        JSON_FIELD(struct vm_config, "hotplug_queues", JSON_UINT, hotplug_queues, 0),
         JSON_FIELD(struct vm_config, "gdb", JSON_STRING, gdb, 0),
         JSON_FIELD(struct vm_config, "gdb_wait", JSON_BOOL, gdb_wait, 0),
         JSON_FIELD(struct vm_config, "memory_file", JSON_STRING, memory_file, 0),
@@ -145,11 +146,10 @@ static int check_attachment(const struct vm_attachment *a, struct err *err)
 {
         if (!a->disk == !a->network)
                 return err_plain(err, EINVAL, "a device is one of 'disk' and 'network'");
+        if (a->network && !a->network->tap)
+                return err_plain(err, EINVAL, "a network that is attached is named by 'tap'");
         if (a->network && !a->network->mac)
                 return err_plain(err, EINVAL, "network '%s': 'mac' is missing", a->network->tap);
-        if (a->network && a->network->queues > 1)
-                return err_plain(err, EINVAL, "network '%s': %u queues: what is attached has one",
-                                 a->network->tap, a->network->queues);
         if (a->disk && (a->disk->size_bytes || a->disk->backing))
                 return err_plain(err, EINVAL, "disk '%s': what is attached is there already",
                                  a->disk->path);
@@ -486,6 +486,10 @@ int vm_config_check(const struct vm_config *c, struct err *err)
         if (c->hotplug > HOTPLUG_SLOTS_MAX)
                 return err_plain(err, EINVAL, "%u places for devices: 0 to %d are possible",
                                  c->hotplug, HOTPLUG_SLOTS_MAX);
+        if (c->hotplug_queues > NET_PAIRS)
+                return err_plain(err, EINVAL,
+                                 "%u queues for networks that are attached: 1 to %u are possible",
+                                 c->hotplug_queues, NET_PAIRS);
         if (c->gdb_wait && !c->gdb)
                 return err_plain(err, EINVAL,
                                  "nobody can start what waits for gdb; --gdb WHERE "

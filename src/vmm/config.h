@@ -76,21 +76,23 @@ struct vm_config {
         size_t networks_length;
         struct vm_filesystem *filesystems;
         size_t filesystems_length;
-        struct vm_vsock *vsock; /* NULL: none */
-        uint32_t hotplug;       /* places for devices that are attached while it runs */
-        char *gdb;              /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
-        bool gdb_wait;          /* and the guest stands until it lets it go */
-        char *memory_file;      /* NULL: memory goes with the machine */
-        char *memory_template;  /* see share.h; NULL: none */
-        char *profile;          /* NULL: none; a file, see soft/profile.h */
-        bool iommu;             /* between devices and memory: Intel VT-d */
-        bool test_devices;      /* debug exit and what test kernels expect */
-        bool no_reboot;         /* a reset ends the program */
-        bool no_unpack;         /* a bzImage unpacks itself */
+        struct vm_vsock *vsock;  /* NULL: none */
+        uint32_t hotplug;        /* places for devices that are attached while it runs */
+        uint32_t hotplug_queues; /* pairs that such a network may have; 0: one */
+        char *gdb;               /* where a debugger may come: tcp:[HOST]:PORT, unix:PATH */
+        bool gdb_wait;           /* and the guest stands until it lets it go */
+        char *memory_file;       /* NULL: memory goes with the machine */
+        char *memory_template;   /* see share.h; NULL: none */
+        char *profile;           /* NULL: none; a file, see soft/profile.h */
+        bool iommu;              /* between devices and memory: Intel VT-d */
+        bool test_devices;       /* debug exit and what test kernels expect */
+        bool no_reboot;          /* a reset ends the program */
+        bool no_unpack;          /* a bzImage unpacks itself */
 };
 
 /* A device that is attached to a running machine: one of the two. What is to be opened comes as
- * a descriptor; `path` and `tap` are for stories. */
+ * descriptors, those of a disk's backing files or of a tap's queues among them; `path` and `tap`
+ * are for stories. */
 struct vm_attachment {
         struct vm_disk *disk;
         struct vm_network *network;

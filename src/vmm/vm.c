@@ -62,7 +62,8 @@ static int build_platform(struct vm *vm, const struct vm_config *c, struct err *
         if (r == 0 && c->iommu)
                 r = vtd_create(m, err);
         if (r == 0)
-                r = hotplug_create(m, vm->power, c->hotplug, &vm->hotplug, err);
+                r = hotplug_create(m, vm->power, c->hotplug,
+                                   c->hotplug_queues ? c->hotplug_queues : 1, &vm->hotplug, err);
         bool stdio = c->serial != VM_PORT_NONE;
         if (r == 0)
                 r = serial_create(m, LAYOUT_PORT_SERIAL, LAYOUT_IRQ_SERIAL,

@@ -43,7 +43,7 @@ int vm_create(struct loop *loop, const struct vm_config *config, const struct vm
               struct vm *ret, struct err *err);
 void vm_destroy(struct vm *vm);
 
-/* Attaches a device to a machine that runs; `fd` is its file or tap, taken over also on
- * failure. Loop's thread. */
-int vm_attach(struct vm *vm, const char *name, const struct vm_attachment *what, int fd,
-              struct err *err);
+/* Attaches a device to a machine that runs. `fds`, at least one, are its files or its tap's
+ * queues, taken over also on failure. Loop's thread. */
+int vm_attach(struct vm *vm, const char *name, const struct vm_attachment *what, const int *fds,
+              unsigned length, struct err *err);

@@ -217,7 +217,7 @@ def test_the_same(both, line):
 def test_help_names_every_option_of_ours_that_docker_has(both):
     """Nothing is called differently: each long option of a command exists in docker's, but for
     those that are our own."""
-    own = {"json", "sig-proxy", "time", "net", "vm", "vm-rootfs"}
+    own = {"json", "sig-proxy", "time", "net", "vm", "vm-rootfs", "cpu-model"}
     docker_has = lambda name, text: re.search(rf"--{re.escape(name)}\b", text)
     for command in ("run", "create", "exec", "ps", "logs", "images", "events", "stats", "cp",
                     "update", "save", "load", "import", "start", "attach", "rmi", "rm", "pull",

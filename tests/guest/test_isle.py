@@ -99,6 +99,68 @@ def test_files_go_to_what_the_instance_sees(isle, tmp_path):
         assert error.returncode == 1 and story in error.stderr, (place, error)
 
 
+def test_files_come_from_what_the_instance_sees(isle, daemon, tmp_path):
+    """By links, out of volumes and memory, as it has them."""
+    isle("run", "-d", "--name", "seen", "-v", "kept:/kept", "--tmpfs", "/memory", "busybox", "sh", "-c",
+         "mkdir -p /kept/below /memory/d /root/real; echo volume > /kept/below/f; "
+         "echo memory > /memory/d/f; ln -s ../root/real/g /memory/link; echo real > /root/real/g; "
+         "ln -s /kept/below /root/out; ln /memory/d/f /memory/d/same; touch -d @77 /memory/d/f; chown 12:34 "
+         "/memory/d/f; chmod 4751 /memory/d/f; ln -sfn /memory /kept/there; echo up; exec sleep 1000")
+    until(lambda: isle("logs", "seen").stdout == "up\n", 30, lambda: "its files")
+    for path, text in (("/kept/below/f", "volume\n"), ("/root/out/f", "volume\n"),
+                       ("/memory/d/f", "memory\n"), ("/kept/there/d/same", "memory\n")):
+        isle("cp", f"seen:{path}", str(tmp_path / "got"))
+        assert (tmp_path / "got").read_text() == text, path
+    isle("cp", "-L", "seen:/memory/link", str(tmp_path / "led"))
+    assert (tmp_path / "led").read_text() == "real\n"
+    isle("cp", "seen:/memory/link", str(tmp_path / "link"))
+    assert os.readlink(tmp_path / "link") == "../root/real/g"
+    isle("cp", "seen:/memory/d", str(tmp_path / "tree"))
+    st = (tmp_path / "tree" / "f").stat()
+    assert (st.st_mtime, st.st_mode & 0o7777, st.st_nlink) == (77, 0o4751, 2)
+    done = subprocess.run([program("isle"), "-H", daemon.host, "cp", "seen:/memory/d", "-"],
+                          stdout=subprocess.PIPE, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        assert {(m.uid, m.gid) for m in tar if m.isfile()} == {(12, 34)}
+    (tmp_path / "all").mkdir()
+    isle("cp", "seen:/memory/.", str(tmp_path / "all"))
+    assert sorted(os.listdir(tmp_path / "all")) == ["d", "link"]
+    for path, story in (("/memory/none", "Could not find the file /memory/none in container seen"),
+                        ("/memory/d/f/", "not a directory")):
+        error = isle("cp", f"seen:{path}", str(tmp_path / "no"), check=False)
+        assert error.returncode == 1 and story in error.stderr, (path, error)
+    assert not (tmp_path / "no").exists()
+
+
+def test_large_files_come_whole_and_a_reader_may_go(isle, daemon, tmp_path):
+    isle("run", "-d", "--name", "large", "--tmpfs", "/memory", "busybox", "sh", "-c",
+         "dd if=/dev/urandom of=/memory/f bs=1M count=9; echo up; exec sleep 1000")
+    until(lambda: "up\n" in isle("logs", "large").stdout, 30, lambda: "its file")
+    isle("cp", "large:/memory/f", str(tmp_path / "f"))
+    there = isle("exec", "large", "sha256sum", "/memory/f").stdout.split()[0]
+    assert hashlib.sha256((tmp_path / "f").read_bytes()).hexdigest() == there
+    process = subprocess.Popen([program("isle"), "-H", daemon.host, "cp", "large:/memory/f", "-"],
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdout.read(1000)
+    process.kill()
+    process.communicate()
+    until(lambda: not running("archive", "large"), 30, lambda: "the end of the archive")
+
+
+def running(verb, name):
+    """Programs of the runtime that do this for an instance."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if verb in words and name in words:
+            found.append(pid)
+    return found
+
+
 def tar_of(path, *infos, compress=""):
     with tarfile.open(path, f"w:{compress}") as tar:
         for info, content in infos:
@@ -166,7 +228,8 @@ def test_machines_by_default(tmp_path):
     """isled --default-runtime isle-vm; a container then asks for being one."""
     kernel = vm.debian_kernel()
     release = kernel.name.removeprefix("vmlinuz-")
-    with Daemon(tmp_path, ["--default-runtime", "isle-vm", "--vm-rootfs", "erofs"],
+    with Daemon(tmp_path, ["--default-runtime", "isle-vm", "--vm-rootfs", "erofs", "--vm-cpu-model",
+                           "x86-64"],
                 env={"ISLE_VM_KERNEL": str(kernel)}) as d:
         d.load_busybox()
         d.out("create", "--name", "layered", "busybox")
@@ -174,6 +237,9 @@ def test_machines_by_default(tmp_path):
                         "fs", "busybox"], check=True, capture_output=True)
         assert [d.inspect(name)["State"].get("Rootfs") for name in ("layered", "shared")] == [
             "erofs", "fs"]
+        assert d.inspect("shared")["State"].get("CpuModel") == "x86-64"
+        flags = d.out("run", "--rm", "busybox", "grep", "-m1", "flags", "/proc/cpuinfo")
+        assert "pni" not in flags.split()
         assert d.out("run", "--rm", "busybox", "uname", "-r") == release
         assert d.out("run", "--rm", "--runtime", "isle-runtime", "busybox", "uname",
                      "-r") == os.uname().release
@@ -188,7 +254,8 @@ def test_machines_by_default(tmp_path):
         d.out("rm", "-f", "plain")
 
 
-@pytest.mark.parametrize("option, value", [("--default-runtime", "kata"), ("--vm-rootfs", "ext4")])
+@pytest.mark.parametrize("option, value", [("--default-runtime", "kata"), ("--vm-rootfs", "ext4"),
+                                           ("--vm-cpu-model", "i486")])
 def test_default_that_is_not_known(tmp_path, option, value):
     done = subprocess.run([program("isled"), "--root", tmp_path / "root", "--run", tmp_path / "run",
                            option, value], capture_output=True, text=True, timeout=30, check=False)
@@ -199,6 +266,23 @@ def test_default_that_is_not_known(tmp_path, option, value):
 def test_docker_asks_by_runtime(daemon):
     out = daemon.docker("run", "--rm", "--runtime", "isle-vm", "busybox", "uname", "-r").stdout
     assert out.strip() == vm.debian_kernel().name.removeprefix("vmlinuz-")
+
+
+def test_cpu_model_is_chosen_and_shown(isle, kind):
+    if kind == "container":
+        error = isle("create", "--cpu-model", "x86-64", "busybox", check=False).stderr
+        assert "(--cpu-model) is for virtual machines; add --vm" in error
+        return
+    error = isle("create", "--cpu-model", "i486", "busybox", check=False).stderr
+    assert error.count("\n") == 1
+    assert "(--cpu-model) 'i486': there are host, x86-64, x86-64-v2 and x86-64-v3" in error
+    isle("create", "--name", "any", "busybox")
+    assert json.loads(isle("inspect", "any").stdout)[0]["State"].get("CpuModel") is None
+    for model, has in (("x86-64", False), ("x86-64-v2", True)):
+        done = isle("run", "--name", model, "--cpu", "soft", "--cpu-model", model, "busybox", "grep", "-m1",
+                    "flags", "/proc/cpuinfo")
+        assert ("sse4_2" in done.stdout.split()) is has and "avx" not in done.stdout.split()
+        assert isle("inspect", "-f", "{{.State.CpuModel}}", model).stdout == model + "\n"
 
 
 def test_cpu_is_chosen_and_shown(isle, kind):

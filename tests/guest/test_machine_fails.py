@@ -106,6 +106,13 @@ def test_cpu_that_is_asked_for(runtime, bundle, monkeypatch):
     other = runtime.start_detached(bundle)
     chosen = json.loads(runtime.call("state", other).stdout)["annotations"]["isle.vm.cpu"]
     assert chosen in ("kvm", "soft")
+    monkeypatch.setenv("ISLE_VM_CPU_MODEL", "x86-64-v2")
+    named = runtime.start_detached(bundle)
+    state = json.loads(runtime.call("state", named).stdout)
+    assert state["annotations"]["isle.vm.cpu-model"] == "x86-64-v2"
+    bundle.config["annotations"] = {"isle.vm.cpu": "auto", "isle.vm.cpu-model": "z80"}
+    assert ("annotation isle.vm.cpu-model: 'z80' is not known; there are host, x86-64, x86-64-v2 and "
+            "x86-64-v3") in runtime.run(bundle, check=False).stderr
     bundle.config["annotations"] = {"isle.vm.cpu": "slow"}
     assert "annotation isle.vm.cpu: 'slow' is not known; there are auto, kvm and soft" in runtime.run(
         bundle, check=False).stderr

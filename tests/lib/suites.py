@@ -4,6 +4,7 @@ Each suite yields programs of the tree `root`; what cannot be built is told apar
 
 import concurrent.futures
 import dataclasses
+import os
 import pathlib
 import re
 import shutil
@@ -162,13 +163,179 @@ def busybox(checkout, root):
         yield Program(f"busybox.{name}", f"{SHELL} /suites/busybox/run {name}", 1800)
 
 
+# ---- LTP ----
+
+LTP = """#!/bin/busybox sh
+# One program of LTP; of its output what does not name the kernel, times or places.
+export PATH=/suites/ltp/bin:/bin LTPROOT=/suites/ltp TMPDIR=$PWD LTP_TIMEOUT_MUL=5
+chmod 777 .
+"$@" > whole 2>&1
+status=$?
+# tst_fd.c tells which kinds of descriptors this kernel has not.
+grep -v tst_fd.c whole > output
+for result in TPASS TFAIL TBROK TWARN TCONF; do
+    echo "$result: $(grep -c $result output)"
+done
+grep -E 'TFAIL|TBROK|TWARN|TCONF' output
+exit $status
+"""
+
+# By the program's text: wants devices, modules, kernel options or control groups; attacks what
+# the kernel here may not have fixed; or races and measures times, which takes minutes and counts
+# the host's load.
+LTP_WANTS = re.compile(
+    r"needs_cgroup|tst_cg_|needs_device|mount_device|all_filesystems|format_device|"
+    r"tst_acquire_device|hugepages|fzsync|fuzzy_sync|needs_drivers|tst_module|needs_kconfigs|"
+    r"restore_wallclock|tst_timer_test|SAFE_MODPROBE|\"CVE\"|CVE[- ]?\d{4}")
+
+# By directory: would change the host's clock, modules, swap, log or terminals; or fills it.
+LTP_HOST = frozenset((
+    "acct adjtimex clock_adjtime clock_settime delete_module fanotify finit_module init_module "
+    "ioctl kexec quotactl reboot settimeofday stime swapoff swapon syslog vhangup").split())
+LTP_HEAVY = frozenset(("fork13", "fork14", "msgstress01", "sendfile09", "sendfile09_64"))
+
+
+# 10,000 times two processes would be more than the time that a program has.
+LTP_LESS = {"fcntl14": ["-n", "200"], "fcntl14_64": ["-n", "200"]}
+
+
+def _ltp_source(binary):
+    """The text of a program whose name may have a variant's suffix."""
+    stem = re.sub(r"_(16|64|time64)$", "", binary.name)
+    source = binary.with_name(f"{stem}.c")
+    return source.read_text(errors="replace") if source.exists() else ""
+
+
+def ltp(checkout, root):
+    """The system calls' programs of a tree built with LDFLAGS=-static: runtest/syscalls."""
+    target = root / "suites" / "ltp"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "bin").mkdir(parents=True)
+    (target / "run").write_text(LTP)
+    calls = checkout / "testcases" / "kernel" / "syscalls"
+    binaries = {path.name: path for path in calls.glob("*/*")
+                if path.suffix == "" and path.is_file() and os.access(path, os.X_OK)}
+    for name, path in binaries.items():
+        shutil.copy2(path, target / "bin" / name)
+    for line in (checkout / "runtest" / "syscalls").read_text().splitlines():
+        words = line.split()
+        if len(words) < 2 or words[1] not in binaries or re.search(r"[$;|<>&\"']", line):
+            continue
+        binary = binaries[words[1]]
+        if binary.parent.name in LTP_HOST or words[1] in LTP_HEAVY:
+            continue
+        if not LTP_WANTS.search(_ltp_source(binary)):
+            command = " ".join([*words[1:], *LTP_LESS.get(words[1], ())])
+            yield Program(f"ltp.{words[0]}", f"{SHELL} /suites/ltp/run {command}", 150)
+
+
+# ---- glibc ----
+
+GLIBC_FLAGS = ("-std=gnu11", "-frounding-math", "-D_GNU_SOURCE", "-D_ISOMAC",
+               "-DMODULE_NAME=testsuite", "-Dlibc_hidden_proto(x)=")
+GLIBC_RUN = """#!/bin/busybox sh
+# One program of glibc, whose own limit is for a processor that is not translated.
+export TIMEOUTFACTOR=20
+exec "$@"
+"""
+# As math/Makefile has them for the tests that call functions, not builtins.
+GLIBC_MATH = ("-O1", "-fno-inline", "-ffloat-store", "-fno-builtin", "-fsignaling-nans")
+GLIBC_TYPES = ("float", "double", "ldouble")
+
+
+def _glibc_flags(checkout):
+    """The host's headers and, for what those have not, the tree's, which is of the same version."""
+    made = (checkout / "build" / "config.make").read_text()
+    places = re.search(r"^config-sysdirs = (.*)$", made, re.M).group(1)
+    after = [checkout / "build", *(checkout / name for name in places.split()),
+             *(checkout / name for name in ("include", "support", "string", "math", "nptl", "."))]
+    return [*GLIBC_FLAGS, *(f"-idirafter{path}" for path in after)]
+
+
+def _glibc_support(checkout, flags):
+    """Builds libsupport, which the tests share, but for what needs glibc's inner headers; the
+    tests that want that do not link. Returns its path."""
+    directory = checkout / "build" / "support"
+    library = directory / "libsupport.a"
+    if library.exists():
+        return library
+    directory.mkdir(exist_ok=True)
+    listed = re.search(r"^libsupport-routines = ((?:.*\\\n)*)", (checkout / "support" / "Makefile")
+                       .read_text(), re.M).group(1)
+    places = [f'-D{name}_PATH="/"' for name in (
+        "SRCDIR OBJDIR OBJDIR_ELF_LDSO INSTDIR LIBDIR BINDIR SBINDIR SLIBDIR ROOTSBINDIR "
+        "COMPLOCALEDIR").split()]
+    objects = []
+    for name in listed.replace("\\", " ").split():
+        made = directory / f"{name}.o"
+        command = ["cc", "-c", "-O2", "-w", "-includelimits.h", "-DTIMEOUTFACTOR=1", *flags,
+                   *places, checkout / "support" / f"{name}.c", "-o", made]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            objects.append(made)
+    subprocess.run(["ar", "rcs", library, *objects], check=True)
+    return library
+
+
+def _glibc_functions(checkout):
+    """Generates the programs of libm's functions; yields name and sources."""
+    math, built = checkout / "math", checkout / "build" / "math"
+    built.mkdir(exist_ok=True)
+    generate = ["python3", math / "gen-libm-test.py"]
+    subprocess.run([*generate, "-u", checkout / "sysdeps" / "x86_64" / "fpu" / "libm-test-ulps",
+                    "-H", built / "libm-test-ulps.h"], check=True)
+    for kind in GLIBC_TYPES:
+        (built / f"libm-test-support-{kind}.c").write_text(
+            f"#include <test-{kind}.h>\n#include <libm-test-support.c>\n")
+    for source in sorted(math.glob("libm-test-*.inc")):
+        function = source.stem.removeprefix("libm-test-")
+        if function.startswith(("narrow-", "compat_")) or function == "driver":
+            continue
+        auto, generated = math / f"auto-libm-test-out-{function}", built / f"libm-test-{function}.c"
+        if not generated.exists():
+            subprocess.run([*generate, "-c", source, "-a", auto if auto.exists() else "/dev/null",
+                            "-C", generated], check=True)
+        for kind in GLIBC_TYPES:
+            program = built / f"test-{kind}-{function}.c"
+            program.write_text("".join(f"#include <{name}>\n" for name in (
+                f"test-{kind}.h", "test-math-exceptions.h", "test-math-errno.h",
+                "test-math-scalar.h", f"libm-test-{function}.c")))
+            yield program.stem, [program, built / f"libm-test-support-{kind}.c"]
+
+
+def glibc(checkout, root):
+    """A tree of the host's glibc, configured in its `build`: tests of string, stdlib, threads and
+    math, with the host's static libraries. Those of <tgmath.h> are the compiler's,
+    and large copies take minutes and gigabytes."""
+    target = root / "suites" / "glibc"
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "run").write_text(GLIBC_RUN)
+    flags = _glibc_flags(checkout)
+    support = _glibc_support(checkout, flags)
+
+    def one(part, name, sources, *more):
+        program = _program("glibc", f"{part}.{name}", sources, *flags, *more, limit_s=600)
+        program.build += (str(support), "-lm")
+        program.command = f"{SHELL} /suites/glibc/run {program.command}"
+        return program
+
+    for part, directory in (("string", "string"), ("stdlib", "stdlib"), ("math", "math"),
+                            ("nptl", "nptl"), ("nptl", "sysdeps/pthread")):
+        for source in sorted((checkout / directory).glob("*.c")):
+            if re.match(r"(?!test-tgmath|test-mem.*-large)(tst|test|bug)|tester$", source.stem):
+                yield one(part, source.stem, [source], "-O2", "-fno-builtin", "-pthread")
+    for name, sources in _glibc_functions(checkout):
+        yield one("libm", name, sources, *GLIBC_MATH, f"-idirafter{checkout / 'build' / 'math'}")
+
+
 # ---- building ----
 
 def build(programs, root, jobs=2):
     """Returns what was built, and a message for each that was not."""
     def one(program):
-        target = root / program.command.split()[0].lstrip("/")
-        if not program.build or target.exists():
+        if not program.build:
+            return program, ""
+        target = root / program.build[program.build.index("-o") + 1].lstrip("/")
+        if target.exists():
             return program, ""
         target.parent.mkdir(parents=True, exist_ok=True)
         arguments = [str(root) + a if a.startswith("/suites/") else a for a in program.build]
@@ -188,7 +355,7 @@ def build(programs, root, jobs=2):
 
 def make_root(root, suite_program):
     """Directories, busybox and its applets; /suites and /results get filled."""
-    for name in ("bin", "dev", "proc", "sys", "tmp", "suites", "results", "etc"):
+    for name in ("bin", "dev", "proc", "sys", "tmp", "suites", "results", "etc", "boot"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy2("/bin/busybox", root / "bin" / "busybox")
     shutil.copy2(suite_program, root / "bin" / "suite")
@@ -197,5 +364,8 @@ def make_root(root, suite_program):
         link = root / "bin" / name
         if not link.exists():
             link.symlink_to("busybox")
-    for name, text in (("passwd", "root:x:0:0:root:/:/bin/sh\n"), ("group", "root:x:0:\n")):
+    users = (("root", 0), ("daemon", 1), ("bin", 2), ("nobody", 65534))
+    passwd = "".join(f"{name}:x:{number}:{number}:{name}:/:/bin/sh\n" for name, number in users)
+    group = "".join(f"{name}:x:{number}:\n" for name, number in users)
+    for name, text in (("passwd", passwd), ("group", group)):
         (pathlib.Path(root) / "etc" / name).write_text(text)

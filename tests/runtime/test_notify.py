@@ -137,3 +137,36 @@ def test_helpers_do_not_speak_for_the_runtime(runtime, bundle, caller, tmp_path)
     runtime.run(bundle, env={**caller.env, "OTHER": "kept"})
     text = (tmp_path / "env").read_text()
     assert "OTHER=kept" in text and "NOTIFY_SOCKET" not in text
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_restored_it_has_the_directory_and_nobody_waits(runtime, talking, caller, tmp_path, heard):
+    """Twice, since the second dump is of what a restore made."""
+    talking.config["root"]["readonly"] = False
+    talking.sh("say READY=1; while :; do [ -e /again ] && [ -d ${NOTIFY_SOCKET%/notify} ] && "
+               "rm /again && touch /said; done")
+    id = runtime.start_detached(talking, env=caller.env)
+    assert caller.heard() == "READY=1"
+    env = caller.env if heard else {k: v for k, v in caller.env.items() if k != "NOTIFY_SOCKET"}
+    for turn in ("first", "second"):
+        images = tmp_path / turn
+        runtime.call("checkpoint", "--image-path", images, id)
+        id = f"{id}-{turn}"
+        with open(tmp_path / "err", "w", encoding="utf-8") as errors:
+            done = subprocess.run(
+                runtime.command("restore", "--image-path", images, "--detach", "--bundle",
+                                talking.path, id), stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=errors, timeout=60, env=env)
+        assert done.returncode == 0, (tmp_path / "err").read_text()
+        (talking.rootfs / "again").touch()
+        wait_until(lambda: (talking.rootfs / "said").exists(), what="the program to go on")
+        (talking.rootfs / "said").unlink()
+    caller.hears_nothing_more()
+    runtime.call("delete", "--force", id)
+
+
+@pytest.mark.parametrize("place", ["relative", ""])
+def test_a_place_in_the_images_that_is_none(runtime, bundle, tmp_path, place):
+    (tmp_path / "isle-notify").write_text(place)
+    assert f"isle-notify: '{place}' is not an absolute path" in runtime.fails(
+        "restore", "--image-path", tmp_path, "--bundle", bundle.write().path, runtime.new_id())

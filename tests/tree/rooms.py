@@ -24,7 +24,7 @@ ROOMS = {
     "control": ["base", "loop", "store", "vswitch/openflow_wire.h"],
     "sched": ["base"],
     "engine": ["base", "loop", "sys", "codec", "oci", "http", "store", "image", "control",
-               "sched", "monitor/protocol.h", "monitor/options.h", "agent/extract.h"],
+               "sched", "monitor/protocol.h", "monitor/options.h", "agent/collect.h", "agent/extract.h"],
     "api": ["base", "loop", "codec", "oci", "http", "image", "engine"],
     "cli": ["base", "http", "codec"],
     # Each program may include what its own libraries offer.

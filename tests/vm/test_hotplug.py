@@ -2,11 +2,14 @@
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import socket
+import struct
 import subprocess
+import uuid
 
 import pytest
 
@@ -26,6 +29,8 @@ stty -echo
 echo ready
 while read -r line; do eval "$line"; echo; echo done; done
 """
+TUNSETIFF, TUNSETVNETHDRSZ = 0x400454ca, 0x400454d8  # linux/if_tun.h
+TAP, MULTI_QUEUE = 0x2 | 0x1000 | 0x4000, 0x100  # without packet information, with headers
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 WAIT = "n=0; while {condition} && [ $n -lt 200 ]; do usleep 50000; n=$((n+1)); done; "
 
@@ -114,12 +119,13 @@ def test_many_at_a_time_and_no_place_left(tmp_path):
             assert guest.isle_vmm("--attach", name, "--disk", f"{disk},serial={name}")[0] == 0
         assert guest.there("/sys/block/vdc") == "there"
         assert {guest.do(f"cat /sys/block/vd{n}/serial") for n in "bc"} == {"one", "two"}
-        assert guest.isle_vmm("--attach", "three", "--disk", tmp_path / "first.img")[1] == (
+        third = image(tmp_path / "three", 3)
+        assert guest.isle_vmm("--attach", "three", "--disk", third)[1] == (
             "isle-vmm: all 2 places for devices are taken; --hotplug N gives a machine up to 8\n")
         assert guest.isle_vmm("--detach", "one") == (0, "")
         status, err = guest.isle_vmm("--attach", "three", "--disk", tmp_path / "first.img")
         assert status == 1 and "in use" in err  # by the first disk
-        assert guest.isle_vmm("--attach", "three", "--disk", image(tmp_path / "three", 3)) == (0, "")
+        assert guest.isle_vmm("--attach", "three", "--disk", third) == (0, "")
 
 
 def test_network_comes_carries_and_goes(tmp_path, netns):
@@ -140,6 +146,59 @@ def test_network_comes_carries_and_goes(tmp_path, netns):
             guest.has_descriptors(before)
             # The tap is free: nobody holds its carrier.
             until(lambda: "NO-CARRIER" in ip(netns, "link", "show", "tap0"), 10)
+
+
+def chain(tmp_path, length):
+    """A qcow2 image over `length` - 2 others over a raw one that is full of "base"; topmost first."""
+    files = [image(tmp_path / "0.img", 4, b"base" * (1 << 18))]
+    for n in range(1, length):
+        files.insert(0, tmp_path / f"{n}.qcow2")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", files[1], "-F",
+                        "raw" if n == 1 else "qcow2", files[0]], check=True)
+    return files
+
+
+def test_disk_comes_with_what_is_beneath(tmp_path):
+    files = chain(tmp_path, 4)
+    with debian(tmp_path) as guest:
+        before = guest.descriptors()
+        for turn in range(2):
+            assert guest.isle_vmm("--attach", "late", "--disk", files[0]) == (0, "")
+            guest.has_descriptors(before + [str(f) for f in files])
+            assert guest.there("/dev/vda") == "there"
+            assert guest.do("dd if=/dev/vda bs=4k skip=64 count=1 2>&- | head -c 8") == "basebase"
+            assert guest.do("dd if=/dev/vda bs=4k count=1 2>&- | head -c 4") == ("base", "turn")[turn]
+            guest.do("printf turn | dd of=/dev/vda conv=fsync bs=4k 2>&-")
+            assert guest.isle_vmm("--detach", "late") == (0, "")
+            assert guest.gone("/sys/block/vda") == "gone"
+            guest.has_descriptors(before)
+    with open(files[-1], "rb") as base:
+        assert base.read(8) == b"basebase"
+    subprocess.run(["qemu-img", "check", "-q", files[0]], check=True)
+
+
+def queues_that_work(guest):
+    return guest.do("cat /proc/interrupts | grep -E 'virtio[0-9]+-(in|out)put' | wc -l")
+
+
+def test_network_comes_with_several_queues(tmp_path, netns):
+    tap(netns, "multi_queue")
+    with debian(tmp_path, "--hotplug-queues", "2", "--cpus", "2", namespace=netns) as guest:
+        before = guest.descriptors()
+        for queues in (2, 1, 2):
+            done = subprocess.run(["ip", "netns", "exec", netns, vm.VMM, "--api-socket", guest.path,
+                                   "--attach", "net", "--net", f"tap=tap0,queues={queues}"],
+                                  capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert guest.there("/sys/class/net/eth0") == "there"
+            guest.has_descriptors(before + ["/net/tun"] * queues)
+            assert guest.do("ls /sys/class/net/eth0/queues | wc -l") == str(2 * queues)
+            assert queues_that_work(guest) == str(2 * queues)
+            guest.do("ifconfig eth0 192.0.2.2 netmask 255.255.255.0 up")
+            assert "0% packet loss" in guest.do("ping -c 2 -W 5 192.0.2.1")
+            assert guest.isle_vmm("--detach", "net") == (0, "")
+            assert guest.gone("/sys/class/net/eth0") == "gone"
+            guest.has_descriptors(before)
 
 
 def attach_by_hand(path, name, body, *fds):
@@ -177,13 +236,16 @@ def test_what_is_refused_leaves_nothing(tmp_path, kernel):
     disk, old = image(tmp_path / "disk", 1), tmp_path / "old.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", old],
                    check=True)
-    with deaf(tmp_path, kernel, "--hotplug", "2") as guest:
+    with deaf(tmp_path, kernel, "--hotplug", "2", "--hotplug-queues", "2") as guest:
         before = guest.descriptors()
         attach = lambda *args: attach_by_hand(guest.path, *args)  # pylint: disable=C3001
-        with open(disk, "rb") as reading, open(disk, "rb+") as writing, open(old, "rb+") as above:
+        with (open(disk, "rb") as reading, open(disk, "rb+") as writing, open(old, "rb+") as above,
+              open(image(tmp_path / "base", 1), "rb") as beneath):
             body = {"disk": {"path": "d"}}
-            reader, writer, pipes = reading.fileno(), writing.fileno(), os.pipe()
+            reader, writer, lower = (f.fileno() for f in (reading, writing, beneath))
+            pipes = os.pipe()
             net = {"network": {"tap": "t", "mac": "02:00:00:00:00:01"}}
+            two, three = ({"network": net["network"] | {"queues": n}} for n in (2, 3))
             for arguments, told in (
                     (("d", body), "comes as a descriptor with the request"),
                     (("d.", body, writer), "'d.' is no name"),
@@ -194,23 +256,74 @@ def test_what_is_refused_leaves_nothing(tmp_path, kernel):
                     (("d", body, reader), "not open for reading and writing"),
                     (("d", {"disk": {"path": "d", "read_only": True}}, pipes[0]),
                      "neither a file nor a block device"),
-                    (("d", body, above.fileno()), "has a backing file"),
+                    (("d", body, above.fileno()), "has a backing file, '"),
+                    (("d", body, above.fileno(), pipes[1]), "is not open for reading"),
+                    (("d", body, above.fileno(), lower, lower),
+                     "3 descriptors came, and its chain of backing files has 2"),
+                    (("d", body, writer, *[reader] * 31), "32 descriptors came"),
+                    (("d", body, writer, *[reader] * 32), "more than 32 descriptors came"),
+                    (("d", body, writer, *[reader] * 200), "more than 32 descriptors came"),
                     (("d", {"network": {"tap": "t"}}, writer), "'mac' is missing"),
+                    (("d", {"network": {"mac": "02:00:00:00:00:01"}}, writer), "is named by 'tap'"),
                     (("d", net, writer), "not of a tap"),
+                    (("d", net, writer, reader), "1 queues, and 2 descriptors came"),
+                    (("d", two, writer), "2 queues, and 1 descriptors came"),
+                    (("d", two, writer, reader), "not of a tap"),
+                    (("d", three, writer, reader, reader), "are for 2; --hotplug-queues N makes them"),
             ):
                 status, message = attach(*arguments)
                 assert status == 400 and told in message, (arguments, message)
                 guest.has_descriptors(before)
             for end in pipes:
                 os.close(end)
-            # More descriptors than one: the first counts, the others are dropped.
-            assert attach("d", body, writer, reader, reader, reader, reader, reader) == (204, "")
+            assert attach("d", body, writer) == (204, "")
             guest.has_descriptors([*before, str(disk)])
             assert attach("d", body, writer)[0] == 409
             assert "there is a device 'd' already" in attach("d", body, writer)[1]
         assert guest.control.refused("DELETE", "/vm/devices/e") == (
             404, "no device 'e' was attached")
         guest.has_descriptors([*before, str(disk)])
+
+
+def tap_fd(name, flags):
+    """A queue of a new or known tap, as isle-vmm wants it."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", 12))
+    return fd
+
+
+def test_queues_are_of_one_tap(tmp_path, kernel):
+    names = ["isle-" + uuid.uuid4().hex[:8] for _ in range(3)]
+    net = {"network": {"tap": "t", "mac": "02:00:00:00:00:01", "queues": 2}}
+    fds = [tap_fd(names[0], TAP | MULTI_QUEUE), tap_fd(names[1], TAP | MULTI_QUEUE),
+           tap_fd(names[2], TAP)]
+    try:
+        with deaf(tmp_path, kernel, "--hotplug", "1", "--hotplug-queues", "2") as guest:
+            before = guest.descriptors()
+            status, message = attach_by_hand(guest.path, "n", net, *fds[:2])
+            assert status == 400 and f"of two taps, '{names[0]}' and '{names[1]}'" in message
+            status, message = attach_by_hand(guest.path, "n", net, fds[2], fds[2])
+            assert status == 400 and "its tap has one queue, not 2" in message
+            guest.has_descriptors(before)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def test_chain_that_is_too_long_or_not_whole(tmp_path, kernel):
+    files = chain(tmp_path, 33)
+    with deaf(tmp_path, kernel, "--hotplug", "1") as guest:
+        before = guest.descriptors()
+        status, err = guest.isle_vmm("--attach", "d", "--disk", files[0])
+        assert status == 1 and "33. of a chain of backing files; 32 are allowed" in err
+        files[20].rename(tmp_path / "away")
+        status, err = guest.isle_vmm("--attach", "d", "--disk", files[1])
+        assert status == 1 and err.count("\n") == 1 and f"disk '{files[20]}': No such file" in err
+        guest.has_descriptors(before)
+        (tmp_path / "away").rename(files[20])
+        assert guest.isle_vmm("--attach", "d", "--disk", files[1]) == (0, "")
+        guest.has_descriptors(before + [str(f) for f in files[1:]])
 
 
 def test_guest_that_keeps_a_device(tmp_path, kernel):
@@ -229,6 +342,10 @@ def test_guest_that_keeps_a_device(tmp_path, kernel):
 @pytest.mark.parametrize("args, story", [
     (("--hotplug", "9"), "9 places for devices: 0 to 8 are possible"),
     (("--hotplug", "many"), "--hotplug 'many': not a number"),
+    (("--hotplug-queues", "9"), "9 queues for networks that are attached: 1 to 8 are possible"),
+    (("--hotplug-queues", "many"), "--hotplug-queues 'many': not a number"),
+    (("--attach", "x", "--api-socket", "/nowhere", "--net", "fd=3,mac=02:00:00:00:00:01"),
+     "is named by 'tap'"),
     (("--attach", "x"), "--api-socket PATH names the machine"),
     (("--attach", "x", "--api-socket", "/nowhere"), "--attach: one --disk or --net says what"),
     (("--attach", "x", "--api-socket", "/nowhere", "--disk", "/nowhere"), "disk '/nowhere'"),

@@ -73,7 +73,9 @@ def test_namespaces_root_limits_and_rights(kernel):
         assert os.listdir(proc / "root") == []
         assert os.readlink(proc / "cwd") == "/"
         limits = (proc / "limits").read_text()
-        assert re.search(r"Max core file size +0 +0 ", limits)
+        for name in ("core file size", "processes", "locked memory", "msgqueue size",
+                     "nice priority", "realtime priority"):
+            assert re.search(rf"Max {name} +0 +0 ", limits), name
         assert re.search(r"Max open files +4096 +4096 ", limits)
         network = (proc / "net" / "dev").read_text()
         assert [line.split(":")[0].strip() for line in network.splitlines()[2:]] == ["lo"]

@@ -107,6 +107,13 @@ static void put_rootfs(struct json_object *object, const struct host_config *hos
                 put_string(object, "Rootfs", host_config_wants_layers(host) ? "erofs" : "fs");
 }
 
+static void put_cpu_model(struct json_object *object, const struct host_config *host)
+{
+        const char *model = json_map_get(host->annotations, SPEC_VM_CPU_MODEL);
+        if (host_config_wants_vm(host) && model)
+                put_string(object, "CpuModel", model);
+}
+
 struct json_object *container_summary(struct instance *instance,
                                       const struct container_sizes *sizes, int64_t now_ns)
 {
@@ -165,6 +172,7 @@ static void put_state(struct json_object *object, const struct instance *instanc
         put_bool(state, "Restarting", s == INSTANCE_RESTARTING);
         put_cpu(state, instance);
         put_rootfs(state, &instance->spec.host);
+        put_cpu_model(state, &instance->spec.host);
         put_bool(state, "OOMKilled", instance->oom_killed);
         put_bool(state, "Dead", s == INSTANCE_DEAD);
         put_int(state, "Pid", instance->pid);

@@ -292,9 +292,8 @@ static void load_begin(struct http_request *request, void *arg)
 }
 
 /* --- save: names are looked up first, so that a missing one is a proper 404; then
- * a thread writes the archive into a socket that the server reads. The socket has
- * one byte waiting at the writer's end: closed unread it makes the reader's end an
- * error instead of an end of file, so a failed archive never looks whole. --- */
+ * a thread writes the archive into a stream that the server reads, in which a
+ * failed archive never looks whole. --- */
 
 struct saving {
         struct task task;
@@ -310,10 +309,9 @@ struct archive {
 static void archive_run(void *arg)
 {
         struct archive *archive = arg;
-        char token;
         if (image_save(archive->api->images, archive->names, strv_length(archive->names),
                        archive->fd, NULL) >= 0)
-                io_read_full(archive->fd, &token, 1);
+                io_stream_end(archive->fd);
         close_fd(&archive->fd);
 }
 
@@ -341,14 +339,10 @@ static void save_run(struct task *task)
 
 static int save_start(struct saving *saving, int *ret_fd, struct err *err)
 {
-        int pair[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-                return err_set(err, errno, "open a stream for the archive");
-        auto_fd reader = pair[0];
-        auto_fd writer = pair[1];
-        int r = io_write_full(reader, "", 1);
+        auto_fd reader = -1, writer = -1;
+        int r = io_stream(&reader, &writer, err);
         if (r < 0)
-                return err_set(err, -r, "open a stream for the archive");
+                return r;
         struct archive *archive = new0(struct archive);
         archive->api = saving->task.api;
         archive->names = strv_copy(saving->names);

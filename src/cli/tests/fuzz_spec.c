@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/auto.h"
+#include "base/duration.h"
 #include "base/str.h"
 #include "cli/detach.h"
 #include "cli/reference.h"

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -150,6 +151,51 @@ static void what_did_not_change_in_a_page_is_not_decoded_again(void **state)
         guest_destroy(&g);
 }
 
+/* A function without a branch inside does not depend on what else is in its page. */
+static void a_translation_that_leads_nowhere_outlives_its_page(void **state)
+{
+        (void)state;
+        struct guest g;
+        map_all(&g);
+        assert_int_equal(call(&g, g.cpu, 0, 0), CALLS);
+        touch(&g, g.cpu, ALIAS(0));
+        uint64_t translated = cpu_counters(g.cpu)->blocks_translated;
+        assert_int_equal(call(&g, g.cpu, 0, 0), CALLS);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_renewed, 1);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_translated, translated);
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x201, 5), CALLS * 5);
+        assert_int_equal(cpu_counters(g.cpu)->blocks_renewed, 1);
+        guest_destroy(&g);
+}
+
+/* It is written, called once and written again. */
+static const uint8_t rewriter[] = {
+        0x44, 0x88, 0x0f, /* mov [rdi], r9b */
+        0xff, 0xd3,       /* call rbx */
+        0x49, 0x01, 0xc0, /* add r8, rax */
+        0x41, 0xff, 0xc9, /* dec r9d */
+        0x75, 0xf3,       /* jnz 0 */
+        0x0f, 0x0b,       /* ud2 */
+};
+
+static void code_that_is_written_again_and_again_takes_no_memory(void **state)
+{
+        (void)state;
+        struct guest g;
+        map_all(&g);
+        memcpy(g.ram + GUEST_FREE, rewriter, sizeof(rewriter));
+        const uint64_t sum = CALLS * (CALLS + 1) / 2;
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x201, 0), sum);
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x201, 0), sum);
+        size_t size = cpu_code_bytes(g.cpu);
+        uint64_t decoded = cpu_counters(g.cpu)->blocks_decoded;
+        assert_int_equal(call(&g, g.cpu, ALIAS(0) + 0x201, 0), sum);
+        assert_true(cpu_counters(g.cpu)->blocks_decoded - decoded >= CALLS);
+        if (!getenv("GUEST_TRANSLATED")) /* what is translated is kept */
+                assert_int_equal(cpu_code_bytes(g.cpu), size);
+        guest_destroy(&g);
+}
+
 /* INVLPG, in the mode of the handler that ended the run before. */
 static void invalidate(struct guest *g, uint64_t linear)
 {
@@ -257,6 +303,8 @@ int main(void)
                 cmocka_unit_test(stores_through_any_mapping_are_seen),
                 cmocka_unit_test(stores_of_another_vcpu_are_seen),
                 cmocka_unit_test(what_did_not_change_in_a_page_is_not_decoded_again),
+                cmocka_unit_test(a_translation_that_leads_nowhere_outlives_its_page),
+                cmocka_unit_test(code_that_is_written_again_and_again_takes_no_memory),
                 cmocka_unit_test(a_mapping_that_changed_is_followed),
                 cmocka_unit_test(an_instruction_across_pages_changes_with_either),
                 cmocka_unit_test(the_end_of_an_instruction_guards_its_page),

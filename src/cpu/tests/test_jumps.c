@@ -88,6 +88,40 @@ static void flags_are_there_for_who_reads_them_behind_a_jump(void **state)
         }
 }
 
+/* Blocks of a loop that use all registers between them, so that none is left to be a temporary of
+ * both; later it goes by an instruction that crosses into the next page. */
+GUEST_CODE(crowded, 64,
+           "1: add rax, rbx; add rbx, rdx; xor rdx, rsi; add rsi, rdi; ror rdi, 7; add rbp, r8\n"
+           "xor r8, r9; add r9, r10; xor r10, r11; add r11, r12; rol r12, 9; dec ecx; jz 3f\n"
+           "add r13, r14; xor r14, r15; add r15, r13; rol r15, 5; cmp ecx, 100; jb 2f; jmp 1b\n"
+           "3: ud2; .org crowded + 4093; 2: add rbx, 0x1234567; jmp 1b");
+
+static void run_crowded(enum cpu_translation translation, uint64_t ret[16])
+{
+        struct guest g;
+        guest_create(&g);
+        struct cpu_state *s = guest_code(&g, true, crowded, crowded_end);
+        cpu_set_translation(g.cpu, translation);
+        for (unsigned r = 0; r < 16; r++)
+                s->gpr[r] = r * 0x0123456789abcdefull;
+        s->gpr[CPU_RCX] = ROUNDS;
+        s->gpr[CPU_RSP] = USER_DATA + 0x800;
+        assert_int_equal(guest_run(&g, CPU_NO_BUDGET).vector, 6);
+        memcpy(ret, s->gpr, sizeof(s->gpr));
+        guest_destroy(&g);
+}
+
+static void registers_stay_where_none_is_left_for_temporaries(void **state)
+{
+        (void)state;
+        uint64_t expected[16], found[16];
+        run_crowded(CPU_TRANSLATE_NEVER, expected);
+        run_crowded(CPU_TRANSLATE_ALWAYS, found);
+        assert_memory_equal(found, expected, sizeof(found));
+        run_crowded(CPU_TRANSLATE_HOT, found);
+        assert_memory_equal(found, expected, sizeof(found));
+}
+
 /* A loop of one indirect jump, to the place of the jump table that all look at while somebody
  * wants the dispatcher. It counts where the test can see. */
 GUEST_CODE(turns, 64, "inc qword ptr [rbp]; jmp rbx");
@@ -133,6 +167,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(flags_are_there_for_who_reads_them_behind_a_jump),
+                cmocka_unit_test(registers_stay_where_none_is_left_for_temporaries),
                 cmocka_unit_test(a_loop_of_one_indirect_jump_is_left),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

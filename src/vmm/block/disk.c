@@ -88,8 +88,41 @@ static int adopt(int fd, const struct disk_options *o, const struct disk_above *
                                : raw_open(fd, o, above, ret, err);
 }
 
-int disk_open_beneath(const struct disk_options *o, const struct disk_above *above,
-                      struct disk **ret, struct err *err)
+/* ---- descriptors ---- */
+
+void disk_chain_close(struct disk_chain *chain)
+{
+        for (unsigned i = 0; i < chain->length; i++)
+                if (chain->fds[i] >= 0)
+                        close_fd(&chain->fds[i]);
+        chain->length = 0;
+}
+
+static int take_given(const struct disk_options *o, const struct disk_above *above, int *ret_fd,
+                      struct err *err)
+{
+        struct disk_chain *chain = o->given;
+        if (chain->used == chain->length)
+                return err_plain(err, EBADF,
+                                 "disk '%s'%s%s%s: no descriptor of it came; 'isle-vmm --attach' "
+                                 "passes those of all backing files",
+                                 above ? above->path : o->path,
+                                 above ? " has a backing file, '" : "", above ? o->path : "",
+                                 above ? "'" : "");
+        int fd = chain->fds[chain->used];
+        int flags = fcntl(fd, F_GETFL);
+        int access = flags & O_ACCMODE;
+        if (flags < 0 || flags & O_PATH || access == O_WRONLY ||
+            (access == O_RDONLY && !o->read_only))
+                return err_plain(err, EBADF, "disk '%s': its descriptor is not open for reading%s",
+                                 o->path, o->read_only ? "" : " and writing");
+        chain->fds[chain->used++] = -1;
+        *ret_fd = fd;
+        return 0;
+}
+
+static int open_file(const struct disk_options *o, const struct disk_above *above, int *ret_fd,
+                     struct err *err)
 {
         /* Nothing that a chain names may keep us waiting: a pipe, say. */
         int wait = above ? O_NONBLOCK : 0;
@@ -100,26 +133,46 @@ int disk_open_beneath(const struct disk_options *o, const struct disk_above *abo
                                !o->read_only && (errno == EACCES || errno == EROFS)
                                        ? " cannot be written; 'ro' opens it for reading"
                                        : "");
-        int r = adopt(fd, o, above, ret, err);
+        struct disk_chain *copies = o->copies;
+        if (copies && copies->length < DISK_DEPTH_MAX) { /* a longer one is refused soon */
+                int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+                if (copy < 0)
+                        return err_set(err, errno, "disk '%s'", o->path);
+                copies->fds[copies->length++] = copy;
+        }
+        *ret_fd = take_fd(fd);
+        return 0;
+}
+
+/* ---- opening ---- */
+
+int disk_open_beneath(const struct disk_options *o, const struct disk_above *above,
+                      struct disk **ret, struct err *err)
+{
+        auto_fd fd = -1;
+        int r = o->given ? take_given(o, above, &fd, err) : open_file(o, above, &fd, err);
+        if (r == 0)
+                r = adopt(fd, o, above, ret, err);
         if (r == 0)
                 (void)take_fd(fd);
         return r;
 }
 
-int disk_adopt(int fd, const struct disk_options *o, struct disk **ret, struct err *err)
-{
-        int flags = fcntl(fd, F_GETFL);
-        int access = flags & O_ACCMODE;
-        if (flags < 0 || flags & O_PATH || access == O_WRONLY ||
-            (access == O_RDONLY && !o->read_only))
-                return err_plain(err, EBADF, "disk '%s': its descriptor is not open for reading%s",
-                                 o->path, o->read_only ? "" : " and writing");
-        return adopt(fd, o, NULL, ret, err);
-}
-
 int disk_open(const struct disk_options *o, struct disk **ret, struct err *err)
 {
-        return disk_open_beneath(o, NULL, ret, err);
+        struct disk *disk;
+        int r = disk_open_beneath(o, NULL, &disk, err);
+        if (r < 0)
+                return r;
+        if (o->given && o->given->used < o->given->length) {
+                disk_close(disk);
+                return err_plain(err, EINVAL,
+                                 "disk '%s': %u descriptors came, and its chain of backing files "
+                                 "has %u",
+                                 o->path, o->given->length, o->given->used);
+        }
+        *ret = disk;
+        return 0;
 }
 
 void disk_close(struct disk *d)

@@ -31,7 +31,21 @@
 
 #define DISK_SECTOR 512u
 
+/* How deep chains of backing files go. */
+#define DISK_DEPTH_MAX 32
+
 struct disk;
+
+/* Descriptors of an image, its backing file, the backing file of that, and so on. A disk that is
+ * opened with what is `given` takes over what it uses, also where it fails, and wants as many
+ * as its chain has. A copy holds the lock of its file, too. */
+struct disk_chain {
+        int fds[DISK_DEPTH_MAX]; /* -1: taken over */
+        unsigned length, used;
+};
+
+/* What was not taken over. */
+void disk_chain_close(struct disk_chain *chain);
 
 enum disk_format { DISK_AUTO, DISK_RAW, DISK_QCOW2 };
 
@@ -39,13 +53,12 @@ struct disk_options {
         const char *path;
         int format; /* enum disk_format; auto: by its magic, else raw */
         bool read_only;
-        bool alone; /* a backing file is refused: nothing can be opened */
+        struct disk_chain *given;  /* used instead of opening; paths are for stories then */
+        struct disk_chain *copies; /* gets a copy of each descriptor that is opened; may be NULL */
 };
 
+/* `options` need not outlive the call. */
 int disk_open(const struct disk_options *options, struct disk **ret, struct err *err);
-
-/* Of a file that is open already, and taken over where it succeeds. `path` is for stories. */
-int disk_adopt(int fd, const struct disk_options *options, struct disk **ret, struct err *err);
 
 struct disk_create_options {
         const char *path;

@@ -30,9 +30,6 @@ struct disk_above {
         unsigned depth; /* 1: the guest's */
 };
 
-/* How deep chains of backing files go. */
-#define DISK_DEPTH_MAX 32
-
 /* As disk_open(), for one that may lie beneath others: loops and too deep chains are
  * refused. `above` is NULL for the guest's. */
 int disk_open_beneath(const struct disk_options *options, const struct disk_above *above,

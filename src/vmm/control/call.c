@@ -12,6 +12,7 @@
 #include "base/rand.h"
 #include "base/str.h"
 #include "http/client.h"
+#include "vmm/block/disk.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/virtio/net.h"
 #include "vmm/virtio/tap.h"
@@ -38,16 +39,16 @@ static int judge(const struct http_response *response, struct err *err)
         return r;
 }
 
-/* `fd` -1: none goes along. `ret` NULL: nothing is expected but that it is done. */
+/* `files`: what goes along. `ret` NULL: nothing is expected but that it is done. */
 static int call(const char *socket, const char *method, const char *target, const struct buf *body,
-                int fd, struct buf *ret, struct err *err)
+                const struct disk_chain *files, struct buf *ret, struct err *err)
 {
         auto_free char *url = xasprintf("unix://%s", socket);
         struct http_client *client = NULL;
         struct http_response response = { 0 };
         int r = http_client_create(url, &client, err);
         if (r == 0)
-                http_client_pass_fd(client, fd);
+                http_client_pass_fds(client, files->fds, files->length);
         if (r == 0)
                 r = http_call(client, method, target, body ? "application/json" : NULL,
                               body ? body->data : NULL, body ? body->size : 0, &response, err);
@@ -60,20 +61,33 @@ static int call(const char *socket, const char *method, const char *target, cons
         return r;
 }
 
-static int open_network(struct vm_network *n, int *ret_fd, struct err *err)
+/* Opened as for a machine that is yet to start, with all that is beneath; its descriptors are
+ * what is wanted of it. */
+static int open_disk(const struct vm_disk *d, struct disk_chain *ret, struct err *err)
 {
-        int fds[NET_PAIRS];
-        int r = tap_open(n->tap, 1, n->mtu, fds, err);
-        if (r < 0)
-                return r;
-        *ret_fd = fds[0];
-        return 0;
+        const struct disk_options options = {
+                .path = d->path, .format = d->format, .read_only = d->read_only, .copies = ret
+        };
+        struct disk *disk;
+        int r = disk_open(&options, &disk, err);
+        if (r == 0)
+                disk_close(disk);
+        return r;
+}
+
+static int open_network(const struct vm_network *n, struct disk_chain *ret, struct err *err)
+{
+        unsigned pairs = n->queues ? n->queues : 1;
+        int r = tap_open(n->tap, pairs, n->mtu, ret->fds, err);
+        if (r == 0)
+                ret->length = pairs;
+        return r;
 }
 
 static void name_network(struct vm_network *n)
 {
         uint8_t mac[6];
-        if (n->mac)
+        if (n->mac || !n->tap)
                 return;
         net_mac_of_name(n->tap, mac);
         n->mac = xasprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
@@ -83,28 +97,25 @@ static void name_network(struct vm_network *n)
 int control_attach(const char *socket, const char *name, struct vm_config *c, struct err *err)
 {
         auto_buf body = { 0 };
-        auto_fd fd = -1;
+        struct disk_chain files = { 0 };
         if (c->networks_length == 1)
                 name_network(&c->networks[0]);
-        int r = vm_attachment_encode(c, &body, err);
-        if (r < 0)
-                return r;
-        if (c->networks_length) {
-                r = open_network(&c->networks[0], &fd, err);
-        } else {
-                const struct vm_disk *d = &c->disks[0];
-                fd = open(d->path, (d->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
-                if (fd < 0)
-                        r = err_set(err, errno, "disk '%s'", d->path);
-        }
         auto_free char *target = xasprintf(DEVICES "%s", name);
-        return r < 0 ? r : call(socket, "PUT", target, &body, fd, NULL, err);
+        int r = vm_attachment_encode(c, &body, err);
+        if (r == 0)
+                r = c->networks_length ? open_network(&c->networks[0], &files, err)
+                                       : open_disk(&c->disks[0], &files, err);
+        if (r == 0)
+                r = call(socket, "PUT", target, &body, &files, NULL, err);
+        disk_chain_close(&files);
+        return r;
 }
 
 int control_detach(const char *socket, const char *name, struct err *err)
 {
+        const struct disk_chain none = { 0 };
         auto_free char *target = xasprintf(DEVICES "%s", name);
-        return call(socket, "DELETE", target, NULL, -1, NULL, err);
+        return call(socket, "DELETE", target, NULL, &none, NULL, err);
 }
 
 /* ---- snapshots ---- */
@@ -118,7 +129,8 @@ static int save_into(const char *socket, const char *at, struct err *err)
         auto_fd fd = open(memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return err_set(err, errno, "create '%s'", memory);
-        int r = call(socket, "PUT", "/vm/snapshot", NULL, fd, &bytes, err);
+        const struct disk_chain file = { .fds = { fd }, .length = 1 };
+        int r = call(socket, "PUT", "/vm/snapshot", NULL, &file, &bytes, err);
         if (r == 0 && fsync(fd) < 0)
                 r = err_set(err, errno, "write '%s'", memory);
         return r < 0 ? r : file_replace(AT_FDCWD, state, bytes.data, bytes.size, 0600, true, err);

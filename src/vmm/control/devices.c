@@ -1,5 +1,6 @@
 #include "vmm/control/devices.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <unistd.h>
 
@@ -7,7 +8,12 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "codec/json.h"
+#include "vmm/block/disk.h"
 #include "vmm/hotplug/hotplug.h"
+
+/* One more than any device takes: too many are told from enough. */
+static_assert(HTTP_FDS_LIMIT == DISK_DEPTH_MAX + 1 && NET_PAIRS <= DISK_DEPTH_MAX,
+              "descriptors of a device");
 
 #define NAME_MAX_LENGTH 32
 #define GUEST_TIME_NS   (10 * NS_PER_S) /* to let go of a device */
@@ -59,21 +65,27 @@ void devices_attach(struct http_request *request, struct vm *vm)
         struct err err = { 0 };
         size_t size;
         const char *body = http_request_body(request, &size);
-        auto_fd fd = http_request_take_fd(request);
+        int fds[HTTP_FDS_LIMIT];
+        unsigned length = 0;
         int r = 0;
+        while (length < HTTP_FDS_LIMIT && (fds[length] = http_request_take_fd(request)) >= 0)
+                length++;
         if (!is_name(name))
                 r = err_plain(&err, EINVAL, "'%s' is no name: letters, digits, - and _, up to %d",
                               name, NAME_MAX_LENGTH);
         if (r == 0)
                 r = vm_attachment_decode(body, size, &what, &err);
-        if (r == 0 && fd < 0)
+        if (r == 0 && !length)
                 r = err_plain(
                         &err, EBADF,
                         "device '%s': its file or tap comes as a descriptor with the request; "
                         "isle-vmm --attach does that",
                         name);
         if (r == 0)
-                r = vm_attach(vm, name, &what, take_fd(fd), &err);
+                r = vm_attach(vm, name, &what, fds, length, &err);
+        else
+                while (length > 0)
+                        close_fd(&fds[--length]);
         vm_attachment_finish(&what);
         if (r < 0)
                 http_reply_error(request, status_of(r), "%s", err_text(&err));

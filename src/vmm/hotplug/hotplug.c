@@ -17,7 +17,8 @@ struct place {
         char *name; /* NULL: free */
         const char *kind;
         struct device *device;
-        int fd;
+        int fds[NET_PAIRS];
+        unsigned fds_length;
         void (*gone)(void *arg); /* NULL: nobody waits */
         void *arg;
 };
@@ -35,6 +36,12 @@ struct hotplug {
         uint32_t ejected; /* to be destroyed by the loop's thread */
 };
 
+static void close_fds(struct place *p)
+{
+        while (p->fds_length)
+                close_fd(&p->fds[--p->fds_length]);
+}
+
 /* ---- the guest lets go ---- */
 
 static void empty(struct hotplug *h, struct place *p)
@@ -42,8 +49,7 @@ static void empty(struct hotplug *h, struct place *p)
         machine_pause(h->machine); /* no vCPU is inside of the device */
         machine_remove_device(h->machine, p->device);
         machine_resume(h->machine);
-        if (p->fd >= 0)
-                close_fd(&p->fd);
+        close_fds(p);
         free(p->name);
         p->name = NULL;
         p->device = NULL;
@@ -134,17 +140,26 @@ static void destroy(struct device *device)
         for (unsigned i = 0; i < h->length; i++) { /* devices are gone already */
                 struct place *p = &h->places[i];
                 worker_destroy(p->place.disk);
-                worker_destroy(p->place.net);
-                if (p->fd >= 0)
-                        close_fd(&p->fd);
+                for (unsigned k = 0; k < p->place.pairs; k++)
+                        worker_destroy(p->place.net[k]);
+                close_fds(p);
                 free(p->name);
         }
         pthread_mutex_destroy(&h->lock);
         free(h);
 }
 
-int hotplug_create(struct machine *m, struct power *power, unsigned slots, struct hotplug **ret,
-                   struct err *err)
+static int make_place(struct place *p, unsigned slot, unsigned pairs, struct err *err)
+{
+        p->place.slot = slot;
+        int r = worker_create_spare("virtio-blk", JAIL_DISK, &p->place.disk, err);
+        for (; r == 0 && p->place.pairs < pairs; p->place.pairs += r == 0)
+                r = worker_create_spare("virtio-net", JAIL_NET, &p->place.net[p->place.pairs], err);
+        return r;
+}
+
+int hotplug_create(struct machine *m, struct power *power, unsigned slots, unsigned pairs,
+                   struct hotplug **ret, struct err *err)
 {
         struct hotplug *h = new0(struct hotplug);
         h->machine = m;
@@ -153,14 +168,8 @@ int hotplug_create(struct machine *m, struct power *power, unsigned slots, struc
         machine_add_device(m, &h->device, "hotplug", destroy);
         h->device.state = &state;
         int r = pci_keep_slots(m, slots, err);
-        for (unsigned i = 0; r == 0 && i < slots; i++) {
-                struct place *p = &h->places[h->length++];
-                p->fd = -1;
-                p->place.slot = PCI_SLOTS - slots + i;
-                r = worker_create_spare("virtio-blk", JAIL_DISK, &p->place.disk, err);
-                if (r == 0)
-                        r = worker_create_spare("virtio-net", JAIL_NET, &p->place.net, err);
-        }
+        for (unsigned i = 0; r == 0 && i < slots; i++)
+                r = make_place(&h->places[h->length++], PCI_SLOTS - slots + i, pairs, err);
         const struct bus_region ports = {
                 LAYOUT_PORT_HOTPLUG, HOTPLUG_PORTS, &ports_bus, h, &h->lock, "hotplug"
         };
@@ -200,7 +209,7 @@ int hotplug_find_place(const struct hotplug *h, const char *name, struct hotplug
 }
 
 void hotplug_plug(struct hotplug *h, const struct hotplug_place *place, const char *name,
-                  const char *kind, struct device *device, int fd)
+                  const char *kind, struct device *device, const int *fds, unsigned length)
 {
         for (unsigned i = 0; i < h->length; i++) {
                 struct place *p = &h->places[i];
@@ -209,7 +218,8 @@ void hotplug_plug(struct hotplug *h, const struct hotplug_place *place, const ch
                 p->name = xstrdup(name);
                 p->kind = kind;
                 p->device = device;
-                p->fd = fd;
+                memcpy(p->fds, fds, length * sizeof(*fds));
+                p->fds_length = length;
         }
         pthread_mutex_lock(&h->lock);
         h->taken |= 1u << place->slot;

@@ -17,6 +17,7 @@
 
 #include "vmm/device/power.h"
 #include "vmm/machine.h"
+#include "vmm/virtio/net.h"
 
 #define HOTPLUG_SLOTS_MAX 8
 
@@ -25,19 +26,23 @@ struct worker;
 
 struct hotplug_place {
         unsigned slot; /* of PCI */
-        struct worker *disk, *net;
+        struct worker *disk;
+        struct worker *net[NET_PAIRS]; /* one a pair */
+        unsigned pairs;                /* that there are threads for */
 };
 
-/* Before devices that need slots. The machine owns it. */
-int hotplug_create(struct machine *machine, struct power *power, unsigned slots,
+/* Before devices that need slots. Networks may have up to `pairs` of queues. The machine owns it.
+ */
+int hotplug_create(struct machine *machine, struct power *power, unsigned slots, unsigned pairs,
                    struct hotplug **ret, struct err *err);
 
 /* -EEXIST where the name is taken, -ENOSPC where no place is free. */
 int hotplug_find_place(const struct hotplug *hotplug, const char *name, struct hotplug_place *ret,
                        struct err *err);
-/* `device` stands at `place`. It is destroyed when it is gone; then `fd` is closed (-1: none). */
+/* `device` stands at `place`. It is destroyed when it is gone; then the `length` descriptors, at
+ * most NET_PAIRS, are closed. */
 void hotplug_plug(struct hotplug *hotplug, const struct hotplug_place *place, const char *name,
-                  const char *kind, struct device *device, int fd);
+                  const char *kind, struct device *device, const int *fds, unsigned length);
 
 /* Asks the guest; calls gone(arg) when it has let go, or if it never does until
  * hotplug_stop_waiting(). -ENOENT for an unknown name, -EALREADY where somebody waits. */

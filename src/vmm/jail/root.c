@@ -62,9 +62,17 @@ int jail_enter(const struct jail_needs *needs, struct err *err)
         /* Nobody of the same user reads the guest's memory, and none of it is dumped. */
         if (prctl(PR_SET_DUMPABLE, 0) < 0)
                 return err_set(err, errno, "PR_SET_DUMPABLE");
-        int r = limit(RLIMIT_CORE, 0, "core files", err);
-        if (r == 0)
-                r = limit(RLIMIT_MSGQUEUE, 0, "message queues", err);
+        static const struct {
+                int resource;
+                const char *name;
+        } none[] = {
+                { RLIMIT_CORE, "core files" },           { RLIMIT_MSGQUEUE, "message queues" },
+                { RLIMIT_MEMLOCK, "locked memory" },     { RLIMIT_NICE, "nice levels" },
+                { RLIMIT_RTPRIO, "real-time priority" },
+        };
+        int r = 0;
+        for (size_t i = 0; r == 0 && i < ELEMENTS(none); i++)
+                r = limit(none[i].resource, 0, none[i].name, err);
         if (r == 0 && !needs->files) /* what a share may hold is bounded by its server */
                 r = limit(RLIMIT_NOFILE, FDS, "descriptors", err);
         return r < 0 ? r : jail_prepare(err);
@@ -142,6 +150,8 @@ int jail_seal(const struct jail_needs *needs, struct err *err)
         int r = empty_root(needs, err);
         if (r == 0 && sethostname(name, strlen(name)) < 0)
                 r = err_set(err, errno, "host name");
+        if (r == 0) /* all threads are there */
+                r = limit(RLIMIT_NPROC, 0, "processes", err);
         if (r == 0)
                 jail_thread(JAIL_MAIN);
         return r < 0 ? err_wrap(err, "jail") : 0;

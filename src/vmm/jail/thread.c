@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
@@ -20,9 +21,13 @@
         (CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |              \
          CAP(CAP_SETFCAP))
 
-/* Of the process; set while there is one thread. */
+/* Set while there is one thread. */
 static bool jailed;
+/* A filter is made by the first thread that needs it: each costs a third of a millisecond, and few
+ * machines have threads of every kind. Made ones do not change. */
+static pthread_mutex_t filters_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct seccomp_program filters[JAIL_THREADS];
+static bool filters_made[JAIL_THREADS];
 static __thread enum jail_thread thread_kind;
 
 /* A thread did what it may not. Runs inside of it, which may be in the guest's hands. */
@@ -48,11 +53,6 @@ int jail_prepare(struct err *err)
         mallopt(M_ARENA_MAX, ARENAS);
         if (sigaction(SIGSYS, &action, NULL) < 0)
                 return err_set(err, errno, "SIGSYS");
-        for (unsigned i = 0; i < JAIL_THREADS; i++) {
-                int r = jail_filter((enum jail_thread)i, &filters[i], err);
-                if (r < 0)
-                        return err_wrap(err, "jail of threads of kind '%s'", jail_thread_name(i));
-        }
         jailed = true;
         return 0;
 }
@@ -60,6 +60,17 @@ int jail_prepare(struct err *err)
 bool jail_is_on(void)
 {
         return jailed;
+}
+
+static int need_filter(enum jail_thread kind, struct err *err)
+{
+        int r = 0;
+        pthread_mutex_lock(&filters_lock);
+        if (!filters_made[kind])
+                r = jail_filter(kind, &filters[kind], err);
+        filters_made[kind] = r == 0;
+        pthread_mutex_unlock(&filters_lock);
+        return r < 0 ? err_wrap(err, "filter of kind '%s'", jail_thread_name(kind)) : 0;
 }
 
 static int drop_capabilities(enum jail_thread kind, struct err *err)
@@ -82,7 +93,8 @@ void jail_thread(enum jail_thread kind)
         pthread_sigmask(SIG_UNBLOCK, &trap, NULL);
         /* Shared directories are opened beneath; nobody else needs a path or a network. */
         const struct landlock_denial denial = { .files = kind != JAIL_FILES, .networks = true };
-        if (drop_capabilities(kind, &err) < 0 || landlock_deny(&denial, &err) < 0 ||
+        if (need_filter(kind, &err) < 0 || drop_capabilities(kind, &err) < 0 ||
+            landlock_deny(&denial, &err) < 0 ||
             seccomp_install(&filters[kind], 0, NULL, &err) < 0) {
                 fprintf(stderr, "isle-vmm: jail of a thread: %s\n", err_text(&err));
                 _exit(1);

@@ -4,7 +4,7 @@
 #include "sys/seccomp.h"
 #include "vmm/jail/jail.h"
 
-/* Makes the filters; from here on jail_thread() locks up. While there is one thread. */
+/* From here on jail_thread() locks up. While there is one thread. */
 int jail_prepare(struct err *err);
 
 /* filter.c: a kind's allowed system calls. What is not allowed raises SIGSYS. */

@@ -450,8 +450,8 @@ static int make_pairs(struct net *n, const struct net_options *options, struct e
         }
         virtio_queue(&n->virtio, 64);
         for (unsigned i = 0; r == 0 && i < options->pairs; i++)
-                r = worker_use(options->spare, "virtio-net", JAIL_NET, work, &n->pairs[i],
-                               options->fds[i], &n->pairs[i].worker, err);
+                r = worker_use(options->spares ? options->spares[i] : NULL, "virtio-net", JAIL_NET,
+                               work, &n->pairs[i], options->fds[i], &n->pairs[i].worker, err);
         return r;
 }
 

@@ -21,11 +21,11 @@ struct worker;
 struct net_options {
         const int *fds; /* `pairs` of tap_open(); stay the caller's, and outlive the machine */
         uint8_t mac[6];
-        unsigned pairs;       /* 1 to NET_PAIRS */
-        uint32_t mtu;         /* 0: as the tap has it */
-        uint64_t bytes_per_s; /* each way; 0: no limit */
-        unsigned slot;        /* a kept PCI slot; 0: the next free one */
-        struct worker *spare; /* the thread of the one pair; NULL: makes its own */
+        unsigned pairs;               /* 1 to NET_PAIRS */
+        uint32_t mtu;                 /* 0: as the tap has it */
+        uint64_t bytes_per_s;         /* each way; 0: no limit */
+        unsigned slot;                /* a kept PCI slot; 0: the next free one */
+        struct worker *const *spares; /* a thread for each pair; NULL: makes its own */
 };
 
 int virtio_net_create(struct machine *machine, const struct net_options *options, struct err *err);

@@ -82,19 +82,36 @@ int tap_open(const char *name, unsigned pairs, uint32_t mtu, int ret_fds[NET_PAI
         return r;
 }
 
-int tap_check(int fd, const char *name, struct err *err)
+static int check_queue(int fd, const char *name, struct ifreq *ret, struct err *err)
 {
-        struct ifreq request = { 0 };
         int size = 0, flags = fcntl(fd, F_GETFL);
-        if (flags < 0 || !(flags & O_NONBLOCK) || ioctl(fd, TUNGETIFF, &request) < 0 ||
+        if (flags < 0 || !(flags & O_NONBLOCK) || ioctl(fd, TUNGETIFF, ret) < 0 ||
             ioctl(fd, TUNGETVNETHDRSZ, &size) < 0 || size != sizeof(struct virtio_net_hdr_v1) ||
-            (request.ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) !=
+            (ret->ifr_flags & (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)) !=
                     (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
                 return err_plain(err, EBADF,
                                  "network '%s': its descriptor is not of a tap with "
                                  "packet headers of %zu bytes",
                                  name, sizeof(struct virtio_net_hdr_v1));
         return 0;
+}
+
+int tap_check(const int *fds, unsigned pairs, const char *name, struct err *err)
+{
+        struct ifreq first = { 0 }, other = { 0 };
+        int r = check_queue(fds[0], name, &first, err);
+        if (r == 0 && pairs > 1 && !(first.ifr_flags & IFF_MULTI_QUEUE))
+                r = err_plain(err, EBADF, "network '%s': its tap has one queue, not %u", name,
+                              pairs);
+        for (unsigned i = 1; r == 0 && i < pairs; i++) {
+                r = check_queue(fds[i], name, &other, err);
+                if (r == 0 && strncmp(first.ifr_name, other.ifr_name, IFNAMSIZ) != 0)
+                        r = err_plain(err, EBADF,
+                                      "network '%s': its descriptors are of two taps, '%s' and "
+                                      "'%s'",
+                                      name, first.ifr_name, other.ifr_name);
+        }
+        return r;
 }
 
 int tap_adopt(int fd, int *ret_fd, struct err *err)

@@ -15,8 +15,8 @@ int tap_open(const char *name, unsigned pairs, uint32_t mtu, int ret_fds[NET_PAI
 /* A descriptor of a tap that somebody else opened, with IFF_VNET_HDR and one queue; it is
  * ours from now on, and was brought up by whoever made it. */
 int tap_adopt(int fd, int *ret_fd, struct err *err);
+/* Whether `fds` are as tap_open() opens them, queues of one tap; the name is for stories. */
+int tap_check(const int *fds, unsigned pairs, const char *name, struct err *err);
 /* What the reader of this tap can deal with: TUN_F_*. */
-/* Whether `fd` is of a tap as tap_open() opens it; the name is for stories. */
-int tap_check(int fd, const char *name, struct err *err);
 int tap_set_offloads(int fd, unsigned flags);
 int tap_attach(int fd, bool attached);

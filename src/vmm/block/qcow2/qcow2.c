@@ -78,7 +78,8 @@ int qcow2_backing_path(const char *name, const char *image, char **ret, struct e
 }
 
 static int open_backing(struct qcow2 *q, const struct qcow2_header *h,
-                        const struct disk_above *self, struct err *err)
+                        const struct disk_options *above, const struct disk_above *self,
+                        struct err *err)
 {
         auto_free char *path = NULL;
         if (!h->backing[0])
@@ -88,7 +89,9 @@ static int open_backing(struct qcow2 *q, const struct qcow2_header *h,
                 return r;
         const struct disk_options o = { .path = path,
                                         .format = h->backing_format,
-                                        .read_only = true };
+                                        .read_only = true,
+                                        .given = above->given,
+                                        .copies = above->copies };
         r = disk_open_beneath(&o, self, &q->backing, err);
         /* The guest's image and the one that is at fault say enough of a long chain. */
         return r < 0 && !self->above ? err_wrap(err, "backing file of '%s'", self->path) : r;
@@ -170,14 +173,7 @@ int qcow2_open(int fd, const struct disk_options *o, const struct disk_above *se
         if (r < 0)
                 return r;
         init(q, &h, o);
-        if (o->alone && h.backing[0])
-                r = err_plain(
-                        err, EOPNOTSUPP,
-                        "disk '%s' has a backing file, '%s': such a disk must be there from the "
-                        "start",
-                        o->path, h.backing);
-        if (r == 0)
-                r = open_backing(q, &h, self, err);
+        r = open_backing(q, &h, o, self, err);
         if (r == 0)
                 r = clear_features(q, &h, o, err);
         if (r < 0) {

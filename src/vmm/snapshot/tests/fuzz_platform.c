@@ -38,7 +38,7 @@ static struct machine *build(struct loop *loop)
         if (machine_create(loop, &options, &m, &err) < 0 || pci_create(m, &err) < 0 ||
             pit_create(m, &err) < 0 || rtc_create(m, &err) < 0 ||
             keyboard_create(m, &keyboard, &err) < 0 || power_create(m, false, &power, &err) < 0 ||
-            hotplug_create(m, power, 0, &hotplug, &err) < 0 ||
+            hotplug_create(m, power, 0, 0, &hotplug, &err) < 0 ||
             serial_create(m, LAYOUT_PORT_SERIAL, LAYOUT_IRQ_SERIAL, -1, -1, &err) < 0 ||
             edu_create(m, &err) < 0)
                 abort();

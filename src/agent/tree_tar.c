@@ -1,4 +1,4 @@
-#include "engine/tree_tar.h"
+#include "agent/tree_tar.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,7 @@
 struct tar_walk {
         struct tar_writer *writer;
         uint64_t mount_id;
-        const struct id_remap *remap;
+        const struct tree_ids *ids;
         struct table links; /* "device:inode" -> name in the archive */
         char *buffer;
         struct err *err;
@@ -169,8 +169,8 @@ static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as
         struct tar_entry entry = {
                 .path = *as ? as : ".",
                 .mode = st.st_mode,
-                .uid = id_within(st.st_uid, w->remap->uid, w->remap->uids),
-                .gid = id_within(st.st_gid, w->remap->gid, w->remap->gids),
+                .uid = id_within(st.st_uid, w->ids->first_uid, w->ids->uids),
+                .gid = id_within(st.st_gid, w->ids->first_gid, w->ids->gids),
                 .mtime_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec,
                 .dev_major = major(st.st_rdev),
                 .dev_minor = minor(st.st_rdev),
@@ -195,12 +195,12 @@ static int walk(struct tar_walk *w, int dir_fd, const char *name, const char *as
 }
 
 int tree_tar(struct tar_writer *writer, int dir_fd, const char *name, const char *as,
-             const struct id_remap *remap, struct err *err)
+             const struct tree_ids *ids, struct err *err)
 {
         struct tar_walk w = {
                 .writer = writer,
                 .mount_id = mount_id_of(dir_fd, name),
-                .remap = remap,
+                .ids = ids,
                 .buffer = xmalloc(CHUNK),
                 .err = err,
         };
