@@ -128,6 +128,10 @@ struct cpu_memory {
          * that every write moves on. Owned by this structure. */
         uint32_t *code_generation;
         uint64_t pages;
+        /* A bit per page, set by whoever writes it, vCPUs too; the caller's, who clears bits. NULL:
+         * nobody asks. Given and cleared only while no vCPU runs, before cpu_watch_writes() of
+         * each. */
+        uint64_t *dirty;
         /* The vCPUs that look at it; they are told when its code changes. */
         struct cpu *cpus[CPU_MEMORY_CPUS];
         atomic_uint cpus_length;
@@ -139,6 +143,8 @@ void cpu_memory_finish(struct cpu_memory *memory);
  * run drop what they know of the page soon, at the latest before they take an
  * interrupt or touch a device. */
 void cpu_memory_written(struct cpu_memory *memory, uint64_t gpa, uint64_t size_bytes);
+/* It does not run: its next write to each page is noted in memory->dirty again. */
+void cpu_watch_writes(struct cpu *cpu);
 
 /* The machine as the processor sees it. Callbacks run on the vCPU's thread; a
  * NULL one means nothing is there (reads are all ones, writes vanish, MSRs #GP). */

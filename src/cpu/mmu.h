@@ -44,6 +44,21 @@ _Noreturn void cpu_page_fault(struct cpu *cpu, uint64_t linear, const struct wal
 
 void cpu_physical_read(struct cpu *cpu, uint64_t gpa, uint8_t *bytes, unsigned size);
 void cpu_physical_write(struct cpu *cpu, uint64_t gpa, const uint8_t *bytes, unsigned size);
+static inline void cpu_note_write(const struct cpu_memory *memory, uint64_t page)
+{
+        uint64_t *word = memory->dirty, bit = 1ull << page % 64;
+        if (likely(!word) || page >= memory->pages)
+                return;
+        word += page / 64;
+        if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+                __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+}
+/* Whether it needs not be noted any more. */
+static inline bool cpu_write_noted(const struct cpu_memory *memory, uint64_t page)
+{
+        return likely(!memory->dirty) || page >= memory->pages ||
+               __atomic_load_n(&memory->dirty[page / 64], __ATOMIC_RELAXED) >> page % 64 & 1;
+}
 /* Code of the page is out of date: moves its generation on, unmarked. False: it held none. */
 bool cpu_page_written(struct cpu_memory *memory, uint64_t page);
 /* All vCPUs but one have to look which code changed. */

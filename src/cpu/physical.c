@@ -40,6 +40,7 @@ bool cpu_page_written(struct cpu_memory *memory, uint64_t page)
 {
         if (page >= memory->pages)
                 return false;
+        cpu_note_write(memory, page);
         uint32_t old = __atomic_load_n(&memory->code_generation[page], __ATOMIC_RELAXED);
         while (old & 1) {
                 if (__atomic_compare_exchange_n(&memory->code_generation[page], &old, old + 1, true,

@@ -155,8 +155,8 @@ static void tlb_fill(struct cpu *cpu, uint64_t linear, const struct walk *w,
                 t->read[i] = tag;
         if (cpu_walk_allows(cpu, w, ACCESS_FETCH, context))
                 t->fetch[i] = tag;
-        if (w->dirty && !is_code(cpu, gpa) && cpu_ram(cpu, gpa, true) &&
-            cpu_walk_allows(cpu, w, ACCESS_WRITE, context)) {
+        if (w->dirty && cpu_write_noted(cpu->memory, gpa >> 12) && !is_code(cpu, gpa) &&
+            cpu_ram(cpu, gpa, true) && cpu_walk_allows(cpu, w, ACCESS_WRITE, context)) {
                 t->write[i] = tag;
                 note_writer(cpu, context, i);
         }
@@ -178,6 +178,8 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, enum mem_access access,
                 cpu_walk(cpu, linear, access == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A);
                 w.dirty |= access == ACCESS_WRITE;
         }
+        if (access == ACCESS_WRITE)
+                cpu_note_write(cpu->memory, w.gpa >> 12);
         if (table != CTX_CHECKED)
                 tlb_fill(cpu, linear, &w, context);
         return w.gpa;
@@ -220,6 +222,11 @@ void cpu_tlb_flush(struct cpu *cpu, bool global_too)
         cpu->came_from = NULL;
         cpu_jumps_flush(cpu, global_too);
         cpu_mode_changed(cpu);
+}
+
+void cpu_watch_writes(struct cpu *cpu)
+{
+        cpu_tlb_flush(cpu, true);
 }
 
 void cpu_tlb_flush_page(struct cpu *cpu, uint64_t linear)

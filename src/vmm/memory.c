@@ -85,6 +85,7 @@ int memory_overlay(struct memory *m, int fd, struct err *err)
 
 void memory_finish(struct memory *m)
 {
+        free(m->dirty);
         if (m->map)
                 munmap(m->map, m->size_bytes);
         if (m->fd >= 0)

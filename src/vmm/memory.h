@@ -38,6 +38,7 @@ struct memory {
         /* Told of every write by the machine; NULL when nobody cares. */
         void (*touched)(void *arg, struct gpa base, uint64_t size_bytes);
         void *touched_arg;
+        uint64_t *dirty; /* a bit per guest physical page (dirty.h); NULL: nobody asks */
 };
 
 /* Zeroed memory of a whole number of pages; refuses what the host does not have. With `path`,
@@ -66,8 +67,26 @@ int memory_load(const struct memory *memory, struct gpa base, const void *image,
  * they hold then. */
 void memory_forget(const struct memory *memory, uint64_t offset, uint64_t size_bytes);
 
+/* The end of what there is, in pages. */
+static inline uint64_t memory_pages(const struct memory *memory)
+{
+        const struct memory_slot *last = &memory->slots[memory->length - 1];
+        return (last->base.value + last->size_bytes) / MEMORY_PAGE_SIZE;
+}
+
+/* Notes a write of what no processor executes; memory_touched() does it too. */
+static inline void memory_dirtied(const struct memory *memory, struct gpa base, uint64_t size_bytes)
+{
+        if (!memory->dirty || !size_bytes)
+                return;
+        uint64_t end = (base.value + size_bytes - 1) / MEMORY_PAGE_SIZE;
+        for (uint64_t page = base.value / MEMORY_PAGE_SIZE; page <= end; page++)
+                __atomic_fetch_or(&memory->dirty[page / 64], 1ull << page % 64, __ATOMIC_RELAXED);
+}
+
 static inline void memory_touched(const struct memory *memory, struct gpa base, uint64_t size_bytes)
 {
+        memory_dirtied(memory, base, size_bytes);
         if (memory->touched)
                 memory->touched(memory->touched_arg, base, size_bytes);
 }

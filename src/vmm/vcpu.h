@@ -122,6 +122,9 @@ struct vcpu_ops {
         int (*profile)(struct machine *machine, const char *path, struct err *err);
         /* The report so far, while all vCPUs stand. False: nobody asked for one. */
         bool (*profiled)(struct machine *machine, struct buf *ret);
+        /* Brings what vCPUs wrote so far into memory.dirty, and notes what they write from here on
+         * anew. They stand. See dirty.h. */
+        int (*sync_dirty)(struct machine *machine, struct err *err);
         /* Lets writes of `gpa` signal `fd` without leaving the kernel; -EOPNOTSUPP
          * where the provider has no such thing, and the bus write does it. */
         int (*notify_fd)(struct machine *machine, uint64_t gpa, int fd, bool set);

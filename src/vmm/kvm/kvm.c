@@ -74,25 +74,34 @@ static int check_capabilities(int fd, struct err *err)
         return 0;
 }
 
+int kvm_give_slot(struct kvm_machine *k, unsigned i, uint32_t flags, struct err *err)
+{
+        const struct memory_slot *s = &k->machine->memory.slots[i];
+        struct kvm_userspace_memory_region region = {
+                .slot = i,
+                .flags = flags,
+                .guest_phys_addr = s->base.value,
+                .memory_size = s->size_bytes,
+                .userspace_addr = (uint64_t)(uintptr_t)s->host.bytes,
+        };
+        if (ioctl(k->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+                return err_set(err, errno, "memory at 0x%llx under KVM",
+                               (unsigned long long)s->base.value);
+        return 0;
+}
+
 static int give_memory(struct kvm_machine *k, struct err *err)
 {
         const struct memory *memory = &k->machine->memory;
-        for (unsigned i = 0; i < memory->length; i++) {
+        int r = 0;
+        for (unsigned i = 0; r == 0 && i < memory->length; i++) {
                 const struct memory_slot *s = &memory->slots[i];
-                struct kvm_userspace_memory_region region = {
-                        .slot = i,
-                        .guest_phys_addr = s->base.value,
-                        .memory_size = s->size_bytes,
-                        .userspace_addr = (uint64_t)(uintptr_t)s->host.bytes,
-                };
-                if (ioctl(k->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-                        return err_set(err, errno, "memory at 0x%llx under KVM",
-                                       (unsigned long long)s->base.value);
+                r = kvm_give_slot(k, i, 0, err);
                 k->memory.slots[k->memory.length++] = (struct cpu_slot){ s->base.value,
                                                                          s->size_bytes,
                                                                          s->host.bytes, false };
         }
-        return cpu_memory_init(&k->memory, err);
+        return r < 0 ? r : cpu_memory_init(&k->memory, err);
 }
 
 /* Where lines go: below 16 to the PICs too; the PIT to pin 2 of the IOAPIC, as the MADT says,
@@ -431,6 +440,7 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
                 .set_clock = kvm_set_clock, .get_chips = kvm_get_chips,                            \
                 .set_chips = kvm_set_chips, .set_debug = kvm_set_debug,                            \
                 .pass_int3 = kvm_pass_int3, .counters = counters, .notify_fd = kvm_notify_fd,      \
+                .sync_dirty = kvm_sync_dirty,                                                      \
         }
 
 const struct vcpu_ops vcpu_kvm = OPERATIONS(kvm_attach);

@@ -22,10 +22,11 @@ struct kvm_machine {
         int fd, vm_fd;
         struct chips *chips; /* ours, where they are split; else NULL: all are the kernel's */
         struct kvm_routes *routes;
-        size_t run_size;          /* bytes of a struct kvm_run */
-        struct kvm_cpuid2 *cpuid; /* what the host can give; vCPUs get it amended */
-        struct cpu_memory memory; /* for the software CPU */
-        uint32_t debug_flags;     /* what it knows of KVM_GUESTDBG_…, where it tells */
+        size_t run_size;              /* bytes of a struct kvm_run */
+        struct kvm_cpuid2 *cpuid;     /* what the host can give; vCPUs get it amended */
+        struct cpu_memory memory;     /* for the software CPU */
+        bool logs_writes, clears_log; /* dirty.c; the latter: only by KVM_CLEAR_DIRTY_LOG */
+        uint32_t debug_flags;         /* what it knows of KVM_GUESTDBG_…, where it tells */
 };
 
 struct kvm_vcpu {
@@ -64,6 +65,12 @@ int kvm_pass_int3(struct vcpu *vcpu, struct err *err);
 /* Notes KVM_EXIT_DEBUG; or what the software CPU met instead. */
 void kvm_note_stop(struct kvm_vcpu *v);
 void kvm_note_soft_stop(struct kvm_vcpu *v, enum cpu_exit reason);
+
+/* Gives it a slot of the machine's memory, or a given one other KVM_MEM_ flags. */
+int kvm_give_slot(struct kvm_machine *k, unsigned slot, uint32_t flags, struct err *err);
+
+/* ---- dirty.c: see vcpu.h ---- */
+int kvm_sync_dirty(struct machine *machine, struct err *err);
 
 /* ---- split.c ---- */
 int kvm_split_create(struct kvm_machine *k, struct err *err);

@@ -236,6 +236,19 @@ static void touched(void *arg, struct gpa base, uint64_t size_bytes)
         cpu_memory_written(&soft->memory, base.value, size_bytes);
 }
 
+/* Translated code writes unseen where the TLB has let it once. */
+static int soft_sync_dirty(struct machine *m, struct err *err)
+{
+        struct soft_machine *soft = m->provider;
+        (void)err;
+        soft->memory.dirty = m->memory.dirty;
+        for (unsigned i = 0; i < m->vcpus_length; i++) {
+                struct soft_vcpu *s = m->vcpus[i].provider;
+                cpu_watch_writes(s->cpu);
+        }
+        return 0;
+}
+
 static int soft_attach(struct machine *m, struct err *err)
 {
         struct soft_machine *soft = new0(struct soft_machine);
@@ -408,4 +421,5 @@ const struct vcpu_ops vcpu_soft = {
         .profile = soft_profile,
         .profiled = soft_profiled,
         .notify_fd = soft_notify_fd,
+        .sync_dirty = soft_sync_dirty,
 };

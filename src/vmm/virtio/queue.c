@@ -25,11 +25,12 @@ struct used_element {
 static volatile uint16_t *field16(struct virtq *q, uint8_t *ring, struct gpa base, size_t offset,
                                   bool write)
 {
-        struct dma_part part;
-        if (ring)
-                return (volatile uint16_t *)(void *)(ring + offset);
-        if (dma_at(q->dma, base.value + offset, 2, write, &part))
+        struct dma_part part = { ring ? ring + offset : NULL, gpa_add(base, offset), 2 };
+        if (ring || dma_at(q->dma, base.value + offset, 2, write, &part)) {
+                if (write)
+                        memory_dirtied(q->dma->memory, part.at, 2);
                 return (volatile uint16_t *)(void *)part.host;
+        }
         q->lost = true;
         return NULL;
 }
@@ -191,10 +192,12 @@ void virtq_put(struct virtq *q, const struct virtq_chain *c, size_t written)
         }
         const struct used_element e = { c->head, (uint32_t)(written - left) };
         size_t offset = 4 + 8u * (q->next_used & (q->size - 1u));
-        if (q->used_ring)
+        if (q->used_ring) {
                 memcpy(q->used_ring + offset, &e, sizeof(e));
-        else if (dma_write(q->dma, q->used.value + offset, &e, sizeof(e)) < 0)
+                memory_dirtied(q->dma->memory, gpa_add(q->used, offset), sizeof(e));
+        } else if (dma_write(q->dma, q->used.value + offset, &e, sizeof(e)) < 0) {
                 q->lost = true;
+        }
         q->next_used++;
 }
 

@@ -67,6 +67,19 @@ static void a_ring_goes_on_in_another_machine(void **state)
         }
 }
 
+static void what_a_device_writes_is_noted(void **state)
+{
+        (void)state;
+        struct unit u;
+        make(&u, false);
+        u.machine.memory.dirty = xcalloc(memory_pages(&u.machine.memory) / 64, sizeof(uint64_t));
+        driver_begin(&u, 0);
+        ask_for_bytes(&u, 0, 32);
+        /* rings and buffer */
+        assert_int_equal(u.machine.memory.dirty[0], 1 | 1u << DATA / MEMORY_PAGE_SIZE);
+        unit_finish(&u);
+}
+
 static void registers_are_as_they_were_on_pci(void **state)
 {
         (void)state;
@@ -196,6 +209,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_ring_goes_on_in_another_machine),
+                cmocka_unit_test(what_a_device_writes_is_noted),
                 cmocka_unit_test(registers_are_as_they_were_on_pci),
                 cmocka_unit_test(registers_are_as_they_were_on_mmio),
                 cmocka_unit_test(what_no_guest_could_have_is_refused),

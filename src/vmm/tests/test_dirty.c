@@ -1,0 +1,123 @@
+/* Which pages a guest writes, under each provider that this host has. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/str.h"
+#include "vmm/dirty.h"
+
+#define CODE    0x1000
+#define COUNTER 0x3000
+#define ASKED   0x4000 /* only read by the guest */
+#define ANSWER  0x5000
+#define MEMORY  (4u << 20)
+
+/* In real mode: again: inc word [COUNTER]; mov al, [ASKED]; test al, al; jz again;
+ * mov [ANSWER], al; jmp again */
+static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x30, 0xa0, 0x00, 0x40, 0x84,
+                                0xc0, 0x74, 0xf5, 0xa2, 0x00, 0x50, 0xeb, 0xf0 };
+
+static struct machine *m;
+
+static volatile uint8_t *at(uint64_t address)
+{
+        return memory_at(&m->memory, gpa(address), 1);
+}
+
+static void make(const struct vcpu_ops *cpu, struct loop *loop)
+{
+        struct err err = { 0 };
+        struct cpu_state s;
+        const struct machine_options options = { .cpu = cpu, .vcpus = 1, .memory_bytes = MEMORY };
+        if (machine_create(loop, &options, &m, &err) < 0)
+                fail_msg("%s", err_text(&err));
+        assert_int_equal(memory_write(&m->memory, gpa(CODE), code, sizeof(code)), 0);
+        assert_int_equal(cpu->get_state(&m->vcpus[0], &s, &err), 0);
+        s.seg[CPU_CS].base = s.seg[CPU_CS].selector = 0;
+        s.rip = CODE;
+        assert_int_equal(cpu->set_state(&m->vcpus[0], &s, &err), 0);
+        assert_int_equal(machine_start(m, &err), 0);
+}
+
+static void run_until_counted(void)
+{
+        uint8_t before = *at(COUNTER);
+        machine_resume(m);
+        while (*at(COUNTER) == before)
+                sched_yield();
+        machine_pause(m);
+}
+
+static void expect(uint64_t pages)
+{
+        struct err err = { 0 };
+        auto_free uint64_t *words = xcalloc(dirty_words(m), sizeof(*words));
+        if (dirty_take(m, words, &err) < 0)
+                fail_msg("%s", err_text(&err));
+        assert_int_equal(dirty_words(m), MEMORY / MEMORY_PAGE_SIZE / 64);
+        assert_int_equal(words[0], pages);
+        for (uint64_t i = 1; i < dirty_words(m); i++)
+                assert_int_equal(words[i], 0);
+}
+
+#define PAGE(address) (1ull << (address) / MEMORY_PAGE_SIZE)
+
+static void tells_what_is_written(const struct vcpu_ops *cpu)
+{
+        struct err err = { 0 };
+        struct loop *loop;
+        const uint8_t yes = 1;
+        assert_int_equal(loop_create(&loop, &err), 0);
+        make(cpu, loop);
+        run_until_counted(); /* translated, and in the TLB, before it begins */
+        assert_int_equal(dirty_start(m, &err), 0);
+        expect(0);
+        run_until_counted();
+        expect(PAGE(COUNTER)); /* and not what is only read */
+        expect(0);
+        run_until_counted();
+        expect(PAGE(COUNTER)); /* each time anew */
+        assert_int_equal(memory_write(&m->memory, gpa(ASKED), &yes, 1), 0);
+        expect(PAGE(ASKED)); /* as a device */
+        machine_resume(m);
+        while (!*at(ANSWER))
+                sched_yield();
+        machine_pause(m);
+        expect(PAGE(COUNTER) | PAGE(ANSWER));
+        memory_dirtied(&m->memory, gpa(MEMORY - 1), 1);
+        assert_int_equal(dirty_start(m, &err), 0); /* forgets it */
+        expect(0);
+        machine_destroy(m);
+        loop_destroy(loop);
+}
+
+static void soft_tells_what_is_written(void **state)
+{
+        (void)state;
+        tells_what_is_written(&vcpu_soft);
+}
+
+static void kvm_tells_what_is_written(void **state)
+{
+        (void)state;
+        if (access("/dev/kvm", R_OK | W_OK) < 0)
+                skip(); /* a host without */
+        tells_what_is_written(&vcpu_kvm);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(soft_tells_what_is_written),
+                cmocka_unit_test(kvm_tells_what_is_written),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
