@@ -17,13 +17,13 @@
 #define CODE    0x1000
 #define COUNTER 0x3000
 #define ASKED   0x4000 /* only read by the guest */
-#define ANSWER  0x5000
+#define ANSWER  0x5000 /* read first, then written */
 #define MEMORY  (4u << 20)
 
-/* In real mode: again: inc word [COUNTER]; mov al, [ASKED]; test al, al; jz again;
- * mov [ANSWER], al; jmp again */
-static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x30, 0xa0, 0x00, 0x40, 0x84,
-                                0xc0, 0x74, 0xf5, 0xa2, 0x00, 0x50, 0xeb, 0xf0 };
+/* In real mode: again: inc word [COUNTER]; mov bl, [ANSWER]; mov al, [ASKED]; test al, al; jz
+ * again; mov [ANSWER], al; jmp again */
+static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x30, 0x8a, 0x1e, 0x00, 0x50, 0xa0, 0x00,
+                                0x40, 0x84, 0xc0, 0x74, 0xf1, 0xa2, 0x00, 0x50, 0xeb, 0xec };
 
 static struct machine *m;
 
