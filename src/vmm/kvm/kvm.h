@@ -66,8 +66,8 @@ int kvm_pass_int3(struct vcpu *vcpu, struct err *err);
 void kvm_note_stop(struct kvm_vcpu *v);
 void kvm_note_soft_stop(struct kvm_vcpu *v, enum cpu_exit reason);
 
-/* Gives it a slot of the machine's memory, or a given one other KVM_MEM_ flags. */
-int kvm_give_slot(struct kvm_machine *k, unsigned slot, uint32_t flags, struct err *err);
+/* Gives it slot `i` of the memory, or a given one other KVM_MEM_ flags. */
+int kvm_give_slot(struct kvm_machine *k, unsigned i, uint32_t flags, struct err *err);
 
 /* ---- dirty.c: see vcpu.h ---- */
 int kvm_sync_dirty(struct machine *machine, struct err *err);
