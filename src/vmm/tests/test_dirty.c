@@ -25,6 +25,14 @@
 static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x30, 0x8a, 0x1e, 0x00, 0x50, 0xa0, 0x00,
                                 0x40, 0x84, 0xc0, 0x74, 0xf1, 0xa2, 0x00, 0x50, 0xeb, 0xec };
 
+/* A vCPU's thread brings a signal stack of its own, which the sanitizer would take for its own when
+ * the thread ends. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+        return "use_sigaltstack=0";
+}
+
 static struct machine *m;
 
 static volatile uint8_t *at(uint64_t address)

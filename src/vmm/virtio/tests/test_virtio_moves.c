@@ -79,6 +79,7 @@ static void a_disks_request_is_answered_once_by_whoever_goes_on(void **state)
         char byte = 0, paths[3][64];
         auto_fd of_a = make_image(1 << 20, paths[0]), of_b = make_image(1 << 20, paths[1]);
         auto_fd larger = make_image(2 << 20, paths[2]);
+        assert_true(of_a != larger); /* all three are there until the end */
         make_blk(&a, paths[0]);
         make_blk(&b, paths[1]);
         driver_begin(&a, 0);
