@@ -78,6 +78,11 @@ static int load(struct machine *m, struct state_reader *reader, struct err *err)
         return r < 0 ? r : state_all_taken(reader, err);
 }
 
+static void leave(void *arg)
+{
+        loop_exit(arg, 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         struct loop *loop;
@@ -101,6 +106,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 abort();
         state_reader_finish(&reader);
         machine_destroy(m);
+        loop_post(loop, leave, loop); /* the serial port's stream goes with its last function */
+        loop_run(loop);
         loop_destroy(loop);
         return 0;
 }
