@@ -72,7 +72,7 @@ static int model(const struct form *f, int64_t rbx, uint64_t reg, uint8_t *memor
         int64_t operand = (number - ((number % bits) + bits) % bits) / bits;
         int64_t from = rbx + 16 + operand * (bits / 8) - USER_DATA;
         int64_t linear = from + USER_DATA;
-        if (linear << 16 >> 16 != linear)
+        if ((int64_t)((uint64_t)linear << 16) >> 16 != linear)
                 return 13;
         if (from < 0 || from + bits / 8 > BYTES)
                 return 14;

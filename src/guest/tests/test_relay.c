@@ -39,7 +39,8 @@ static const char *verdict(const struct tar_entry *entries, size_t length, const
         auto_buf out = { 0 };
         struct tar_entry all[8] = { tree };
         err = (struct err){ 0 };
-        memcpy(all + 1, entries, length * sizeof(*all));
+        if (length)
+                memcpy(all + 1, entries, length * sizeof(*all));
         put(&framed, all, length + 1);
         framed_put(&framed, STDCOPY_SYSTEM, last, strlen(last));
         int r = relay_archive(framed_read, &framed, "tree", framed_keep, &out, &err);
