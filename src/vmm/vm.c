@@ -275,8 +275,6 @@ int vm_create(struct loop *loop, const struct vm_config *c, const struct vm_port
                 workers_quiesce();
         if (r == 0)
                 r = restore ? snapshot_load(restore, vm.machine, err) : load(&vm, c, err);
-        if (r == 0)
-                snapshot_prepare();
         if (r == 0 && ports->gdb_fd >= 0)
                 r = gdb_server_create(vm.machine, ports->gdb_fd, ports->gdb_wait, &vm.gdb, err);
         if (r == 0 && c->memory_template)

@@ -10,7 +10,6 @@
 #include "base/file.h"
 #include "base/rand.h"
 #include "base/str.h"
-#include "codec/digest.h"
 #include "vmm/snapshot/cpus.h"
 #include "vmm/snapshot/devices.h"
 #include "vmm/snapshot/state.h"
@@ -30,12 +29,6 @@ static const struct state_field outline_fields[] = {
 };
 
 /* ---- saving ---- */
-
-void snapshot_prepare(void)
-{
-        struct digest none;
-        digest_bytes("", 0, &none);
-}
 
 static int save_state(struct machine *m, struct state_writer *w, const struct outline *outline,
                       struct err *err)

@@ -34,10 +34,6 @@ struct snapshot {
         int memory_fd;
 };
 
-/* Before the jail, of a machine that may be saved in it: with its first checksum, libcrypto reads
- * its configuration. */
-void snapshot_prepare(void);
-
 /* Saves a machine that is paused: the memory to `memory_fd`, an empty file; the state's bytes are
  * appended to `ret`. -ENOTSUP, naming it, where a device cannot be saved. */
 int snapshot_save(struct machine *machine, int memory_fd, struct buf *ret, struct err *err);

@@ -3,8 +3,8 @@
  * A snapshot's `state` file is this and nothing else; its memory is a file beside it (see
  * snapshot.h). Layout, all numbers little endian:
  *
- *     header   "ISLESTAT", version u32, sections u32, size of the file u64, 8 bytes 0,
- *              SHA-256 of all that follows as 64 hexadecimal digits
+ *     header   "ISLESTAT", version u32, sections u32, size of the file u64, CRC-32 of all that
+ *              follows the header u32, 4 bytes 0
  *     section  name, 40 bytes padded with NUL; version u32; size u32; that many bytes
  *
  * A section is "KIND.NUMBER" ("cpu.0", "pit.0", "virtio-blk.1"): devices of a kind count in

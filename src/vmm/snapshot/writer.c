@@ -6,7 +6,6 @@
 
 #include "base/auto.h"
 #include "base/str.h"
-#include "codec/digest.h"
 #include "vmm/snapshot/layout.h"
 
 void state_writer_init(struct state_writer *w, int64_t now_ns)
@@ -71,17 +70,15 @@ void state_close(struct state_writer *w)
 
 int state_seal(struct state_writer *w, const void **ret_data, size_t *ret_size, struct err *err)
 {
-        struct digest sum;
         if (w->failed)
                 return err_plain(err, EFBIG,
                                  "the machine's state is more than %u MiB in %u sections",
                                  STATE_SIZE_MAX >> 20, STATE_SECTIONS_MAX);
-        digest_bytes(w->buf.data + STATE_HEADER_SIZE, w->buf.size - STATE_HEADER_SIZE, &sum);
         memcpy(w->buf.data, STATE_MAGIC, 8);
         poke(w, STATE_VERSION_AT, STATE_VERSION, 4);
         poke(w, STATE_SECTIONS_AT, w->sections, 4);
         poke(w, STATE_TOTAL_AT, w->buf.size, 8);
-        memcpy(w->buf.data + STATE_SUM_AT, digest_hex(&sum), STATE_SUM_SIZE);
+        poke(w, STATE_SUM_AT, state_sum(w->buf.data, w->buf.size), 4);
         *ret_data = w->buf.data;
         *ret_size = w->buf.size;
         return 0;

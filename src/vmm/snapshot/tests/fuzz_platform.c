@@ -9,7 +9,6 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/str.h"
-#include "codec/digest.h"
 #include "vmm/device/edu.h"
 #include "vmm/device/keyboard.h"
 #include "vmm/device/pit.h"
@@ -21,7 +20,7 @@
 #include "vmm/pci/pci.h"
 #include "vmm/snapshot/cpus.h"
 #include "vmm/snapshot/devices.h"
-#include "vmm/snapshot/layout.h"
+#include "vmm/snapshot/tests/mend.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -87,16 +86,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         struct loop *loop;
         struct state_reader reader = { 0 };
-        struct digest sum;
         struct err err = { 0 };
-        uint64_t total = size;
         if (size < STATE_HEADER_SIZE || loop_create(&loop, &err) < 0)
                 return 0;
         struct machine *m = build(loop);
         auto_free uint8_t *copy = xmemdup(data, size);
-        digest_bytes(copy + STATE_HEADER_SIZE, size - STATE_HEADER_SIZE, &sum);
-        memcpy(copy + STATE_SUM_AT, digest_hex(&sum), STATE_SUM_SIZE);
-        memcpy(copy + STATE_TOTAL_AT, &total, sizeof(total));
+        state_mend(copy, size);
         int r = state_reader_init(&reader, "fuzz", copy, size, clock_monotonic_ns(), &err);
         if (r == 0)
                 r = load(m, &reader, &err);

@@ -7,9 +7,8 @@
 
 #include "base/auto.h"
 #include "base/str.h"
-#include "codec/digest.h"
-#include "vmm/snapshot/layout.h"
 #include "vmm/snapshot/state.h"
+#include "vmm/snapshot/tests/mend.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -62,15 +61,11 @@ static void read_it(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-        struct digest sum;
-        uint64_t total = size;
         read_it(data, size);
         if (size < STATE_HEADER_SIZE)
                 return 0;
         auto_free uint8_t *copy = xmemdup(data, size);
-        digest_bytes(copy + STATE_HEADER_SIZE, size - STATE_HEADER_SIZE, &sum);
-        memcpy(copy + STATE_SUM_AT, digest_hex(&sum), STATE_SUM_SIZE);
-        memcpy(copy + STATE_TOTAL_AT, &total, sizeof(total));
+        state_mend(copy, size);
         read_it(copy, size);
         return 0;
 }

@@ -10,9 +10,8 @@
 
 #include "base/auto.h"
 #include "base/str.h"
-#include "codec/digest.h"
-#include "vmm/snapshot/layout.h"
 #include "vmm/snapshot/state.h"
+#include "vmm/snapshot/tests/mend.h"
 
 #define NOW   1000000
 #define LATER 9000000
@@ -51,16 +50,6 @@ static uint8_t *sample(size_t *ret_size, uint16_t count)
         uint8_t *copy = xmemdup(data, *ret_size);
         state_writer_finish(&w);
         return copy;
-}
-
-/* With a checksum that fits. */
-static void reseal(uint8_t *data, size_t size)
-{
-        struct digest sum;
-        uint64_t total = size;
-        digest_bytes(data + STATE_HEADER_SIZE, size - STATE_HEADER_SIZE, &sum);
-        memcpy(data + STATE_SUM_AT, digest_hex(&sum), STATE_SUM_SIZE);
-        memcpy(data + STATE_TOTAL_AT, &total, sizeof(total));
 }
 
 static void refused(const uint8_t *data, size_t size, int code, const char *text)
@@ -149,11 +138,11 @@ static void damage_is_refused(void **state)
         refused(data, size, EBADMSG, "section 2 has no header");
         data[STATE_SECTIONS_AT] = 2;
         data[second + 5] = '0';
-        reseal(data, size);
+        state_mend(data, size);
         refused(data, size, EBADMSG, "'part.0' is there twice");
         data[second + 5] = '1';
         data[second + STATE_SECTION_SIZE_AT]++;
-        reseal(data, size);
+        state_mend(data, size);
         refused(data, size, EBADMSG, "'part.1' is of");
 }
 
