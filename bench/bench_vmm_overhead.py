@@ -6,6 +6,7 @@ firmware on, with KVM (q35, microvm) where that starts and on its software proce
 
 import os
 import pathlib
+import select
 import shutil
 import subprocess
 import sys
@@ -63,10 +64,13 @@ def started(command):
     begun = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    os.set_blocking(process.stdout.fileno(), False)
-    while time.perf_counter() - begun < LIMIT_S and process.poll() is None:
-        if b"u" in (process.stdout.read() or b""):
+    deadline, out = begun + LIMIT_S, process.stdout.fileno()
+    while select.select([out], [], [], max(0, deadline - time.perf_counter()))[0]:
+        said = os.read(out, 4096)  # not in a loop, which would take one of two processors
+        if b"u" in said:
             return process, time.perf_counter() - begun
+        if not said:
+            break
     process.kill()
     process.wait()
     return None, None
