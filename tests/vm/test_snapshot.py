@@ -224,6 +224,7 @@ SCRIPT = """
 /bin/busybox mount -t tmpfs none /t
 /bin/busybox head -c 4000000 /dev/urandom > /t/memory
 /bin/busybox head -c 4000000 /dev/urandom > /mnt/disk
+: > /t/ticks
 (while /bin/busybox sleep 0.2; do echo >> /t/ticks; done) &
 n=0
 echo up $(/bin/busybox md5sum < /t/memory) $(/bin/busybox md5sum < /mnt/disk)
