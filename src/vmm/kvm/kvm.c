@@ -155,6 +155,11 @@ static int make_vm(struct kvm_machine *k, bool split, struct err *err)
         if (ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
             ioctl(k->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
                 return err_set(err, errno, "pages that KVM wants for itself");
+        /* Before the chips: a new slot waits for whoever reads the old ones (SRCU), and behind what
+         * chips leave to be freed later, which takes the kernel 4 to 7 ms. */
+        r = give_memory(k, err);
+        if (r < 0)
+                return r;
         kvm_routes_create(k);
         r = make_chips(k, split, err);
         if (r < 0)
@@ -165,8 +170,7 @@ static int make_vm(struct kvm_machine *k, bool split, struct err *err)
         if (size < (int)sizeof(struct kvm_run))
                 return err_plain(err, EIO, "KVM's shared page of a vCPU has %d bytes", size);
         k->run_size = (size_t)size;
-        r = kvm_read_cpuid(k->fd, &k->cpuid, err);
-        return r < 0 ? r : give_memory(k, err);
+        return kvm_read_cpuid(k->fd, &k->cpuid, err);
 }
 
 static void kvm_detach(struct machine *m)
