@@ -7,7 +7,8 @@
  * Threads: both are called while all vCPUs stand and workers are held (machine_pause(),
  * workers_quiesce()), on the loop's.
  *
- * Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG.
+ * Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG and
+ * KVM_CAP_DIRTY_LOG_RING.
  */
 #pragma once
 

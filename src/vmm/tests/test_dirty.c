@@ -6,24 +6,40 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/str.h"
 #include "vmm/dirty.h"
+#include "vmm/jail/thread.h"
 
 #define CODE    0x1000
 #define COUNTER 0x3000
-#define ASKED   0x4000 /* only read by the guest */
-#define ANSWER  0x5000 /* read first, then written */
-#define MEMORY  (4u << 20)
+#define ASKED   0x4000     /* only read by the guest */
+#define ANSWER  0x5000     /* read first, then written */
+#define MANY    (1u << 20) /* from here on all is written, more pages than a ring holds */
+#define MEMORY  (32u << 20)
 
 /* In real mode: again: inc word [COUNTER]; mov bl, [ANSWER]; mov al, [ASKED]; test al, al; jz
  * again; mov [ANSWER], al; jmp again */
 static const uint8_t code[] = { 0xff, 0x06, 0x00, 0x30, 0x8a, 0x1e, 0x00, 0x50, 0xa0, 0x00,
                                 0x40, 0x84, 0xc0, 0x74, 0xf1, 0xa2, 0x00, 0x50, 0xeb, 0xec };
+
+/* In 32 bits: again: mov edi, MANY; next: inc byte [edi]; add edi, 4096; cmp edi, MEMORY; jb next;
+ * inc word [COUNTER]; jmp again */
+static const uint8_t code_of_many[] = {
+        0xbf, 0x00, 0x00, 0x10, 0x00, 0xfe, 0x07, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, 0x81, 0xff,
+        0x00, 0x00, 0x00, 0x02, 0x72, 0xf0, 0x66, 0xff, 0x05, 0x00, 0x30, 0x00, 0x00, 0xeb, 0xe2
+};
 
 /* A vCPU's thread brings a signal stack of its own, which the sanitizer would take for its own when
  * the thread ends. */
@@ -40,17 +56,50 @@ static volatile uint8_t *at(uint64_t address)
         return memory_at(&m->memory, gpa(address), 1);
 }
 
-static void make(const struct vcpu_ops *cpu, struct loop *loop)
+/* What this process asks of KVM, of which the test may be told that there are no rings. */
+static bool no_rings;
+static atomic_uint log_reads, ring_resets, ring_resets_by_vcpu;
+static pthread_t asking;
+
+int ioctl(int fd, unsigned long request, ...)
+{
+        va_list list;
+        va_start(list, request);
+        unsigned long argument = va_arg(list, unsigned long);
+        va_end(list);
+        bool of_rings = argument == KVM_CAP_DIRTY_LOG_RING ||
+                        argument == KVM_CAP_DIRTY_LOG_RING_ACQ_REL;
+        if (request == KVM_CHECK_EXTENSION && of_rings && no_rings)
+                return 0;
+        if (request == KVM_GET_DIRTY_LOG)
+                log_reads++;
+        if (request == KVM_RESET_DIRTY_RINGS)
+                ring_resets++;
+        if (request == KVM_RESET_DIRTY_RINGS && !pthread_equal(pthread_self(), asking))
+                ring_resets_by_vcpu++;
+        return (int)syscall(SYS_ioctl, fd, request, argument);
+}
+
+static void make(const struct vcpu_ops *cpu, struct loop *loop, bool of_many)
 {
         struct err err = { 0 };
         struct cpu_state s;
         const struct machine_options options = { .cpu = cpu, .vcpus = 1, .memory_bytes = MEMORY };
         if (machine_create(loop, &options, &m, &err) < 0)
                 fail_msg("%s", err_text(&err));
-        assert_int_equal(memory_write(&m->memory, gpa(CODE), code, sizeof(code)), 0);
+        assert_int_equal(memory_write(&m->memory, gpa(CODE), of_many ? code_of_many : code,
+                                      of_many ? sizeof(code_of_many) : sizeof(code)),
+                         0);
         assert_int_equal(cpu->get_state(&m->vcpus[0], &s, &err), 0);
         s.seg[CPU_CS].base = s.seg[CPU_CS].selector = 0;
         s.rip = CODE;
+        if (of_many) {
+                s.cr0 |= 1; /* protected, flat */
+                for (unsigned i = 0; i < CPU_SEGS; i++)
+                        s.seg[i] = (struct cpu_segment){
+                                0, 0xffffffff, i == CPU_CS ? 0xc09b : 0xc093, 8, { 0 }
+                        };
+        }
         assert_int_equal(cpu->set_state(&m->vcpus[0], &s, &err), 0);
         assert_int_equal(machine_start(m, &err), 0);
 }
@@ -78,13 +127,12 @@ static void expect(uint64_t pages)
 
 #define PAGE(address) (1ull << (address) / MEMORY_PAGE_SIZE)
 
-static void tells_what_is_written(const struct vcpu_ops *cpu)
+static void *written(void *arg)
 {
         struct err err = { 0 };
-        struct loop *loop;
         const uint8_t yes = 1;
-        assert_int_equal(loop_create(&loop, &err), 0);
-        make(cpu, loop);
+        asking = pthread_self();
+        jail_thread(JAIL_MAIN);
         run_until_counted(); /* translated, and in the TLB, before it begins */
         assert_int_equal(dirty_start(m, &err), 0);
         expect(0);
@@ -103,6 +151,41 @@ static void tells_what_is_written(const struct vcpu_ops *cpu)
         memory_dirtied(&m->memory, gpa(MEMORY - 1), 1);
         assert_int_equal(dirty_start(m, &err), 0); /* forgets it */
         expect(0);
+        return arg;
+}
+
+/* As often as to be told of all pages twice. */
+static void *many_written(void *arg)
+{
+        struct err err = { 0 };
+        auto_free uint64_t *words = xcalloc(dirty_words(m), sizeof(*words));
+        asking = pthread_self();
+        jail_thread(JAIL_MAIN);
+        run_until_counted();
+        assert_int_equal(dirty_start(m, &err), 0);
+        for (unsigned round = 0; round < 2; round++) {
+                run_until_counted(); /* from where it stood, and all from the start */
+                run_until_counted();
+                if (dirty_take(m, words, &err) < 0)
+                        fail_msg("%s", err_text(&err));
+                assert_int_equal(words[0], PAGE(COUNTER));
+                for (uint64_t i = 1; i < dirty_words(m); i++)
+                        assert_int_equal(words[i], i < MANY / MEMORY_PAGE_SIZE / 64 ? 0 : -1ull);
+        }
+        return arg;
+}
+
+/* Asks as the main thread does, jailed where jail_prepare() was called. */
+static void tell(const struct vcpu_ops *cpu, bool of_many)
+{
+        struct err err = { 0 };
+        struct loop *loop;
+        pthread_t thread;
+        log_reads = ring_resets = ring_resets_by_vcpu = 0;
+        assert_int_equal(loop_create(&loop, &err), 0);
+        make(cpu, loop, of_many);
+        assert_int_equal(pthread_create(&thread, NULL, of_many ? many_written : written, NULL), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
         machine_destroy(m);
         loop_destroy(loop);
 }
@@ -110,22 +193,63 @@ static void tells_what_is_written(const struct vcpu_ops *cpu)
 static void soft_tells_what_is_written(void **state)
 {
         (void)state;
-        tells_what_is_written(&vcpu_soft);
+        tell(&vcpu_soft, false);
+        tell(&vcpu_soft, true);
 }
 
-static void kvm_tells_what_is_written(void **state)
+static bool host_has_kvm(void)
+{
+        return access("/dev/kvm", R_OK | W_OK) == 0;
+}
+
+static bool host_has_rings(void)
+{
+        no_rings = false;
+        auto_fd fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+        return fd >= 0 && ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL) > 0;
+}
+
+static void prepare(bool without_rings)
+{
+        struct err err = { 0 };
+        no_rings = without_rings;
+        assert_int_equal(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_int_equal(jail_prepare(&err), 0);
+}
+
+static void kvm_tells_what_is_written_by_its_log(void **state)
 {
         (void)state;
-        if (access("/dev/kvm", R_OK | W_OK) < 0)
+        if (!host_has_kvm())
                 skip(); /* a host without */
-        tells_what_is_written(&vcpu_kvm);
+        prepare(true);
+        tell(&vcpu_kvm, false);
+        assert_true(log_reads > 0);
+        tell(&vcpu_kvm, true);
+        assert_true(log_reads > 0);
+        assert_int_equal(ring_resets, 0);
+}
+
+static void kvm_tells_what_is_written_by_its_rings(void **state)
+{
+        (void)state;
+        if (!host_has_rings())
+                skip(); /* a host without */
+        prepare(false);
+        tell(&vcpu_kvm, false);
+        assert_true(ring_resets > 0);
+        assert_int_equal(ring_resets_by_vcpu, 0);
+        tell(&vcpu_kvm, true);
+        assert_true(ring_resets_by_vcpu > 0); /* it was full */
+        assert_int_equal(log_reads, 0);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(soft_tells_what_is_written),
-                cmocka_unit_test(kvm_tells_what_is_written),
+                cmocka_unit_test(kvm_tells_what_is_written_by_its_log),
+                cmocka_unit_test(kvm_tells_what_is_written_by_its_rings),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
