@@ -89,6 +89,7 @@ typedef void counter_fn(void *arg, const char *name, uint64_t value);
 struct vcpu_ops {
         const char *name;
         enum jail_thread jail; /* of its threads */
+        uint64_t components;   /* bits of XCR0 whose registers get_state() can tell */
         /* Binds the provider to a machine whose memory is there; sets machine->irq. */
         int (*attach)(struct machine *machine, struct err *err);
         void (*detach)(struct machine *machine);

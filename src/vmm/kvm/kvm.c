@@ -452,7 +452,7 @@ static void counters(struct vcpu *vcpu, counter_fn *take, void *arg)
                 .set_clock = kvm_set_clock, .get_chips = kvm_get_chips,                            \
                 .set_chips = kvm_set_chips, .set_debug = kvm_set_debug,                            \
                 .pass_int3 = kvm_pass_int3, .counters = counters, .notify_fd = kvm_notify_fd,      \
-                .sync_dirty = kvm_sync_dirty,                                                      \
+                .sync_dirty = kvm_sync_dirty, .components = KVM_XCR0_KNOWN,                        \
         }
 
 const struct vcpu_ops vcpu_kvm = OPERATIONS(kvm_attach);

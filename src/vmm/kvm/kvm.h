@@ -14,7 +14,8 @@
 #include "vmm/machine.h"
 
 /* Components of XSAVE that struct cpu_state holds: x87, SSE, AVX. Guests are told of no
- * other, for it would be lost with the first saving. */
+ * other. Under PVM, where CPUID is the processor's own, they see and use the others nevertheless:
+ * those stay in KVM, as they are, when a state is set, and a machine with them is not saved. */
 #define KVM_XCR0_KNOWN 7ull
 
 struct kvm_machine {
@@ -52,7 +53,8 @@ struct kvm_vcpu {
         atomic_uint_fast64_t exits, pio_exits, mmio_exits, emulated;
 };
 
-/* ---- state.c: between KVM's structures and ours ---- */
+/* ---- state.c: between KVM's structures and ours ----
+ * `xcr0` is the whole of it; of the components only KVM_XCR0_KNOWN are read and set. */
 int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
 int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);
 int kvm_get_apic(struct kvm_vcpu *v, struct vcpu_apic *ret, struct err *err);

@@ -210,10 +210,13 @@ static void xsave_to_state(const struct kvm_xsave *x, struct cpu_state *s)
         }
 }
 
+/* Other components stay as they are there, and as present. */
 static void state_to_xsave(const struct cpu_state *s, struct kvm_xsave *x)
 {
         uint8_t *area = (uint8_t *)x->region;
-        uint64_t present = 3 | (s->xcr0 & XSTATE_AVX);
+        uint64_t present;
+        memcpy(&present, area + XSAVE_HEADER, sizeof(present));
+        present = (present & ~KVM_XCR0_KNOWN) | 3 | (s->xcr0 & XSTATE_AVX);
         memcpy(area + XSAVE_HEADER, &present, sizeof(present));
         memcpy(area, &s->x87.control, 2);
         memcpy(area + 2, &s->x87.status, 2);
@@ -227,6 +230,40 @@ static void state_to_xsave(const struct cpu_state *s, struct kvm_xsave *x)
                 memcpy(area + XSAVE_XMM + 16 * i, s->vec[i].bytes, 16);
                 memcpy(area + XSAVE_YMM_HIGH + 16 * i, s->vec[i].bytes + 16, 16);
         }
+}
+
+static uint64_t xcr0_of(const struct kvm_xcrs *xcrs)
+{
+        return xcrs->nr_xcrs ? xcrs->xcrs[0].value : 1;
+}
+
+static bool is_in_xsave(const struct cpu_state *s, const struct kvm_xsave *x)
+{
+        struct cpu_state now = { 0 };
+        xsave_to_state(x, &now);
+        return memcmp(&now.x87, &s->x87, sizeof(s->x87)) == 0 &&
+               memcmp(now.vec, s->vec, sizeof(s->vec)) == 0;
+}
+
+/* Only what is not so already: this host's KVM may have let the guest use components that it
+ * neither hands out nor takes back, and those would be lost. */
+static int set_vectors(const struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
+{
+        struct kvm_xsave xsave;
+        struct kvm_xcrs xcrs;
+        const struct call get[] = { { KVM_GET_XSAVE, &xsave, "vector state" },
+                                    { KVM_GET_XCRS, &xcrs, "XCR0" } };
+        const struct call set_xcrs = { KVM_SET_XCRS, &xcrs, "XCR0" };
+        const struct call set_xsave = { KVM_SET_XSAVE, &xsave, "vector state" };
+        int r = call_all(v, get, ELEMENTS(get), err);
+        if (r == 0 && xcr0_of(&xcrs) != s->xcr0) {
+                xcrs = (struct kvm_xcrs){ .nr_xcrs = 1, .xcrs[0].value = s->xcr0 };
+                r = call_all(v, &set_xcrs, 1, err);
+        }
+        if (r < 0 || is_in_xsave(s, &xsave))
+                return r;
+        state_to_xsave(s, &xsave);
+        return call_all(v, &set_xsave, 1, err);
 }
 
 /* ---- all of it ---- */
@@ -269,11 +306,7 @@ int kvm_get_state(struct kvm_vcpu *v, struct cpu_state *s, struct err *err)
         sregs_to_state(&sregs, s);
         xsave_to_state(&xsave, s);
         events_to_state(&events, &mp, s);
-        s->xcr0 = xcrs.nr_xcrs ? xcrs.xcrs[0].value : 1;
-        if (s->xcr0 & ~KVM_XCR0_KNOWN) /* the guest was not told that it could */
-                return err_plain(err, EOPNOTSUPP,
-                                 "vCPU %u uses registers that cannot be saved (XCR0 0x%llx)",
-                                 v->vcpu->index, (unsigned long long)s->xcr0);
+        s->xcr0 = xcr0_of(&xcrs);
         for (unsigned i = 0; i < 4; i++)
                 s->dr[i] = debug.db[i];
         s->dr6 = debug.dr6;
@@ -290,8 +323,6 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err
 {
         struct kvm_regs regs = { 0 };
         struct kvm_sregs sregs;
-        struct kvm_xsave xsave;
-        struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = s->xcr0 };
         struct kvm_debugregs debug = { .dr6 = s->dr6, .dr7 = s->dr7 };
         struct kvm_vcpu_events events;
         struct kvm_mp_state mp = { .mp_state = s->activity == CPU_HALTED ? KVM_MP_STATE_HALTED
@@ -303,14 +334,11 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err
                 debug.db[i] = s->dr[i];
         const struct call before[] = {
                 { KVM_GET_SREGS, &sregs, "system registers" },
-                { KVM_GET_XSAVE, &xsave, "vector state" },
                 { KVM_GET_VCPU_EVENTS, &events, "events" },
         };
         const struct call after[] = {
                 { KVM_SET_SREGS, &sregs, "system registers" },
                 { KVM_SET_REGS, &regs, "registers" },
-                { KVM_SET_XCRS, &xcrs, "XCR0" },
-                { KVM_SET_XSAVE, &xsave, "vector state" },
                 { KVM_SET_DEBUGREGS, &debug, "debug registers" },
                 { KVM_SET_VCPU_EVENTS, &events, "events" },
                 { KVM_SET_MP_STATE, &mp, "activity" },
@@ -319,12 +347,13 @@ int kvm_set_state(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err
         if (r < 0)
                 return r;
         state_to_sregs(s, &sregs);
-        state_to_xsave(s, &xsave);
         events.interrupt.shadow = s->interrupt_shadow ? KVM_X86_SHADOW_INT_STI : 0;
         events.nmi.masked = s->nmi_blocked;
         events.nmi.pending = s->nmi_pending > 0;
         events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
         r = call_all(v, after, ELEMENTS(after), err);
+        if (r == 0)
+                r = set_vectors(v, s, err);
         if (r < 0)
                 return r;
         for (unsigned i = 0; i < ELEMENTS(msrs); i++)

@@ -72,6 +72,11 @@ static int save_cpu(struct vcpu *v, struct state_writer *w, uint64_t host_tsc, s
         struct vcpu_apic apic;
         struct vcpu_paravirt paravirt;
         int r = ops->get_state(v, &state, err);
+        if (r == 0 && state.xcr0 & ~ops->components)
+                r = err_plain(err, EOPNOTSUPP,
+                              "vCPU %u uses registers that a snapshot has no place for (XCR0 "
+                              "0x%llx); with --cpu soft a guest has none of them",
+                              v->index, (unsigned long long)state.xcr0);
         if (r == 0)
                 r = ops->get_apic(v, &apic, err);
         if (r == 0)

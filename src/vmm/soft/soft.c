@@ -399,6 +399,7 @@ static int soft_notify_fd(struct machine *m, uint64_t address, int fd, bool set)
 const struct vcpu_ops vcpu_soft = {
         .name = "soft",
         .jail = JAIL_VCPU_SOFT,
+        .components = UINT64_MAX,
         .attach = soft_attach,
         .detach = soft_detach,
         .create = soft_create,
