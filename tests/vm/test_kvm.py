@@ -148,6 +148,8 @@ def test_registers_that_cannot_be_saved_end_no_machine(tmp_path, cpu):
         control.post("/vm/resume")
         control.post("/vm/send-key", {"keys": "a"})
         assert process.wait(60) == 0x1e << 1 | 1
+        told = process.stderr.read().decode()
+        assert told.count("switched on registers (XCR0 0xe7)") == (0 if faulted else 1)
 
 
 def test_debian_kernel_to_its_banner():

@@ -50,6 +50,7 @@ struct kvm_vcpu {
         struct cpu_bus soft_bus;
         bool step;         /* a debugger wants an instruction at a time */
         bool soft_stopped; /* the last INT3 was met by the software CPU */
+        bool warned;       /* of registers that the software CPU has not */
         atomic_uint_fast64_t exits, pio_exits, mmio_exits, emulated;
 };
 

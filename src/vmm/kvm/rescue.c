@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/auto.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "vmm/bus.h"
 #include "vmm/kvm/kvm.h"
@@ -46,12 +47,26 @@ int kvm_rescue_init(struct kvm_vcpu *v, struct err *err)
         return r < 0 ? r : cpu_set_model(v->soft, v->vcpu->machine->model, err);
 }
 
+/* Once: XSAVE and XRSTOR by the software CPU leave such registers out. */
+static void warn_of_components(struct kvm_vcpu *v, uint64_t xcr0)
+{
+        if (v->warned || !(xcr0 & ~KVM_XCR0_KNOWN))
+                return;
+        v->warned = true;
+        log_warning(
+                "vCPU %u: the guest has switched on registers (XCR0 0x%llx) that the software CPU "
+                "neither saves nor restores for its kernel; programs that use them may fail "
+                "there, --cpu soft has none of them",
+                v->vcpu->index, (unsigned long long)xcr0);
+}
+
 int kvm_rescue(struct kvm_vcpu *v, struct err *err)
 {
         struct cpu_state state;
         int r = kvm_get_state(v, &state, err);
         if (r < 0)
                 return r;
+        warn_of_components(v, state.xcr0);
         uint64_t rip = state.rip;
         *cpu_state(v->soft) = state;
         cpu_state_changed(v->soft);
