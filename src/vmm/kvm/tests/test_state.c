@@ -17,19 +17,19 @@ static int told(unsigned long request, void *argument);
 #define XSAVE_OPMASK 1088 /* where the processors that have AVX-512 put it */
 
 static struct {
-        struct kvm_xsave xsave;
         struct kvm_xcrs xcrs;
         unsigned xsave_sets, xcrs_sets;
 } kernel;
+static struct kvm_xsave xsave_area;
 
 static int told(unsigned long request, void *argument)
 {
         switch (request) {
         case KVM_GET_XSAVE:
-                memcpy(argument, &kernel.xsave, sizeof(kernel.xsave));
+                memcpy(argument, &xsave_area, sizeof(xsave_area));
                 return 0;
         case KVM_SET_XSAVE:
-                memcpy(&kernel.xsave, argument, sizeof(kernel.xsave));
+                memcpy(&xsave_area, argument, sizeof(xsave_area));
                 kernel.xsave_sets++;
                 return 0;
         case KVM_GET_XCRS:
@@ -64,7 +64,7 @@ static int told(unsigned long request, void *argument)
 
 static uint8_t *area(void)
 {
-        return (uint8_t *)kernel.xsave.region;
+        return (uint8_t *)xsave_area.region;
 }
 
 static uint64_t present(void)
@@ -82,7 +82,7 @@ static int set_up(void **state)
         uint64_t bits = XCR0_AVX512;
         (void)state;
         memset(&kernel, 0, sizeof(kernel));
-        memset(area(), 0x5a, sizeof(kernel.xsave.region));
+        memset(area(), 0x5a, sizeof(xsave_area.region));
         memset(area() + XSAVE_HEADER, 0, 64);
         memcpy(area() + XSAVE_HEADER, &bits, sizeof(bits));
         kernel.xcrs = (struct kvm_xcrs){ .nr_xcrs = 1, .xcrs[0].value = XCR0_AVX512 };
@@ -102,7 +102,7 @@ static void what_is_known_changes_and_the_rest_stays(void **state)
         assert_int_equal(kernel.xcrs.xcrs[0].value, XCR0_AVX512);
         assert_int_equal(area()[XSAVE_XMM + 16 * 3], 0x11);
         assert_int_equal(area()[XSAVE_YMM_HIGH + 16 * 3], 0x11);
-        for (size_t i = XSAVE_OPMASK; i < sizeof(kernel.xsave.region); i++)
+        for (size_t i = XSAVE_OPMASK; i < sizeof(xsave_area.region); i++)
                 assert_int_equal(area()[i], 0x5a);
 }
 
