@@ -7,8 +7,7 @@
  * Threads: both are called while all vCPUs stand and workers are held (machine_pause(),
  * workers_quiesce()), on the loop's.
  *
- * Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG and
- * KVM_CAP_DIRTY_LOG_RING.
+ * Source: Linux, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG.
  */
 #pragma once
 

@@ -42,19 +42,15 @@ struct kind {
                 KVM_SET_VCPU_EVENTS, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_LAPIC, KVM_SET_LAPIC,     \
                 KVM_GET_IRQCHIP, KVM_GET_CLOCK
 
-/* Which pages were written: the log, and the rings; both begin with a flag of memory's slots. */
-#define DIRTY_IOCTLS                                                                               \
-        KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG, KVM_RESET_DIRTY_RINGS
+/* Which pages were written: KVM's log, which begins with a flag of memory's slots. */
+#define DIRTY_IOCTLS KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG
 
 /* What is attached to a running machine is looked at. */
 static const unsigned main_ioctls[] = {
         DEVICE_IOCTLS, KVM_IOCTLS, DIRTY_IOCTLS, TUNGETIFF, TUNGETVNETHDRSZ, BLKGETSIZE64, 0
 };
-/* A vCPU empties its own ring where that is full. */
-static const unsigned kvm_ioctls[] = {
-        DEVICE_IOCTLS,         KVM_IOCTLS, KVM_INTERRUPT, KVM_SET_GSI_ROUTING, KVM_RUN,
-        KVM_RESET_DIRTY_RINGS, 0
-};
+static const unsigned kvm_ioctls[] = { DEVICE_IOCTLS,       KVM_IOCTLS, KVM_INTERRUPT,
+                                       KVM_SET_GSI_ROUTING, KVM_RUN,    0 };
 static const unsigned gdb_ioctls[] = { KVM_IOCTLS, KVM_SET_GUEST_DEBUG, 0 };
 static const unsigned soft_ioctls[] = { DEVICE_IOCTLS, 0 };
 static const unsigned disk_ioctls[] = { INTERRUPT_IOCTLS, BLKZEROOUT, BLKDISCARD, 0 };

@@ -1,8 +1,7 @@
-/* Which pages the host's processors wrote: told in a ring of each vCPU (ring.c) where KVM has them,
- * else by its log of each memory slot.
+/* Which pages the host's processors wrote: KVM's log of each memory slot.
  *
- * Where KVM can, pages of the log are protected anew by a call of its own (KVM_CLEAR_DIRTY_LOG), a
- * piece at a time, so that no vCPU waits for its lock while a whole slot is gone through. */
+ * Where KVM can, pages are protected anew by a call of its own (KVM_CLEAR_DIRTY_LOG), a piece at a
+ * time, so that no vCPU waits for its lock while a whole slot is gone through. */
 #include <errno.h>
 #include <sys/ioctl.h>
 
@@ -16,8 +15,7 @@ void kvm_choose_dirty(struct kvm_machine *k)
 {
         struct kvm_enable_cap manual = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
                                          .args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE } };
-        if (!kvm_rings_enable(k))
-                k->clears_log = ioctl(k->vm_fd, KVM_ENABLE_CAP, &manual) == 0;
+        k->clears_log = ioctl(k->vm_fd, KVM_ENABLE_CAP, &manual) == 0;
 }
 
 static int begin(struct kvm_machine *k, struct err *err)
@@ -64,8 +62,6 @@ int kvm_sync_dirty(struct machine *m, struct err *err)
         struct kvm_machine *k = m->provider;
         if (!k->logs_writes)
                 return begin(k, err);
-        if (k->ring_length)
-                return kvm_rings_empty(k, err);
         auto_free uint64_t *bits = xcalloc((memory_pages(&m->memory) + 63) / 64, sizeof(*bits));
         int r = 0;
         for (unsigned i = 0; r == 0 && i < m->memory.length; i++)

@@ -155,12 +155,12 @@ static int make_vm(struct kvm_machine *k, bool split, struct err *err)
         if (ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
             ioctl(k->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
                 return err_set(err, errno, "pages that KVM wants for itself");
-        kvm_choose_dirty(k);
         /* Before the chips: a new slot waits for whoever reads the old ones (SRCU), and behind what
          * chips leave to be freed later, which takes the kernel 4 to 7 ms. */
         r = give_memory(k, err);
         if (r < 0)
                 return r;
+        kvm_choose_dirty(k);
         kvm_routes_create(k);
         r = make_chips(k, split, err);
         if (r < 0)
@@ -261,7 +261,6 @@ static void kvm_destroy(struct vcpu *vcpu)
         if (!v)
                 return;
         kvm_rescue_finish(v);
-        kvm_ring_unmap(v);
         if (v->run)
                 munmap(v->run, v->kvm->run_size);
         close_fd(&v->fd);
@@ -285,8 +284,6 @@ static int kvm_create(struct vcpu *vcpu, struct err *err)
                 else
                         v->run = run;
         }
-        if (r == 0)
-                r = kvm_ring_map(v, err);
         if (r == 0 && !vcpu->machine->tsc_khz) {
                 int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
                 vcpu->machine->tsc_khz = khz > 0 ? (uint64_t)khz : 0;
@@ -385,10 +382,6 @@ static enum vcpu_exit kvm_run_vcpu(struct vcpu *vcpu, struct err *err)
                         break;
                 case KVM_EXIT_INTR:
                 case KVM_EXIT_IRQ_WINDOW_OPEN:
-                        break;
-                case KVM_EXIT_DIRTY_RING_FULL:
-                        if (kvm_ring_empty(v, err) < 0)
-                                return VCPU_FAILED;
                         break;
                 case KVM_EXIT_IOAPIC_EOI:
                         kvm_split_ended(v);

@@ -27,15 +27,7 @@ struct kvm_machine {
         struct kvm_cpuid2 *cpuid;     /* what the host can give; vCPUs get it amended */
         struct cpu_memory memory;     /* for the software CPU */
         bool logs_writes, clears_log; /* dirty.c; the latter: only by KVM_CLEAR_DIRTY_LOG */
-        uint32_t ring_length;         /* of each vCPU's ring, which is there instead; 0: the log */
         uint32_t debug_flags;         /* what it knows of KVM_GUESTDBG_…, where it tells */
-};
-
-/* What a vCPU wrote, as KVM tells it: see ring.c. */
-struct kvm_ring {
-        struct kvm_dirty_gfn *entries; /* shared with the kernel; NULL: none */
-        uint32_t length;               /* a power of two */
-        uint32_t next;                 /* to be looked at, modulo the length */
 };
 
 struct kvm_vcpu {
@@ -43,7 +35,6 @@ struct kvm_vcpu {
         struct kvm_machine *kvm;
         int fd;
         struct kvm_run *run;
-        struct kvm_ring ring;
         atomic_bool has_thread; /* run() was called: kicks have somebody to signal */
         pthread_t thread;
         struct cpu *soft; /* made ahead: a jailed thread makes no executable memory */
@@ -82,21 +73,9 @@ void kvm_note_soft_stop(struct kvm_vcpu *v, enum cpu_exit reason);
 int kvm_give_slot(struct kvm_machine *k, unsigned i, uint32_t flags, struct err *err);
 
 /* ---- dirty.c: see vcpu.h ---- */
-/* Chooses how; before vCPUs are made, as KVM wants it. */
+/* While the machine is made: a jailed thread enables nothing. */
 void kvm_choose_dirty(struct kvm_machine *k);
 int kvm_sync_dirty(struct machine *machine, struct err *err);
-
-/* ---- ring.c ---- */
-/* False: this host's KVM has none that tell all; it has the log. */
-bool kvm_rings_enable(struct kvm_machine *k);
-int kvm_ring_map(struct kvm_vcpu *v, struct err *err);
-void kvm_ring_unmap(struct kvm_vcpu *v);
-/* Brings what `ring` tells into memory.dirty. How many pages; -EIO for one that is not there. */
-int kvm_ring_take(struct kvm_ring *ring, const struct memory *memory, struct err *err);
-/* KVM_EXIT_DIRTY_RING_FULL; on the vCPU's thread. */
-int kvm_ring_empty(struct kvm_vcpu *v, struct err *err);
-/* All of them, while vCPUs stand. */
-int kvm_rings_empty(struct kvm_machine *k, struct err *err);
 
 /* ---- split.c ---- */
 int kvm_split_create(struct kvm_machine *k, struct err *err);
