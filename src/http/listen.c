@@ -51,8 +51,9 @@ int http_listen_unix(const char *path, mode_t mode, gid_t gid, int *ret_fd, stru
          * who may not afterwards. */
         if (fchmod(fd, mode) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
                 return err_set(err, errno, "listen on '%s'", path);
-        if (chmod(path, mode) < 0 || (gid != (gid_t)-1 && chown(path, (uid_t)-1, gid) < 0) ||
-            listen(fd, BACKLOG) < 0) {
+        /* At once: who sees the name finds somebody there. */
+        if (listen(fd, BACKLOG) < 0 || chmod(path, mode) < 0 ||
+            (gid != (gid_t)-1 && chown(path, (uid_t)-1, gid) < 0)) {
                 r = err_set(err, errno, "listen on '%s'", path);
                 unlink(path);
                 return r;

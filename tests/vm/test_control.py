@@ -54,6 +54,12 @@ class Control:
         assert status == 200, answer
         return answer
 
+    def is_there(self):
+        try:
+            return self.get("/vm")
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+
     def post(self, path, body=None):
         status, answer = self.request("POST", path, body)
         assert status == 204, answer

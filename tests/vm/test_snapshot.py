@@ -68,7 +68,7 @@ def test_any_provider_goes_on_from_any(tmp_path, kernel, source, target):
     args = ["--cpu", target, "--kernel", kernel, "--cpus", "2", "--restore", directory]
     for i in range(2):  # both begin where it was saved
         with machine(tmp_path / f"api{i}", *args) as (process, control):
-            until((tmp_path / f"api{i}").exists)
+            until(control.is_there)
             until(lambda: int.from_bytes(control.get(COUNTER), "little") > before)
             control.post("/vm/pause")
             now = control.get("/vm/cpus/0/registers")
