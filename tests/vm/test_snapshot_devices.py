@@ -93,7 +93,7 @@ def test_devices_in_use_go_on(tmp_path, program, transport):
             (tmp_path / name).unlink(missing_ok=True)
         with start(tmp_path, transport, "--restore", tmp_path / "saved") as process:
             try:
-                until((tmp_path / "api").exists)
+                until(Control(tmp_path / "api").is_there)
                 balloon = Control(tmp_path / "api").get("/vm/balloon")
                 assert (balloon["target_bytes"], balloon["actual_bytes"]) == (16 << 20, 16 << 20)
                 (share / "go").touch()
