@@ -52,8 +52,8 @@ int io_stream(int *ret_reader, int *ret_writer, struct err *err)
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
                 return err_set(err, errno, "make a stream");
         auto_fd reader = pair[0], writer = pair[1];
-        int r = io_write_full(reader, "",
-                              1); /* a socket that is closed with unread bytes is reset */
+        /* A socket that is closed with unread bytes is reset. */
+        int r = io_write_full(reader, "", 1);
         if (r < 0)
                 return err_set(err, -r, "make a stream");
         *ret_reader = take_fd(reader);
