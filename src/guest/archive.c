@@ -62,20 +62,20 @@ static int tell_file(const struct agent_reply *reply, struct err *err)
 int guest_archive(const struct archive_options *options, struct err *err)
 {
         struct agent_request request = { .op = AGENT_OP_ARCHIVE,
-                                         .path = (char *)(uintptr_t)options->path,
-                                         .container = (char *)(uintptr_t)options->name,
+                                         .path = (char *)(uintptr_t)options->place.path,
+                                         .container = (char *)(uintptr_t)options->place.name,
                                          .look = options->look };
         auto_agent_reply reply = { 0 };
         auto_buf in = { 0 };
         auto_fd fd = -1;
-        int r = guest_reach(options->root, options->id, "give files", &fd, err);
+        int r = guest_reach(options->place.root, options->place.id, "give files", &fd, err);
         if (r == 0)
                 r = agent_ask(fd, &in, &request, &reply, err);
         if (r == 0)
                 r = tell_file(&reply, err);
         if (r < 0 || options->look)
                 return r;
-        auto_free char *as = path_archive_name(options->path);
+        auto_free char *as = path_archive_name(options->place.path);
         struct incoming incoming = { fd, &in };
         return relay_archive(read_some, &incoming, as, write_out, NULL, err);
 }

@@ -57,8 +57,8 @@ int guest_extract(const struct extract_options *options, struct err *err)
         uint32_t owner[] = { options->uid, options->gid };
         struct agent_request request = {
                 .op = AGENT_OP_EXTRACT,
-                .path = (char *)(uintptr_t)options->path,
-                .container = (char *)(uintptr_t)options->name,
+                .path = (char *)(uintptr_t)options->place.path,
+                .container = (char *)(uintptr_t)options->place.name,
                 .owner = owner,
                 .owner_length = options->has_owner ? 2 : 0,
                 .no_overwrite_dir_non_dir = options->no_overwrite_dir_non_dir
@@ -66,7 +66,7 @@ int guest_extract(const struct extract_options *options, struct err *err)
         auto_agent_reply reply = { 0 };
         auto_buf in = { 0 };
         auto_fd fd = -1;
-        int r = guest_reach(options->root, options->id, "take files", &fd, err);
+        int r = guest_reach(options->place.root, options->place.id, "take files", &fd, err);
         if (r == 0)
                 r = agent_ask(fd, &in, &request, &reply, err);
         return r == 0 ? pass_archive(fd, &in, err) : r;

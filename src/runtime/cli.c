@@ -101,6 +101,23 @@ int cli_expect(int argc, char **argv, int count, bool more, struct err *err)
         return 0;
 }
 
+int cli_machine_place(const struct cli *cli, int argc, char **argv, const char *instead,
+                      struct machine_place *place, struct err *err)
+{
+        int r = cli_expect(argc, argv, 2, false, err);
+        if (r < 0)
+                return r;
+        place->root = cli->root;
+        place->id = argv[optind];
+        place->path = argv[optind + 1];
+        if (!place->name)
+                place->name = place->id;
+        if (!state_has_machine(cli->root, place->id))
+                return err_plain(err, EOPNOTSUPP, "%s is for virtual machines, and %s is none; %s",
+                                 argv[0], place->id, instead);
+        return 0;
+}
+
 char *cli_absolute(const char *path)
 {
         if (!path || *path == '/')

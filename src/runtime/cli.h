@@ -13,20 +13,23 @@
 #include "base/err.h"
 #include "runtime/container.h"
 
-struct extract_options {
+/* A path in a container that runs in a virtual machine. */
+struct machine_place {
         const char *root, *id;
-        const char *path; /* a directory in the container */
+        const char *path;
         const char *name; /* of the container, for errors */
+};
+
+struct extract_options {
+        struct machine_place place; /* a directory */
         bool no_overwrite_dir_non_dir;
         bool has_owner;
         uint32_t uid, gid;
 };
 
 struct archive_options {
-        const char *root, *id;
-        const char *path; /* a file in the container */
-        const char *name; /* of the container, for errors */
-        bool look;        /* tells about it only */
+        struct machine_place place; /* a file */
+        bool look;                  /* tells about it only */
 };
 
 /* The verbs that are others for a container in a virtual machine. */
@@ -83,6 +86,10 @@ int cli_next(int argc, char **argv, const char *shorts, const struct option *lon
              struct err *err);
 /* Exactly `count` arguments are left (at least, when `more`). */
 int cli_expect(int argc, char **argv, int count, bool more, struct err *err);
+/* The arguments ID and PATH; `name` is there where it was given. `instead`: what to do with one
+ * that is in no virtual machine, for the error. */
+int cli_machine_place(const struct cli *cli, int argc, char **argv, const char *instead,
+                      struct machine_place *place, struct err *err);
 
 /* A name that is relative to where we were called, made absolute, for the bundle becomes our
  * directory; heap. NULL stays NULL. */

@@ -26,31 +26,23 @@ int cli_extract(const struct cli *cli, int argc, char **argv, int *ret_code, str
                 { "no-overwrite-dir-non-dir", no_argument, NULL, NO_OVERWRITE },
                 { NULL, 0, NULL, 0 },
         };
-        struct extract_options options = { .root = cli->root };
+        struct extract_options options = { 0 };
         int flag, r = 0;
         while (r == 0 && (flag = cli_next(argc, argv, "+:", longs, err)) != -1) {
                 if (flag == OWNER)
                         r = parse_owner(optarg, &options, err);
                 else if (flag == NAME)
-                        options.name = optarg;
+                        options.place.name = optarg;
                 else if (flag == NO_OVERWRITE)
                         options.no_overwrite_dir_non_dir = true;
                 else
                         r = -EINVAL;
         }
         if (r == 0)
-                r = cli_expect(argc, argv, 2, false, err);
+                r = cli_machine_place(cli, argc, argv, "unpack the archive at its root",
+                                      &options.place, err);
         if (r < 0)
                 return r;
-        options.id = argv[optind];
-        options.path = argv[optind + 1];
-        if (!options.name)
-                options.name = options.id;
-        if (!state_has_machine(cli->root, options.id))
-                return err_plain(err, EOPNOTSUPP,
-                                 "extract is for virtual machines, and %s is none; unpack the "
-                                 "archive at its root",
-                                 options.id);
         r = cli->machines->extract(&options, err);
         *ret_code = -r; /* to an engine the text says nothing */
         return r;
